@@ -1,0 +1,176 @@
+"""The one typed tree of settings. conf/metald.toml and docs/reference/config.md are generated from it.
+
+Settings come from defaults, then the file given by `--config`, then the environment (`METALD__SECTION__KEY`), the
+later winning. A wrong setting is reported by `ConfigError` with where it stands, what is wrong and what is allowed;
+unknown keys are errors too.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """A setting is wrong. The text names the setting, where it came from, and the remedy."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section."""
+
+
+class Api(Section):
+    """The Ironic-compatible HTTP API."""
+
+    listen: Annotated[str, Meta(description="Address and port of the API, `host:port` or `[v6]:port`.")] = "127.0.0.1:6385"
+    auth: Annotated[
+        Literal["noauth", "http_basic", "keystone"],
+        Meta(description="Who may call. `noauth` is refused on an address other than loopback unless `allow_insecure` is set."),
+    ] = "noauth"
+    allow_insecure: Annotated[bool, Meta(description="Permit `noauth` on an address that other machines reach.")] = False
+    htpasswd: Annotated[str, Meta(description="File of `user:bcrypt-hash` lines for `http_basic`.")] = ""
+    public_url: Annotated[str, Meta(description="Base of links in answers; by default what the client asked for.")] = ""
+    tls_certificate: Annotated[str, Meta(description="PEM file with the server's certificate chain; turns TLS on.")] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with the certificate's private key.")] = ""
+    max_body: Annotated[Positive, Meta(description="Largest request body in bytes.")] = 1 << 20
+    max_provision_body: Annotated[Positive, Meta(description="Largest body of a provision request in bytes (config drives).")] = 64 << 20
+    max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
+    max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
+    lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
+
+
+class StoreSettings(Section):
+    """Where the state is kept."""
+
+    url: Annotated[
+        str,
+        Meta(description="`sqlite:///path` or `postgresql://user:password@host/database`. Empty: `metald.sqlite` in the state directory."),
+    ] = ""
+    event_retention_days: Annotated[Positive, Meta(description="Days that events and the journal are kept.")] = 30
+
+
+class Amqp(Section):
+    """The message broker, for commands in and events out."""
+
+    url: Annotated[str, Meta(description="`amqp://user:password@host/vhost`. Empty: no broker.")] = ""
+
+
+class Boot(Section):
+    """The boot servers: what machines load over the network."""
+
+    tftp_listen: Annotated[str, Meta(description="Address and port of the TFTP server. Empty: off.")] = ""
+    http_listen: Annotated[str, Meta(description="Address and port of the boot HTTP server. Empty: off.")] = "127.0.0.1:6386"
+    http_url: Annotated[str, Meta(description="URL of the boot HTTP server as machines reach it; by default made of the address.")] = ""
+    tftp_address: Annotated[str, Meta(description="IP address of the TFTP server as machines reach it; by default the listen address.")] = ""
+    ramdisk_dir: Annotated[str, Meta(description="Where `kernel` and `initramfs` of the SSH ramdisk are; by default `ramdisk` below the state directory.")] = ""
+    ipxe_dir: Annotated[str, Meta(description="Where the iPXE binaries are (Debian's package `ipxe`).")] = "/usr/lib/ipxe"
+    kernel_append_params: Annotated[str, Meta(description="Kernel parameters for every ramdisk.")] = "nofb vga=normal console=ttyS0"
+
+
+class Dhcp(Section):
+    """How machines get addresses."""
+
+    provider: Annotated[Literal["none", "dnsmasq"], Meta(description="`none`: somebody else's DHCP. `dnsmasq`: host and option files.")] = "none"
+    dnsmasq_hostsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-hostsdir`.")] = ""
+    dnsmasq_optsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-optsdir`.")] = ""
+    dnsmasq_leases: Annotated[str, Meta(description="dnsmasq's lease file, to learn the addresses machines got.")] = ""
+    ipxe_script: Annotated[Literal["http", "tftp"], Meta(description="How iPXE fetches its first script.")] = "http"
+
+
+class Images(Section):
+    """Operating system images and their cache."""
+
+    cache_dir: Annotated[str, Meta(description="Where images are kept; by default `images` below the state directory.")] = ""
+    cache_size: Annotated[Positive, Meta(description="Largest size of the cache in bytes; the least recently used goes first.")] = 20 << 30
+    file_roots: Annotated[list[str], Meta(description="Directories below which `file://` images may lie.")] = ["/var/lib/metald/files"]
+    download_timeout: Annotated[Seconds, Meta(description="Seconds without a byte after which a download fails.")] = 60.0
+
+
+class Conductor(Section):
+    """Workflows: what is done by default and how long is waited."""
+
+    name: Annotated[str, Meta(description="Name of this conductor; by default the host's name.")] = ""
+    automated_clean: Annotated[bool, Meta(description="Clean nodes between instances.")] = True
+    power_sync_interval: Annotated[Seconds, Meta(description="Seconds between two looks at each node's power; 0 never looks.")] = 60.0
+    deploy_callback_timeout: Annotated[Seconds, Meta(description="Seconds until a deploy ramdisk must have called.")] = 1800.0
+    clean_callback_timeout: Annotated[Seconds, Meta(description="Seconds until a clean ramdisk must have called.")] = 1800.0
+    step_attempts: Annotated[Positive, Meta(description="How often a step that failed for a passing reason is tried.")] = 3
+    retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0
+    power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take.")] = 60.0
+    soft_power_off_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take.")] = 600.0
+    drain_timeout: Annotated[Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")] = 10.0
+
+
+class Fake(Section):
+    """fake-hardware: how slow and how unreliable it pretends to be. Seconds per call, failures as a share of calls."""
+
+    power_delay: Seconds = 0.0
+    management_delay: Seconds = 0.0
+    boot_delay: Seconds = 0.0
+    deploy_delay: Seconds = 0.0
+    bios_delay: Seconds = 0.0
+    console_delay: Seconds = 0.0
+    firmware_delay: Seconds = 0.0
+    inspect_delay: Seconds = 0.0
+    network_delay: Seconds = 0.0
+    raid_delay: Seconds = 0.0
+    rescue_delay: Seconds = 0.0
+    storage_delay: Seconds = 0.0
+    vendor_delay: Seconds = 0.0
+    failure_rate: Annotated[float, Meta(ge=0, le=1, description="Share of power and deploy calls that fail.")] = 0.0
+
+
+class Ipmi(Section):
+    """BMCs over RMCP+."""
+
+    command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
+    login_window: Annotated[Positive, Meta(description="Most logins in flight at once.")] = 256
+    power_poll: Annotated[Seconds, Meta(description="Seconds between two looks while a power change is awaited.")] = 0.5
+
+
+class Ssh(Section):
+    """SSH connections to ramdisks."""
+
+    connect_timeout: Annotated[Seconds, Meta(description="Seconds for a connection and its handshake.")] = 20.0
+    keepalive: Annotated[Seconds, Meta(description="Seconds between keepalives; three unanswered ones end the connection.")] = 5.0
+    handshakes: Annotated[Positive, Meta(description="Most handshakes in flight at once.")] = 16
+
+
+class Drivers(Section):
+    """Hardware types and their settings."""
+
+    enabled_hardware_types: Annotated[list[str], Meta(description="Hardware types that nodes may use.")] = ["ipmi", "fake-hardware"]
+    fake: Fake = Fake()
+    ipmi: Ipmi = Ipmi()
+    ssh: Ssh = Ssh()
+
+
+class Log(Section):
+    """Log lines, on stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")] = "info"
+    format: Annotated[Literal["text", "json"], Meta(description="`text` for people, `json` for machines.")] = "text"
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    state_dir: Annotated[str, Meta(description="Where metald keeps its own files.")] = "/var/lib/metald"
+    user: Annotated[str, Meta(description="Account to change to after low ports are bound, when started as root. Empty: stay.")] = ""
+    log: Log = Log()
+    api: Api = Api()
+    store: StoreSettings = StoreSettings()
+    amqp: Amqp = Amqp()
+    boot: Boot = Boot()
+    dhcp: Dhcp = Dhcp()
+    images: Images = Images()
+    conductor: Conductor = Conductor()
+    drivers: Drivers = Drivers()

@@ -1,0 +1,301 @@
+"""The contracts between the engine and everything that touches a machine.
+
+A hardware type names the implementations that work together; an implementation ("interface") is a small object built
+once per daemon, which holds no node state: whatever it needs of a node comes in through the context of the call.
+
+Rules that every implementation keeps:
+
+- Every method is a coroutine that never blocks the loop and has a deadline of its own.
+- Failures are typed (`metald.errors`): `WorldError` and below when the machine said no, `Invalid` when the node's
+  settings are wrong. The text names cause and remedy and never a secret.
+- Steps may run twice: look first, then act. A step that is called again after a crash finds what it did already.
+- `validate` never talks to hardware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from metald.model import BootDevice, BootMode, Node, Port, PowerState, PowerTarget
+
+
+class Phase(StrEnum):
+    """What a driver step is for."""
+
+    CLEAN = "clean"
+    DEPLOY = "deploy"
+    SERVICE = "service"
+    VERIFY = "verify"
+
+
+@runtime_checkable
+class NodeContext(Protocol):
+    """What a call about one node gets: the node and its ports as they are now, and its own other interfaces."""
+
+    @property
+    def node(self) -> Node: ...
+    @property
+    def ports(self) -> Sequence[Port]: ...
+    @property
+    def power(self) -> Power: ...
+    @property
+    def management(self) -> Management: ...
+    @property
+    def boot(self) -> Boot: ...
+    @property
+    def deploy(self) -> Deploy: ...
+    @property
+    def network(self) -> Network: ...
+
+
+@runtime_checkable
+class StepContext(NodeContext, Protocol):
+    """What a step of a workflow gets on top."""
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """Durable scratch of the workflow: JSON values that later steps and later tries of this step need.
+
+        It is written with every journal boundary: at the step's end and by `checkpoint`.
+        """
+
+    def set(self, **fields: Any) -> None:
+        """Change fields of the node, in the same transaction as the next boundary (`node` shows them at once)."""
+
+    async def checkpoint(self) -> None:
+        """Make `memo` and the fields given to `set` durable now. A journal boundary: returns once committed."""
+
+    def progress(self, **fields: Any) -> None:
+        """Show how far the step is (`bytes`, `total`, `rate`, `eta`, `message`). Free, not durable."""
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Add a line to the node's time-line (event `node.<kind>`), written with the next boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step has had its effect."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The step goes on when `signal` arrives for the node, or fails at the deadline.
+
+    When the signal comes the same step is called again from its start: it looks whether what it waited for is there,
+    so a signal that came before the wait is not lost either.
+    """
+
+    signal: str
+    """`ramdisk`, `heartbeat`, `power`, or a name of the driver's own; `timer` when only time is awaited."""
+    timeout: float
+    """Seconds until the step fails with DeadlineExceeded, or for `timer` until it is called again."""
+    reason: str
+    """What is awaited, in words for users; becomes part of the error at the deadline."""
+    callback: bool = False
+    """Whether the machine's ramdisk is to call: the node then shows `wait call-back`, `clean wait` and so on."""
+
+
+Outcome = Done | Wait
+StepMethod = Callable[..., Awaitable[Outcome]]
+M = TypeVar("M", bound=StepMethod)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """A step that an interface offers. Priority 0 means: only when asked for by name."""
+
+    phase: Phase
+    interface: str
+    step: str
+    priority: int
+    abortable: bool = False
+    requires_ramdisk: bool = False
+    argsinfo: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Argument name to `{"description": text, "required": bool}`."""
+
+
+def step(
+    phase: Phase,
+    priority: int,
+    *,
+    abortable: bool = False,
+    requires_ramdisk: bool = False,
+    argsinfo: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[M], M]:
+    """Mark a method `async def name(self, ctx: StepContext, **args) -> Outcome` as a step of its interface."""
+
+    def mark(method: M) -> M:
+        marks = list(getattr(method, "_metald_steps", ()))
+        marks.append((phase, priority, abortable, requires_ramdisk, dict(argsinfo or {})))
+        method._metald_steps = tuple(marks)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+class Interface:
+    """Base of every implementation. `kind` is one of the thirteen interface types, `name` the implementation's name."""
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+
+    def properties(self) -> Mapping[str, str]:
+        """The driver_info keys it reads, each with a help text."""
+        return {}
+
+    async def validate(self, ctx: NodeContext) -> None:
+        """Check the node's settings without touching hardware.
+
+        Raises:
+            Invalid: names what is missing or wrong.
+        """
+
+    def steps(self, phase: Phase) -> list[StepSpec]:
+        """The marked steps of a phase."""
+        found = []
+        for attribute in dir(type(self)):
+            for marked, priority, abortable, ramdisk, argsinfo in getattr(getattr(type(self), attribute), "_metald_steps", ()):
+                if marked is phase:
+                    found.append(StepSpec(phase, self.kind, attribute, priority, abortable, ramdisk, argsinfo))
+        return found
+
+
+class Power(Interface):
+    """Turns machines on and off."""
+
+    kind = "power"
+
+    async def get_power_state(self, ctx: NodeContext) -> PowerState:
+        """Ask the hardware.
+
+        Raises:
+            DriverError: the BMC cannot be asked.
+        """
+        raise NotImplementedError
+
+    async def set_power_state(self, ctx: NodeContext, target: PowerTarget, *, timeout: float | None = None) -> None:
+        """Bring the machine to `target` and return once the hardware says it is there.
+
+        A target that is reached already is no error and causes no effect, but REBOOT and SOFT_REBOOT always act.
+
+        Args:
+            timeout: seconds to wait for the change; the implementation's setting when None.
+
+        Raises:
+            DriverError: the BMC refused or cannot be asked.
+            DeadlineExceeded: the power did not change in time.
+        """
+        raise NotImplementedError
+
+    def supported_targets(self, ctx: NodeContext) -> frozenset[PowerTarget]:  # noqa: ARG002
+        """The targets that `set_power_state` takes."""
+        return frozenset(PowerTarget)
+
+
+class Management(Interface):
+    """Boot device, boot mode, NMI, sensors, indicators."""
+
+    kind = "management"
+
+    def supported_boot_devices(self, ctx: NodeContext) -> Sequence[BootDevice]:
+        """The devices that `set_boot_device` takes."""
+        raise NotImplementedError
+
+    async def get_boot_device(self, ctx: NodeContext) -> tuple[BootDevice | None, bool | None]:
+        """The next boot device and whether it is persistent; (None, None) when unknown."""
+        raise NotImplementedError
+
+    async def set_boot_device(self, ctx: NodeContext, device: BootDevice, *, persistent: bool = False) -> None:
+        """Choose the boot device for the next boot, or for all. Honours the node's boot mode."""
+        raise NotImplementedError
+
+    def supported_boot_modes(self, ctx: NodeContext) -> Sequence[BootMode]:  # noqa: ARG002
+        """The modes that can be set; empty when the interface cannot."""
+        return ()
+
+    async def inject_nmi(self, ctx: NodeContext) -> None:
+        """Send a non-maskable interrupt.
+
+        Raises:
+            Unsupported: this implementation cannot.
+        """
+        from metald.errors import Unsupported
+
+        raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot inject an NMI.")
+
+
+class Boot(Interface):
+    """Makes the machine's next network boot load what the workflow wants."""
+
+    kind = "boot"
+
+    async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
+        """Arrange that the next boot loads the ramdisk for `purpose` (`deploy`, `clean`, `rescue`, `inspect`).
+
+        Creates the credentials of that boot (see `boot/credentials.py`) unless this workflow has them already.
+        """
+        raise NotImplementedError
+
+    async def clean_up_ramdisk(self, ctx: StepContext) -> None:
+        """Take the ramdisk and its credentials away."""
+        raise NotImplementedError
+
+    async def prepare_instance(self, ctx: StepContext) -> None:
+        """Arrange that the next boot loads the deployed instance."""
+        raise NotImplementedError
+
+    async def clean_up_instance(self, ctx: StepContext) -> None:
+        """Undo `prepare_instance`."""
+        raise NotImplementedError
+
+
+class Deploy(Interface):
+    """Puts an instance on the machine by its deploy steps."""
+
+    kind = "deploy"
+    uses_ramdisk: ClassVar[bool] = True
+    """Whether steps marked `requires_ramdisk` run in a booted ramdisk, which the workflow then boots before them."""
+
+    async def prepare(self, ctx: StepContext) -> Outcome:  # noqa: ARG002
+        """Before the machine is touched: check and fetch what the deployment needs."""
+        return Done()
+
+    async def ramdisk_ready(self, ctx: StepContext) -> bool:
+        """Whether the ramdisk of this boot has called and takes work."""
+        raise NotImplementedError
+
+    async def tear_down(self, ctx: StepContext) -> None:
+        """Forget the instance: caches, config drives, files."""
+
+
+class Network(Interface):
+    """Connects machines to provisioning, cleaning and tenant networks."""
+
+    kind = "network"
+
+    async def add_provisioning_network(self, ctx: StepContext) -> None:
+        """Let the machine's ports boot from the network: DHCP provider entries."""
+
+    async def remove_provisioning_network(self, ctx: StepContext) -> None:
+        """Undo `add_provisioning_network`."""
+
+    async def configure_tenant_networks(self, ctx: StepContext) -> None:
+        """Connect the ports to what the instance asked for."""
+
+    async def unconfigure_tenant_networks(self, ctx: StepContext) -> None:
+        """Undo `configure_tenant_networks`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareType:
+    """A named family of machines and the implementations that work on them, best first per interface type."""
+
+    name: str
+    interfaces: Mapping[str, Sequence[str]]
+    any_combination: bool = False
+    """Whether implementations listed by other hardware types are admitted too (fake-hardware)."""

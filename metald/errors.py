@@ -1,0 +1,202 @@
+"""The whole tree of errors that metald raises on purpose.
+
+Each error says whose fault it is, which HTTP status it becomes, and what to do next. The text of an error is for
+users: it names the thing, the cause and the remedy, and never holds a secret. Anything that is not in this tree and
+reaches the API is a defect and answers 500 without its text.
+
+    MetaldError
+    |- Invalid (400)            the request or a node's settings are wrong
+    |  |- Unsupported           the hardware type or interface cannot do this
+    |  `- WrongState            the verb does not lead on from this state
+    |- NotAllowed (401, 403)
+    |- NotFound (404)
+    |- NotAcceptable (406)      the API version asked for does not know this
+    |- Conflict (409)           the thing changed, exists, or is busy: Busy, Duplicate, StaleVersion
+    |- Unavailable (503)        the store is gone or the disk is full
+    `- WorldError (500)         a machine, a network or a server out there said no
+       |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused
+       |- ImageError            an image cannot be fetched, verified or written
+       |- DeployError           a ramdisk died, a disk is missing or too small
+       `- DeadlineExceeded      something outside did not happen in time
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MetaldError(Exception):
+    """Base of all errors.
+
+    Args:
+        message: what happened, naming the thing; a sentence for users.
+        remedy: what to do next; appended to the text when given.
+        field: the name of the offending input field, when there is one.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, remedy: str = "", field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class Invalid(MetaldError):
+    """The request, or what is stored of the node, is wrong."""
+
+    status = 400
+    code = "invalid"
+
+
+class Unsupported(Invalid):
+    """The hardware type or the interface cannot do this."""
+
+    code = "unsupported"
+
+
+class WrongState(Invalid):
+    """The verb does not lead on from the node's state."""
+
+    code = "wrong-state"
+
+
+class NotAuthenticated(MetaldError):
+    """Nobody proved who they are."""
+
+    status = 401
+    code = "not-authenticated"
+
+
+class NotAllowed(MetaldError):
+    """The caller may not do this, or the node is protected."""
+
+    status = 403
+    code = "not-allowed"
+
+
+class NotFound(MetaldError):
+    """There is no such thing."""
+
+    status = 404
+    code = "not-found"
+
+
+class NotAcceptable(MetaldError):
+    """The API version asked for does not know this."""
+
+    status = 406
+    code = "not-acceptable"
+
+
+class Conflict(MetaldError):
+    """The thing is in a condition that does not admit the change."""
+
+    status = 409
+    code = "conflict"
+
+
+class Busy(Conflict):
+    """A workflow or another request owns the node; retry later."""
+
+    code = "busy"
+
+
+class Duplicate(Conflict):
+    """The name, address or UUID is taken."""
+
+    code = "duplicate"
+
+
+class StaleVersion(Conflict):
+    """The row changed between reading and writing."""
+
+    code = "stale-version"
+
+
+class TooLarge(MetaldError):
+    """The body or the image is over its limit."""
+
+    status = 413
+    code = "too-large"
+
+
+class Unavailable(MetaldError):
+    """The store cannot take the write now; nothing was changed."""
+
+    status = 503
+    code = "unavailable"
+
+
+class WorldError(MetaldError):
+    """Something outside the daemon failed. `transient` tells the engine whether a retry may help."""
+
+    code = "world"
+    transient: ClassVar[bool] = False
+
+
+class DriverError(WorldError):
+    """A BMC or a hypervisor refused or failed."""
+
+    code = "driver"
+
+
+class BmcUnreachable(DriverError):
+    """The BMC did not answer within its budget."""
+
+    code = "bmc-unreachable"
+    transient = True
+
+
+class BmcAuthFailed(DriverError):
+    """The BMC refused the user name or the password."""
+
+    code = "bmc-auth"
+
+
+class BmcCipherUnsupported(DriverError):
+    """The BMC and metald share no cipher suite."""
+
+    code = "bmc-cipher"
+
+
+class BmcPrivilegeTooLow(DriverError):
+    """The BMC user may not do this."""
+
+    code = "bmc-privilege"
+
+
+class BmcRefused(DriverError):
+    """The BMC answered with an error completion code."""
+
+    code = "bmc-refused"
+
+
+class ImageError(WorldError):
+    """An image cannot be fetched, verified, converted or written."""
+
+    code = "image"
+
+
+class DeployError(WorldError):
+    """The ramdisk or the disk cannot do what the deployment needs."""
+
+    code = "deploy"
+
+
+class RamdiskLost(DeployError):
+    """The ramdisk went away in the middle of its work."""
+
+    code = "ramdisk-lost"
+    transient = True
+
+
+class DeadlineExceeded(WorldError):
+    """Something outside did not happen in time."""
+
+    code = "deadline"

@@ -1,0 +1,34 @@
+"""The nouns: typed, frozen, without input or output."""
+
+from __future__ import annotations
+
+from metald.model.event import Event
+from metald.model.node import Chassis, Conductor, Json, Node, Port
+from metald.model.resource import Resource, new_uuid, now
+from metald.model.states import INTERFACES, BootDevice, BootMode, Fault, PowerState, PowerTarget, ProvisionState, Verb
+from metald.model.workflow import PlannedStep, StepRecord, Workflow, WorkflowKind, WorkflowState
+
+__all__ = [
+    "INTERFACES",
+    "BootDevice",
+    "BootMode",
+    "Chassis",
+    "Conductor",
+    "Event",
+    "Fault",
+    "Json",
+    "Node",
+    "Port",
+    "PlannedStep",
+    "PowerState",
+    "PowerTarget",
+    "ProvisionState",
+    "Resource",
+    "StepRecord",
+    "Verb",
+    "Workflow",
+    "WorkflowKind",
+    "WorkflowState",
+    "new_uuid",
+    "now",
+]

@@ -1,0 +1,27 @@
+"""Event: one thing that happened, with its place in the one growing sequence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from metald.model.resource import new_uuid, now
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact. `seq` is given by the store in commit order, without gaps; it is what watchers resume from."""
+
+    type: str
+    """Dotted name, such as `node.provision`, `node.power`, `node.boot`, `node.step`, `port.create`."""
+    node_uuid: str | None = None
+    subject: str | None = None
+    """UUID of the thing the event is about, when it is not the node."""
+    data: dict[str, Any] = {}
+    severity: str = "INFO"
+    """`INFO` or `ERROR`."""
+    user: str | None = None
+    time: datetime = msgspec.field(default_factory=now)
+    id: str = msgspec.field(default_factory=new_uuid)
+    seq: int = 0

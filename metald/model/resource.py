@@ -1,0 +1,38 @@
+"""What every stored thing has in common."""
+
+from __future__ import annotations
+
+import uuid as _uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+
+def now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_uuid() -> str:
+    """A random UUID in its canonical text form."""
+    return str(_uuid.uuid4())
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored thing. Frozen: a change makes a copy (`changed`), so a reader's view never shifts under it.
+
+    Dicts and lists inside are never mutated in place either; whoever changes one replaces it.
+    """
+
+    uuid: str = msgspec.field(default_factory=new_uuid)
+    id: int = 0
+    """Insertion order, given by the store; 0 until stored."""
+    version: int = 0
+    """Grows by one with each write, checked on write; 0 until stored."""
+    created_at: datetime = msgspec.field(default_factory=now)
+    updated_at: datetime | None = None
+
+    def changed(self, **fields: Any) -> Any:
+        """A copy with `fields` replaced and `updated_at` set to now."""
+        return msgspec.structs.replace(self, updated_at=now(), **fields)

@@ -69,8 +69,12 @@ class Boot(Section):
     tftp_listen: Annotated[str, Meta(description="Address and port of the TFTP server. Empty: off.")] = ""
     http_listen: Annotated[str, Meta(description="Address and port of the boot HTTP server. Empty: off.")] = "127.0.0.1:6386"
     http_url: Annotated[str, Meta(description="URL of the boot HTTP server as machines reach it; by default made of the address.")] = ""
-    tftp_address: Annotated[str, Meta(description="IP address of the TFTP server as machines reach it; by default the listen address.")] = ""
-    ramdisk_dir: Annotated[str, Meta(description="Where `kernel` and `initramfs` of the SSH ramdisk are; by default `ramdisk` below the state directory.")] = ""
+    tftp_address: Annotated[str, Meta(description="IP address of the TFTP server as machines reach it; by default the listen address.")] = (
+        ""
+    )
+    ramdisk_dir: Annotated[
+        str, Meta(description="Where `kernel` and `initramfs` of the SSH ramdisk are; by default `ramdisk` below the state directory.")
+    ] = ""
     ipxe_dir: Annotated[str, Meta(description="Where the iPXE binaries are (Debian's package `ipxe`).")] = "/usr/lib/ipxe"
     kernel_append_params: Annotated[str, Meta(description="Kernel parameters for every ramdisk.")] = "nofb vga=normal console=ttyS0"
 
@@ -78,7 +82,9 @@ class Boot(Section):
 class Dhcp(Section):
     """How machines get addresses."""
 
-    provider: Annotated[Literal["none", "dnsmasq"], Meta(description="`none`: somebody else's DHCP. `dnsmasq`: host and option files.")] = "none"
+    provider: Annotated[Literal["none", "dnsmasq"], Meta(description="`none`: somebody else's DHCP. `dnsmasq`: host and option files.")] = (
+        "none"
+    )
     dnsmasq_hostsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-hostsdir`.")] = ""
     dnsmasq_optsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-optsdir`.")] = ""
     dnsmasq_leases: Annotated[str, Meta(description="dnsmasq's lease file, to learn the addresses machines got.")] = ""
@@ -90,7 +96,9 @@ class Images(Section):
 
     cache_dir: Annotated[str, Meta(description="Where images are kept; by default `images` below the state directory.")] = ""
     cache_size: Annotated[Positive, Meta(description="Largest size of the cache in bytes; the least recently used goes first.")] = 20 << 30
-    file_roots: Annotated[list[str], Meta(description="Directories below which `file://` images may lie.")] = ["/var/lib/metald/files"]
+    file_roots: Annotated[list[str], Meta(description="Directories below which `file://` images may lie.")] = msgspec.field(
+        default_factory=lambda: ["/var/lib/metald/files"]
+    )
     download_timeout: Annotated[Seconds, Meta(description="Seconds without a byte after which a download fails.")] = 60.0
 
 
@@ -106,7 +114,9 @@ class Conductor(Section):
     retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0
     power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take.")] = 60.0
     soft_power_off_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take.")] = 600.0
-    drain_timeout: Annotated[Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")] = 10.0
+    drain_timeout: Annotated[
+        Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")
+    ] = 10.0
 
 
 class Fake(Section):
@@ -147,7 +157,9 @@ class Ssh(Section):
 class Drivers(Section):
     """Hardware types and their settings."""
 
-    enabled_hardware_types: Annotated[list[str], Meta(description="Hardware types that nodes may use.")] = ["ipmi", "fake-hardware"]
+    enabled_hardware_types: Annotated[list[str], Meta(description="Hardware types that nodes may use.")] = msgspec.field(
+        default_factory=lambda: ["ipmi", "fake-hardware"]
+    )
     fake: Fake = Fake()
     ipmi: Ipmi = Ipmi()
     ssh: Ssh = Ssh()

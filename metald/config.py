@@ -7,10 +7,7 @@ unknown keys are errors too.
 
 from __future__ import annotations
 
-import os
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta

@@ -47,8 +47,7 @@ class Registry:
         found = self._types.get(name)
         if found is None:
             raise Invalid(
-                "No valid host was found. Reason: No conductor service registered which supports driver "
-                f'{name} for conductor group "".',
+                f'No valid host was found. Reason: No conductor service registered which supports driver {name} for conductor group "".',
                 remedy=f"Enabled hardware types: {', '.join(sorted(self._types))}.",
                 field="driver",
             )

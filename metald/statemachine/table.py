@@ -64,9 +64,7 @@ EDGES: tuple[Edge, ...] = (
     *_edges(P.INSPECT_WAIT, resume=P.INSPECTING, done=P.MANAGEABLE, abort=P.INSPECT_FAILED, fail=P.INSPECT_FAILED),
     *_edges(P.INSPECT_FAILED, inspect=P.INSPECTING, manage=P.MANAGEABLE),
     *_edges(P.DEPLOYING, done=P.ACTIVE, wait=P.WAIT_CALL_BACK, hold=P.DEPLOY_HOLD, fail=P.DEPLOY_FAILED),
-    *_edges(
-        P.WAIT_CALL_BACK, resume=P.DEPLOYING, hold=P.DEPLOY_HOLD, abort=P.DEPLOY_FAILED, delete=P.DELETING, fail=P.DEPLOY_FAILED
-    ),
+    *_edges(P.WAIT_CALL_BACK, resume=P.DEPLOYING, hold=P.DEPLOY_HOLD, abort=P.DEPLOY_FAILED, delete=P.DELETING, fail=P.DEPLOY_FAILED),
     *_edges(P.DEPLOY_HOLD, unhold=P.WAIT_CALL_BACK, abort=P.DEPLOY_FAILED),
     *_edges(P.DEPLOY_FAILED, deploy=P.DEPLOYING, rebuild=P.DEPLOYING, delete=P.DELETING),
     *_edges(P.ACTIVE, delete=P.DELETING, rebuild=P.DEPLOYING, rescue=P.RESCUING, service=P.SERVICING),
@@ -81,9 +79,7 @@ EDGES: tuple[Edge, ...] = (
     *_edges(P.UNRESCUING, done=P.ACTIVE, fail=P.UNRESCUE_FAILED),
     *_edges(P.UNRESCUE_FAILED, rescue=P.RESCUING, unrescue=P.UNRESCUING, delete=P.DELETING),
     *_edges(P.SERVICING, done=P.ACTIVE, wait=P.SERVICE_WAIT, hold=P.SERVICE_HOLD, fail=P.SERVICE_FAILED),
-    *_edges(
-        P.SERVICE_WAIT, resume=P.SERVICING, hold=P.SERVICE_HOLD, abort=P.SERVICE_FAILED, delete=P.DELETING, fail=P.SERVICE_FAILED
-    ),
+    *_edges(P.SERVICE_WAIT, resume=P.SERVICING, hold=P.SERVICE_HOLD, abort=P.SERVICE_FAILED, delete=P.DELETING, fail=P.SERVICE_FAILED),
     *_edges(P.SERVICE_HOLD, service=P.SERVICING, unhold=P.SERVICE_WAIT, abort=P.SERVICE_FAILED, fail=P.SERVICE_FAILED),
     *_edges(
         P.SERVICE_FAILED,

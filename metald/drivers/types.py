@@ -1,0 +1,47 @@
+"""The hardware types that metald brings, and which implementations each admits, best first."""
+
+from __future__ import annotations
+
+from metald.drivers.base import HardwareType
+
+IPMI = HardwareType(
+    name="ipmi",
+    interfaces={
+        "bios": ("no-bios",),
+        "boot": ("ipxe",),
+        "console": ("no-console",),
+        "deploy": ("ssh",),
+        "firmware": ("no-firmware",),
+        "inspect": ("no-inspect",),
+        "management": ("pyghmi", "ipmitool", "noop"),
+        "network": ("noop",),
+        "power": ("pyghmi", "ipmitool"),
+        "raid": ("no-raid",),
+        "rescue": ("no-rescue",),
+        "storage": ("noop",),
+        "vendor": ("no-vendor",),
+    },
+)
+
+FAKE = HardwareType(
+    name="fake-hardware",
+    interfaces={
+        "bios": ("fake", "no-bios"),
+        "boot": ("fake",),
+        "console": ("fake", "no-console"),
+        "deploy": ("fake",),
+        "firmware": ("fake", "no-firmware"),
+        "inspect": ("fake", "no-inspect"),
+        "management": ("fake", "noop"),
+        "network": ("noop",),
+        "power": ("fake",),
+        "raid": ("fake", "no-raid"),
+        "rescue": ("fake", "no-rescue"),
+        "storage": ("noop", "fake"),
+        "vendor": ("fake", "no-vendor"),
+    },
+    any_combination=True,
+)
+
+BUILT_IN: tuple[HardwareType, ...] = (IPMI, FAKE)
+"""Every hardware type of this package."""

@@ -1,0 +1,323 @@
+"""The one door for everything that drives a machine: HTTP today, AMQP tomorrow, tests always.
+
+Rules:
+
+- Nothing is accepted before it is durable: a request's workflow, the node's new state and the event are one change.
+- A node is driven by one workflow at a time. Who comes while it runs waits a few seconds, then is told that the node is
+  locked; reading never waits.
+- What asks hardware is part of a workflow. Accepting costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metald.config import Settings
+from metald.drivers.registry import Registry
+from metald.errors import Busy, Conflict, Invalid, MetaldError, NotAllowed, NotFound, Unsupported, WrongState
+from metald.model import (
+    INTERFACES,
+    BootDevice,
+    Event,
+    Node,
+    PlannedStep,
+    PowerTarget,
+    ProvisionState,
+    Verb,
+    Workflow,
+    WorkflowKind,
+    WorkflowState,
+    now,
+)
+from metald.model.caller import Caller
+from metald.statemachine.context import NodeView
+from metald.statemachine.engine import Engine
+from metald.statemachine.journal import moved
+from metald.statemachine.runner import shown
+from metald.statemachine.workflows import clean, deploy, power, teardown, verify
+from metald.store.changes import Change
+from metald.store.store import Store
+
+_KINDS: Mapping[Verb, WorkflowKind] = {
+    Verb.PROVIDE: WorkflowKind.CLEAN,
+    Verb.CLEAN: WorkflowKind.CLEAN,
+    Verb.DEPLOY: WorkflowKind.DEPLOY,
+    Verb.REBUILD: WorkflowKind.DEPLOY,
+    Verb.DELETE: WorkflowKind.TEARDOWN,
+}
+_NEEDS_SERVICE = frozenset({Verb.DEPLOY, Verb.REBUILD, Verb.CLEAN, Verb.RESCUE, Verb.UNRESCUE, Verb.SERVICE})
+_NO_POWER = frozenset({ProvisionState.CLEANING, ProvisionState.CLEAN_WAIT})
+
+
+class Conductor:
+    """Accepts what clients want of machines.
+
+    Args:
+        store: the state.
+        registry: hardware types and interfaces.
+        engine: runs the workflows.
+        settings: defaults and timeouts.
+    """
+
+    def __init__(self, store: Store, registry: Registry, engine: Engine, settings: Settings) -> None:
+        self._store = store
+        self._registry = registry
+        self._engine = engine
+        self._settings = settings
+        self.table = engine.table
+        self.hostname = engine.hostname
+
+    def _node(self, node_uuid: str) -> Node:
+        node = self._store.table(Node).get(node_uuid)
+        if node is None:
+            raise NotFound(f"Node {node_uuid} could not be found.")
+        return node
+
+    def _busy(self, node: Node) -> Busy:
+        return Busy(f"Node {node.uuid} is locked by host {self.hostname}, please retry after the current operation is completed.")
+
+    async def _free(self, node_uuid: str) -> None:
+        """Wait a little while a workflow owns the node; the caller looks again when it holds the node itself."""
+        if self._node(node_uuid).reservation is not None:
+            await self._engine.idle(node_uuid, self._settings.api.lock_wait)
+
+    async def provision(
+        self,
+        node_uuid: str,
+        verb: Verb,
+        caller: Caller,
+        *,
+        configdrive: str | dict[str, Any] | None = None,
+        clean_steps: Sequence[Mapping[str, Any]] | None = None,
+        deploy_steps: Sequence[Mapping[str, Any]] | None = None,
+        disable_ramdisk: bool = False,
+    ) -> None:
+        """Start what `verb` asks for. Durable when it returns.
+
+        Raises:
+            NotFound: there is no such node.
+            WrongState: the verb does not lead on from the node's state.
+            Busy: a workflow owns the node, and still did after a short wait.
+            NotAllowed: the node is protected.
+            Invalid: the node is in maintenance or retired, or the steps are wrong.
+        """
+        node = self._node(node_uuid)
+        if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
+            raise self._in_maintenance(node)
+        if node.reservation is not None and verb in self.table.verbs(node.provision_state):
+            await self._free(node_uuid)
+        async with self._store.owning(node_uuid):
+            node = self._node(node_uuid)
+            self._admit(node, verb)
+            if verb is Verb.ABORT:
+                await self._abort(node)
+                return
+            if verb is Verb.MANAGE and node.provision_state is not ProvisionState.ENROLL:
+                fields, fact = moved(self.table, node, {"last_error": None}, verb.value, None)
+                await self._store.commit(Change(save=[node.changed(**fields)], events=[fact]))
+                return
+            fields: dict[str, Any] = {}
+            if configdrive is not None:
+                fields["instance_info"] = {**node.instance_info, "configdrive": configdrive}
+            steps = self._plan(node, verb, clean_steps, deploy_steps, disable_ramdisk)
+            await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
+
+    def _in_maintenance(self, node: Node) -> Invalid:
+        return Invalid(f"The provisioning operation can't be performed on node {node.uuid} because it's in maintenance mode.")
+
+    def _admit(self, node: Node, verb: Verb) -> None:
+        if verb not in self.table.verbs(node.provision_state):
+            if node.reservation is not None:
+                raise self._busy(node)
+            raise WrongState(
+                f'The requested action "{verb.value}" can not be performed on node "{node.uuid}" while it is in state '
+                f'"{node.provision_state.value}".',
+                remedy=f"From there lead: {', '.join(sorted(self.table.verbs(node.provision_state))) or 'nothing until it ends'}.",
+                field="target",
+            )
+        if node.reservation is not None or node.target_power_state is not None:
+            raise self._busy(node)
+        if verb in _NEEDS_SERVICE and node.maintenance:
+            raise self._in_maintenance(node)
+        if verb in (Verb.DELETE, Verb.REBUILD) and node.protected:
+            raise NotAllowed(f"Node {node.uuid} is protected and can not be undeployed, rebuilt or deleted.")
+        if verb is Verb.PROVIDE and node.retired:
+            raise Invalid(f"Node {node.uuid} can not be made available because it is retired.", remedy="Unset retired first.")
+
+    def _plan(
+        self,
+        node: Node,
+        verb: Verb,
+        clean_steps: Sequence[Mapping[str, Any]] | None,
+        deploy_steps: Sequence[Mapping[str, Any]] | None,
+        disable_ramdisk: bool,
+    ) -> list[PlannedStep]:
+        settings = self._settings.conductor
+        match verb:
+            case Verb.MANAGE:
+                return verify.plan(self._registry, node)
+            case Verb.PROVIDE:
+                return clean.plan(self._registry, node, settings)
+            case Verb.CLEAN:
+                return clean.plan_manual(self._registry, node, settings, clean_steps or (), disable_ramdisk=disable_ramdisk)
+            case Verb.DEPLOY | Verb.REBUILD:
+                return deploy.plan(self._registry, node, settings, deploy_steps)
+            case Verb.DELETE:
+                return teardown.plan(self._registry, node, settings)
+            case _:
+                raise Unsupported(f'Driver {node.driver} does not support "{verb.value}" (disabled or not implemented).', field="target")
+
+    async def _begin(
+        self, node: Node, verb: Verb, kind: WorkflowKind, steps: list[PlannedStep], fields: dict[str, Any], caller: Caller
+    ) -> None:
+        workflow = Workflow(node_uuid=node.uuid, kind=kind, steps=steps, requested_by=caller.user, request_id=caller.request_id)
+        fields = {
+            **fields,
+            **shown(self._engine.definition(kind), steps[0] if steps else None),
+            "last_error": None,
+            "reservation": self.hostname,
+            "workflow": workflow.uuid,
+        }
+        fields, fact = moved(self.table, node, fields, verb.value, workflow)
+        saves: list[Any] = [workflow, node.changed(**fields)]
+        old = self._store.table(Workflow).get(node.workflow) if node.workflow else None
+        if old is not None and not old.state.ended:
+            saves.append(
+                old.changed(state=WorkflowState.ABORTED, cause="superseded", last_error=f"Superseded by {verb.value}.", ended_at=now())
+            )
+            self._engine.forget(old)
+        committed = await self._store.commit(Change(save=saves, events=[fact]))
+        self._engine.start(committed.saved[0])  # type: ignore[arg-type]
+
+    async def _abort(self, node: Node) -> None:
+        workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
+        if workflow is None or workflow.state.ended:
+            fields, fact = moved(self.table, node, {}, "abort", None)
+            await self._store.commit(Change(save=[node.changed(**fields)], events=[fact]))
+            return
+        step = workflow.steps[workflow.cursor] if workflow.cursor < len(workflow.steps) else None
+        if step is not None and node.provision_state is ProvisionState.CLEAN_WAIT and step.step != "wait_ramdisk" and not step.abortable:
+            # The step must not be cut short: the abort takes effect once it has ended, and shows until then.
+            shown_step = {**node.clean_step, "abort_after": True}
+            await self._store.commit(Change(save=[workflow.changed(abort_requested=True), node.changed(clean_step=shown_step)]))
+            return
+        await self._engine.abort(workflow)
+
+    async def set_power(self, node_uuid: str, target: PowerTarget, caller: Caller, *, timeout: float | None = None) -> None:
+        """Start a power change. Durable when it returns.
+
+        Args:
+            node_uuid: which node.
+            target: on, off, reboot, or the soft forms of the latter two.
+            caller: who asks.
+            timeout: seconds the change may take; the driver's own when None.
+
+        Raises:
+            NotFound: there is no such node.
+            WrongState: the node is being cleaned.
+            Conflict: the node must never be powered off.
+            Unsupported: the power interface does not know the target.
+            Busy: something else drives the node, and still did after a short wait.
+        """
+        await self._free(node_uuid)
+        async with self._store.owning(node_uuid):
+            node = self._node(node_uuid)
+            if node.provision_state in _NO_POWER:
+                raise WrongState(
+                    f'The requested action "{target.value}" can not be performed on node "{node.uuid}" while it is in state '
+                    f'"{node.provision_state.value}".',
+                    field="target",
+                )
+            off = target in (PowerTarget.OFF, PowerTarget.SOFT_OFF)
+            if off and node.disable_power_off:
+                raise Conflict(f"Node {node.uuid} has disable_power_off set and can not be powered off.", field="target")
+            if node.reservation is not None or node.target_power_state is not None:
+                raise self._busy(node)
+            view = NodeView(self._store, self._registry, node_uuid)
+            if target not in view.power.supported_targets(view):
+                raise Unsupported(f"The power interface of node {node.uuid} does not support {target.value}.", field="target")
+            await view.power.validate(view)
+            workflow = Workflow(
+                node_uuid=node.uuid,
+                kind=WorkflowKind.POWER,
+                steps=power.plan(target, timeout),
+                requested_by=caller.user,
+                request_id=caller.request_id,
+            )
+            changed = node.changed(
+                last_error=None, reservation=self.hostname, target_power_state=PowerTarget.OFF if off else PowerTarget.ON
+            )
+            fact = Event(type="node.power", node_uuid=node.uuid, user=caller.user, data={"target": target.value, "from": node.power_state})
+            committed = await self._store.commit(Change(save=[workflow, changed], events=[fact]))
+        self._engine.start(committed.saved[0])  # type: ignore[arg-type]
+
+    async def get_boot_device(self, node_uuid: str) -> tuple[BootDevice | None, bool | None]:
+        """Ask the hardware for its next boot device and whether it is persistent."""
+        view = self._view(node_uuid)
+        await view.management.validate(view)
+        return await view.management.get_boot_device(view)
+
+    async def set_boot_device(self, node_uuid: str, device: BootDevice, *, persistent: bool, caller: Caller) -> None:
+        """Set the boot device, at once.
+
+        Raises:
+            Busy: a workflow drives the node.
+            Invalid: the device is not supported.
+        """
+        await self._free(node_uuid)
+        view = self._view(node_uuid)
+        if view.node.reservation is not None:
+            raise self._busy(view.node)
+        if device not in view.management.supported_boot_devices(view):
+            names = ", ".join(view.management.supported_boot_devices(view))
+            raise Invalid(f"Invalid boot device {device.value} specified.", remedy=f"Supported: {names}.", field="boot_device")
+        await view.management.validate(view)
+        await view.management.set_boot_device(view, device, persistent=persistent)
+        fact = Event(
+            type="node.boot_device", node_uuid=node_uuid, user=caller.user, data={"device": device.value, "persistent": persistent}
+        )
+        await self._store.commit(Change(events=[fact]))
+
+    def supported_boot_devices(self, node_uuid: str) -> Sequence[BootDevice]:
+        """What `set_boot_device` takes for this node."""
+        view = self._view(node_uuid)
+        return view.management.supported_boot_devices(view)
+
+    async def inject_nmi(self, node_uuid: str, caller: Caller) -> None:
+        """Send a non-maskable interrupt to the machine."""
+        view = self._view(node_uuid)
+        await view.management.validate(view)
+        await view.management.inject_nmi(view)
+        await self._store.commit(Change(events=[Event(type="node.nmi", node_uuid=node_uuid, user=caller.user)]))
+
+    async def validate(self, node_uuid: str) -> dict[str, str | None]:
+        """Check each interface's settings without touching hardware.
+
+        Returns:
+            For each interface type but vendor: None when good, else the reason.
+        """
+        view = self._view(node_uuid)
+        found: dict[str, str | None] = {}
+        for kind in INTERFACES:
+            if kind == "vendor":
+                continue
+            try:
+                await self._registry.for_node(view.node, kind).validate(view)
+                found[kind] = None
+            except MetaldError as error:
+                found[kind] = str(error)
+        return found
+
+    def progress(self, node_uuid: str) -> dict[str, Any]:
+        """How far the node's running step is."""
+        return self._engine.progress(node_uuid)
+
+    async def timeline(self, node_uuid: str) -> list[Event]:
+        """Everything that happened to a node, oldest first."""
+        self._node(node_uuid)
+        return await self._store.events(node_uuid=node_uuid)
+
+    def _view(self, node_uuid: str) -> NodeView:
+        self._node(node_uuid)
+        return NodeView(self._store, self._registry, node_uuid)

@@ -1,0 +1,157 @@
+"""What a running step sees of its node, and how it says what shall become durable with the next journal boundary.
+
+Field changes are gathered, not applied: at the boundary they are merged onto the node as it then is, so that a change of
+other fields by a client meanwhile is kept. The two dictionaries that several writers share (`driver_internal_info`,
+`instance_info`) are merged key by key.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from metald.drivers.base import Boot, Deploy, Management, Network, Power
+from metald.drivers.registry import Registry
+from metald.errors import NotFound
+from metald.model import Event, Node, Port, Workflow
+from metald.store.store import Store
+
+_SHARED = ("driver_internal_info", "instance_info")
+_GONE = object()
+
+
+class NodeView:
+    """A node, its ports and its interfaces, always as they are at the moment of asking."""
+
+    def __init__(self, store: Store, registry: Registry, node_uuid: str) -> None:
+        self._store = store
+        self._registry = registry
+        self.node_uuid = node_uuid
+
+    @property
+    def node(self) -> Node:
+        """The node as it is now.
+
+        Raises:
+            NotFound: it has been deleted.
+        """
+        found = self._store.table(Node).get(self.node_uuid)
+        if found is None:
+            raise NotFound(f"Node {self.node_uuid} could not be found.")
+        return found
+
+    @property
+    def ports(self) -> Sequence[Port]:
+        """The node's ports, oldest first."""
+        return self._store.table(Port).where("node_uuid", self.node_uuid)
+
+    @property
+    def power(self) -> Power:
+        """The node's power interface."""
+        return cast(Power, self._registry.for_node(self.node, "power"))
+
+    @property
+    def management(self) -> Management:
+        """The node's management interface."""
+        return cast(Management, self._registry.for_node(self.node, "management"))
+
+    @property
+    def boot(self) -> Boot:
+        """The node's boot interface."""
+        return cast(Boot, self._registry.for_node(self.node, "boot"))
+
+    @property
+    def deploy(self) -> Deploy:
+        """The node's deploy interface."""
+        return cast(Deploy, self._registry.for_node(self.node, "deploy"))
+
+    @property
+    def network(self) -> Network:
+        """The node's network interface."""
+        return cast(Network, self._registry.for_node(self.node, "network"))
+
+
+class Pending:
+    """Changes of a node's fields that wait for the next boundary."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._keys: dict[str, dict[str, Any]] = {}
+
+    def set(self, node: Node, fields: dict[str, Any]) -> None:
+        """Add changes; `node` is what their maker saw."""
+        for name, value in fields.items():
+            if name in _SHARED:
+                seen = getattr(node, name)
+                delta = self._keys.setdefault(name, {})
+                delta.update({k: v for k, v in value.items() if k not in seen or seen[k] != v})
+                delta.update({k: _GONE for k in seen if k not in value})
+            else:
+                self._fields[name] = value
+
+    def onto(self, node: Node) -> dict[str, Any]:
+        """The changed fields as they are when merged onto `node`."""
+        merged = dict(self._fields)
+        for name, delta in self._keys.items():
+            value = {k: v for k, v in getattr(node, name).items() if delta.get(k) is not _GONE}
+            value.update({k: v for k, v in delta.items() if v is not _GONE})
+            merged[name] = value
+        return merged
+
+    def clear(self) -> None:
+        """Forget everything; it is durable now."""
+        self._fields = {}
+        self._keys = {}
+
+
+class Context(NodeView):
+    """The StepContext of one run of a workflow."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        workflow: Workflow,
+        *,
+        checkpoint: Callable[[Context], Awaitable[None]],
+        progress: dict[str, dict[str, Any]],
+    ) -> None:
+        super().__init__(store, registry, workflow.node_uuid)
+        self.registry = registry
+        self.workflow = workflow
+        self.memo: dict[str, Any] = copy.deepcopy(workflow.memo)
+        self.pending = Pending()
+        self.notes: list[Event] = []
+        self.fires: list[str] = []
+        self._checkpoint = checkpoint
+        self._progress = progress
+
+    @property
+    def node(self) -> Node:
+        """The node as it is now, with the changes that wait for the next boundary."""
+        node = super().node
+        fields = self.pending.onto(node)
+        return msgspec.structs.replace(node, **fields) if fields else node
+
+    def set(self, **fields: Any) -> None:
+        """See StepContext."""
+        self.pending.set(self.node, fields)
+
+    def fire(self, event: str) -> None:
+        """Move the node's provision state by `event` with the next boundary. For the engine's own steps."""
+        self.fires.append(event)
+
+    async def checkpoint(self) -> None:
+        """See StepContext."""
+        await self._checkpoint(self)
+
+    def progress(self, **fields: Any) -> None:
+        """See StepContext."""
+        self._progress.setdefault(self.node_uuid, {}).update(fields)
+
+    def note(self, kind: str, **data: Any) -> None:
+        """See StepContext."""
+        self.notes.append(Event(type=f"node.{kind}", node_uuid=self.node_uuid, data=data))

@@ -1,0 +1,290 @@
+"""The engine: keeps every workflow going, across waits, retries and restarts.
+
+A *running* workflow is one task. A *waiting* one is a row, an entry in the timer heap and nothing else. What wakes it is
+a signal for its node (`signal`), the end of its deadline, or an abort; each wake-up is durable before the task starts.
+At start every unfinished workflow goes on from its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from metald.config import Conductor as ConductorSettings
+from metald.drivers.registry import Registry
+from metald.errors import DeadlineExceeded, Unavailable
+from metald.model import Event, Node, StepRecord, Workflow, WorkflowKind, WorkflowState, now
+from metald.statemachine.context import Context
+from metald.statemachine.definition import Definition
+from metald.statemachine.journal import Journal, NodeGone, moved, step_event
+from metald.statemachine.runner import RETRY, Runner
+from metald.statemachine.table import Table
+from metald.statemachine.timers import Timers
+from metald.store.changes import Change
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+RESTART_GRACE = 120.0
+"""Seconds that a waiting workflow gets at least after a restart: its machine may have called while nobody listened."""
+
+
+class Engine:
+    """Runs workflows.
+
+    Args:
+        store: the state.
+        registry: hardware types and interfaces.
+        definitions: of every kind of workflow.
+        settings: timeouts and retries.
+        hostname: this conductor's name.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        definitions: Mapping[WorkflowKind, Definition],
+        settings: ConductorSettings,
+        hostname: str,
+    ) -> None:
+        self.table = Table()
+        self.hostname = hostname
+        self._store = store
+        self._registry = registry
+        self._definitions = definitions
+        self._settings = settings
+        self._journal = Journal(store, self.table, hostname)
+        self._timers = Timers(self._expired)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._stop = asyncio.Event()
+        self._progress: dict[str, dict[str, Any]] = {}
+        self._idle: dict[str, asyncio.Event] = {}
+
+    async def run(self) -> None:
+        """Resume what is unfinished, then run workflows until `stop`; returns when none is running any more."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for workflow in self._store.table(Workflow).all():
+                if not workflow.state.ended:
+                    self._resume(workflow)
+            await self._stop.wait()
+            self._timers.close()
+            await self._drain()
+        self._group = None
+
+    async def stop(self) -> None:
+        """Let running steps come to their boundary, for as long as the settings allow; then leave them to the next start."""
+        self._stop.set()
+
+    async def _drain(self) -> None:
+        running = list(self._tasks.values())
+        if running:
+            _log.info("waiting for %d running steps", len(running))
+            _, late = await asyncio.wait(running, timeout=self._settings.drain_timeout)
+            for task in late:
+                task.cancel()
+
+    def progress(self, node_uuid: str) -> dict[str, Any]:
+        """How far the node's running step is; empty when none runs or it does not say."""
+        return dict(self._progress.get(node_uuid, ()))
+
+    def definition(self, kind: WorkflowKind) -> Definition:
+        """What distinguishes this kind of workflow."""
+        return self._definitions[kind]
+
+    def start(self, workflow: Workflow) -> None:
+        """Run a workflow that is durable already."""
+        if self._group is None or self._stop.is_set() or workflow.uuid in self._tasks:
+            return
+        task = self._group.create_task(self._advance(workflow), name=f"workflow {workflow.uuid}")
+        self._tasks[workflow.uuid] = task
+
+    async def idle(self, node_uuid: str, timeout: float) -> bool:
+        """Wait until no workflow of the node is running.
+
+        Args:
+            timeout: seconds.
+
+        Returns:
+            Whether that came true in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self._running(node_uuid):
+                    await self._idle.setdefault(node_uuid, asyncio.Event()).wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _running(self, node_uuid: str) -> bool:
+        return any(w.uuid in self._tasks for w in self._store.table(Workflow).where("node_uuid", node_uuid))
+
+    async def signal(self, node_uuid: str, signal: str, change: Callable[[Node], dict[str, Any]], events: list[Event]) -> None:
+        """Record what the world told of a node, and wake its workflow if that is what it waits for.
+
+        Both are one transaction, so a signal is never lost: neither to a crash nor to a step that was not waiting yet.
+
+        Args:
+            node_uuid: which node.
+            signal: what came, such as `ramdisk`.
+            change: the fields of the node that it changes.
+            events: what to tell of it.
+        """
+        async with self._store.owning(node_uuid):
+            node = self._store.table(Node).get(node_uuid)
+            if node is None:
+                return
+            fields = change(node)
+            workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
+            saves: list[Any] = []
+            if workflow is not None and workflow.state is WorkflowState.WAITING and workflow.wait_for == signal:
+                fields, fact = self._resumed(node, fields, workflow)
+                events = [*events, *([fact] if fact else [])]
+                saves.append(workflow.changed(state=WorkflowState.RUNNING))
+            if fields:
+                saves.append(node.changed(**fields))
+            committed = await self._store.commit(Change(save=saves, events=events))
+        if saves and isinstance(saves[0], Workflow):
+            self._timers.drop(saves[0].uuid)
+            self.start(committed.saved[0])  # type: ignore[arg-type]
+
+    def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], Event | None]:
+        fields = {**fields, "reservation": self.hostname}
+        if "wait" in node.provision_state.value.split():
+            return moved(self.table, node, fields, "resume", workflow)
+        return fields, None
+
+    async def abort(self, workflow: Workflow) -> None:
+        """Give up a waiting or held workflow at a client's wish; its clean-up steps still run.
+
+        The caller holds the node (`Store.owning`).
+        """
+        node = self._store.table(Node).get(workflow.node_uuid)
+        if node is None:
+            return
+        definition = self._definitions[workflow.kind]
+        text = "The operation was aborted on request."
+        memo = copy.deepcopy(workflow.memo)
+        memo["failure"] = {"code": "aborted", "text": text, "fired": True}
+        step = workflow.steps[workflow.cursor] if workflow.cursor < len(workflow.steps) else None
+        fields, fact = moved(self.table, node, {"last_error": text, "reservation": self.hostname}, "abort", workflow)
+        ended = workflow.changed(
+            state=WorkflowState.RUNNING,
+            memo=memo,
+            steps=[*workflow.steps[: workflow.cursor + 1], *definition.cleanup(node, workflow)],
+            cursor=workflow.cursor + 1,
+            attempt=1,
+            wait_for=None,
+            deadline=None,
+        )
+        events = [fact]
+        journal: list[StepRecord] = []
+        if step is not None:
+            record = StepRecord(
+                workflow_uuid=workflow.uuid,
+                node_uuid=node.uuid,
+                cursor=workflow.cursor,
+                attempt=workflow.attempt,
+                interface=step.interface,
+                step=step.step,
+                outcome="aborted",
+                started_at=workflow.updated_at or workflow.started_at,
+                ended_at=now(),
+                detail=text,
+            )
+            journal.append(record)
+            events.append(step_event(workflow, record))
+        committed = await self._store.commit(Change(save=[ended, node.changed(**fields)], journal=journal, events=events))
+        self._timers.drop(workflow.uuid)
+        self.start(committed.saved[0])  # type: ignore[arg-type]
+
+    def forget(self, workflow: Workflow) -> None:
+        """Drop the deadline of a workflow that another one has taken the place of."""
+        self._timers.drop(workflow.uuid)
+
+    def _resume(self, workflow: Workflow) -> None:
+        if workflow.state is WorkflowState.RUNNING:
+            self.start(workflow)
+        else:
+            self._arm(workflow, RESTART_GRACE if workflow.wait_for not in (RETRY, "timer") else 0.0)
+
+    def _arm(self, workflow: Workflow, least: float = 0.0) -> None:
+        if workflow.deadline is not None:
+            self._timers.set(workflow.uuid, max(least, (workflow.deadline - now()).total_seconds()))
+
+    def _expired(self, workflow_uuid: str) -> None:
+        workflow = self._store.table(Workflow).get(workflow_uuid)
+        if workflow is None or workflow.state is not WorkflowState.WAITING or self._group is None:
+            return
+        self._tasks[workflow_uuid] = self._group.create_task(self._overdue(workflow), name=f"deadline {workflow_uuid}")
+
+    async def _overdue(self, workflow: Workflow) -> None:
+        """The deadline of a waiting workflow has come: go on, or give up when something was awaited in vain."""
+        try:
+            woken = await self._wake(workflow)
+        finally:
+            self._tasks.pop(workflow.uuid, None)
+        if woken is not None:
+            self.start(woken)
+
+    async def _wake(self, workflow: Workflow) -> Workflow | None:
+        async with self._store.owning(workflow.node_uuid):
+            node = self._store.table(Node).get(workflow.node_uuid)
+            current = self._store.table(Workflow).get(workflow.uuid)
+            if node is None or current is None or current.state is not WorkflowState.WAITING:
+                return None
+            fields, fact = self._resumed(node, {}, current)
+            memo = copy.deepcopy(current.memo)
+            if current.wait_for not in (RETRY, "timer"):
+                memo["overdue"] = True
+            change = Change(
+                save=[current.changed(state=WorkflowState.RUNNING, memo=memo), node.changed(**fields)], events=[fact] if fact else []
+            )
+            try:
+                committed = await self._store.commit(change)
+            except Unavailable as error:
+                _log.warning("node %s: cannot go on: %s; trying again in 5 s", node.label, error)
+                self._timers.set(workflow.uuid, 5.0)
+                return None
+        woken = committed.saved[0]
+        return woken if isinstance(woken, Workflow) else None
+
+    async def _advance(self, workflow: Workflow) -> None:
+        definition = self._definitions[workflow.kind]
+        context = Context(self._store, self._registry, workflow, checkpoint=self._journal.boundary, progress=self._progress)
+        runner = Runner(self._journal, definition, context, self._settings, self._stop.is_set)
+        try:
+            if context.memo.pop("overdue", False):
+                reason = context.memo.pop("waiting", "the machine")
+                await runner.overdue(DeadlineExceeded(f"Waited for {reason} in vain.", remedy=_remedy(context)))
+            await runner.run()
+        except NodeGone:
+            _log.info("workflow %s of node %s is no longer ours", workflow.uuid, workflow.node_uuid)
+        finally:
+            self._tasks.pop(workflow.uuid, None)
+            self._progress.pop(workflow.node_uuid, None)
+            event = self._idle.pop(workflow.node_uuid, None)
+            if event is not None:
+                event.set()
+        self._look_again(context.workflow)
+
+    def _look_again(self, left: Workflow) -> None:
+        """After a task ended: wait for what its workflow waits for, or go on when a signal came in that very moment."""
+        current = self._store.table(Workflow).get(left.uuid)
+        if current is None or self._stop.is_set():
+            return
+        if current.state is WorkflowState.WAITING:
+            self._arm(current)
+        elif current.state is WorkflowState.RUNNING and current.version != left.version:
+            self.start(current)
+
+
+def _remedy(context: Context) -> str:
+    seen = context.node.driver_internal_info.get("boot_seen")
+    what = f"It was last seen doing: {seen}." if seen else "It did not ask for any boot file."
+    return f"{what} Look at the machine's console and at GET /v1/nodes/{context.node_uuid}/timeline."

@@ -1,0 +1,177 @@
+"""The steps that every workflow shares: power, boot device, ramdisk, network. Each looks before it acts.
+
+A step is `async (context, **args) -> Done | Wait`. Names are (interface, step), so that the time-line reads like the
+field's own: `power.power_on`, `boot.prepare_ramdisk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+from metald.drivers.base import Done, Outcome, Wait
+from metald.errors import DriverError
+from metald.model import BootDevice, PowerState, PowerTarget, now
+from metald.statemachine.context import Context
+
+CoreStep = Callable[..., Awaitable[Outcome]]
+
+
+def _observed(context: Context, state: PowerState) -> None:
+    internal = dict(context.node.driver_internal_info)
+    if context.node.power_state != state:
+        internal["last_power_state_change"] = now().isoformat()
+    context.set(power_state=state, driver_internal_info=internal)
+
+
+async def verify(context: Context) -> Outcome:
+    """Ask the BMC for the power state: proof that it is there and lets us in."""
+    await context.power.validate(context)
+    state = await context.power.get_power_state(context)
+    if state is PowerState.ERROR:
+        raise DriverError(
+            f"Node {context.node.label}: its power state cannot be read.", remedy="Check the BMC's address, user and password."
+        )
+    _observed(context, state)
+    return Done(f"The BMC answers; the machine is {state.value.removeprefix('power ')}.")
+
+
+async def change_power(context: Context, target: str, timeout: float | None = None) -> Outcome:
+    """Bring the machine to a power target that a client asked for."""
+    wanted = PowerTarget(target)
+    await context.power.set_power_state(context, wanted, timeout=timeout)
+    off = wanted in (PowerTarget.OFF, PowerTarget.SOFT_OFF)
+    _observed(context, PowerState.OFF if off else PowerState.ON)
+    return Done()
+
+
+async def power_off(context: Context) -> Outcome:
+    """Power the machine off, unless it is off or must never be."""
+    if context.node.disable_power_off:
+        return Done("The node must not be powered off.")
+    await context.power.set_power_state(context, PowerTarget.OFF)
+    _observed(context, PowerState.OFF)
+    return Done()
+
+
+async def power_on(context: Context) -> Outcome:
+    """Power the machine on, unless it is on; where it must never be powered off, restart it once instead."""
+    if context.node.disable_power_off and context.node.power_state is PowerState.ON:
+        await context.power.set_power_state(context, PowerTarget.REBOOT)
+    else:
+        await context.power.set_power_state(context, PowerTarget.ON)
+    _observed(context, PowerState.ON)
+    return Done()
+
+
+async def reboot(context: Context) -> Outcome:
+    """Restart the machine."""
+    await context.power.set_power_state(context, PowerTarget.REBOOT)
+    _observed(context, PowerState.ON)
+    return Done()
+
+
+async def set_boot_device(context: Context, device: str, persistent: bool = False) -> Outcome:
+    """Choose what the machine boots next."""
+    await context.management.set_boot_device(context, BootDevice(device), persistent=persistent)
+    return Done(device)
+
+
+async def add_provisioning_network(context: Context) -> Outcome:
+    """Let the machine boot from the network."""
+    await context.network.add_provisioning_network(context)
+    return Done()
+
+
+async def remove_provisioning_network(context: Context) -> Outcome:
+    """Stop offering it a network boot."""
+    await context.network.remove_provisioning_network(context)
+    return Done()
+
+
+async def configure_tenant_networks(context: Context) -> Outcome:
+    """Connect it to what the instance asked for."""
+    await context.network.configure_tenant_networks(context)
+    return Done()
+
+
+async def unconfigure_tenant_networks(context: Context) -> Outcome:
+    """Disconnect it from the instance's networks."""
+    await context.network.unconfigure_tenant_networks(context)
+    return Done()
+
+
+async def prepare_ramdisk(context: Context, purpose: str) -> Outcome:
+    """Make the next network boot load the ramdisk."""
+    await context.boot.prepare_ramdisk(context, purpose)
+    return Done()
+
+
+async def clean_up_ramdisk(context: Context) -> Outcome:
+    """Take the ramdisk and its credentials away."""
+    await context.boot.clean_up_ramdisk(context)
+    return Done()
+
+
+async def prepare_instance(context: Context) -> Outcome:
+    """Make the next boot load the instance."""
+    await context.boot.prepare_instance(context)
+    return Done()
+
+
+async def clean_up_instance(context: Context) -> Outcome:
+    """Undo what `prepare_instance` made."""
+    await context.boot.clean_up_instance(context)
+    return Done()
+
+
+async def prepare_deploy(context: Context) -> Outcome:
+    """Check and fetch what the deployment needs, before the machine is touched."""
+    await context.deploy.validate(context)
+    return await context.deploy.prepare(context)
+
+
+async def wait_ramdisk(context: Context, timeout: float) -> Outcome:
+    """Wait until the ramdisk of this boot has called."""
+    if await context.deploy.ramdisk_ready(context):
+        return Done()
+    return Wait("ramdisk", timeout, "the ramdisk to boot and call", callback=True)
+
+
+async def tear_down(context: Context) -> Outcome:
+    """Forget the instance."""
+    await context.deploy.tear_down(context)
+    return Done()
+
+
+async def begin_cleaning(context: Context) -> Outcome:
+    """The instance is gone: its data leaves the node, and cleaning begins."""
+    if context.node.provision_state == "deleting":
+        context.fire("clean")
+        context.set(instance_info={}, instance_uuid=None, instance_name=None, allocation_uuid=None)
+    return Done()
+
+
+CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
+    {
+        ("power", "verify"): verify,
+        ("power", "change"): change_power,
+        ("power", "power_off"): power_off,
+        ("power", "power_on"): power_on,
+        ("power", "reboot"): reboot,
+        ("management", "set_boot_device"): set_boot_device,
+        ("network", "add_provisioning_network"): add_provisioning_network,
+        ("network", "remove_provisioning_network"): remove_provisioning_network,
+        ("network", "configure_tenant_networks"): configure_tenant_networks,
+        ("network", "unconfigure_tenant_networks"): unconfigure_tenant_networks,
+        ("boot", "prepare_ramdisk"): prepare_ramdisk,
+        ("boot", "clean_up_ramdisk"): clean_up_ramdisk,
+        ("boot", "prepare_instance"): prepare_instance,
+        ("boot", "clean_up_instance"): clean_up_instance,
+        ("deploy", "prepare"): prepare_deploy,
+        ("deploy", "wait_ramdisk"): wait_ramdisk,
+        ("deploy", "tear_down"): tear_down,
+        ("deploy", "begin_cleaning"): begin_cleaning,
+    }
+)
+"""The engine's own steps by (interface, step)."""

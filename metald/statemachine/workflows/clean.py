@@ -1,0 +1,67 @@
+"""Clean: manageable to available through the automatic steps, or back to manageable through the steps asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from metald.config import Conductor as Settings
+from metald.drivers.base import Deploy, Phase
+from metald.drivers.registry import Registry
+from metald.model import Fault, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
+from metald.statemachine.definition import Definition, Fields
+from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested
+from metald.statemachine.steps import CORE_STEPS
+
+
+def failed(node: Node, workflow: Workflow) -> Fields:
+    """A cleaning that failed during a driver's step leaves the machine in an unknown condition: it goes into maintenance."""
+    step = (node.clean_step.get("interface", ""), node.clean_step.get("step", ""))
+    if workflow.memo.get("failure", {}).get("code") == "aborted" or not node.clean_step or step in CORE_STEPS:
+        return {}
+    reason = workflow.memo.get("failure", {}).get("text", "Cleaning failed.")
+    return {"maintenance": True, "maintenance_reason": reason, "fault": Fault.CLEAN}
+
+
+def done(node: Node, workflow: Workflow) -> str:  # noqa: ARG001
+    """A manual cleaning goes back to manageable, an automatic one on to available."""
+    return "manage" if node.target_provision_state is ProvisionState.MANAGEABLE else "done"
+
+
+def cleanup(node: Node, workflow: Workflow) -> list[PlannedStep]:  # noqa: ARG001
+    """Take the ramdisk away again, if one was prepared."""
+    prepared = any(s.step == "prepare_ramdisk" for s in workflow.steps[: workflow.cursor + 1])
+    return ramdisk_down() if prepared else []
+
+
+DEFINITION = Definition(kind=WorkflowKind.CLEAN, done=done, step_field="clean_step", failed=failed, cleanup=cleanup)
+
+
+def wrapped(registry: Registry, node: Node, steps: list[PlannedStep], settings: Settings) -> list[PlannedStep]:
+    """Steps with the ramdisk around them that they need."""
+    deploy = cast(Deploy, registry.for_node(node, "deploy"))
+    if not (deploy.uses_ramdisk and any(s.requires_ramdisk for s in steps)):
+        return steps
+    return [*ramdisk_up("clean", settings.clean_callback_timeout), *steps, *ramdisk_down()]
+
+
+def automated(node: Node, settings: Settings) -> bool:
+    """Whether this node is cleaned between instances."""
+    return settings.automated_clean if node.automated_clean is None else node.automated_clean
+
+
+def plan(registry: Registry, node: Node, settings: Settings) -> list[PlannedStep]:
+    """The steps of an automated cleaning; none when it is turned off."""
+    return wrapped(registry, node, automatic(registry, node, Phase.CLEAN), settings) if automated(node, settings) else []
+
+
+def plan_manual(
+    registry: Registry, node: Node, settings: Settings, steps: Sequence[Mapping[str, Any]], *, disable_ramdisk: bool
+) -> list[PlannedStep]:
+    """The steps of a manual cleaning, in the client's order.
+
+    Raises:
+        Invalid: a step is not offered or its arguments are wrong.
+    """
+    chosen = requested(registry, node, Phase.CLEAN, steps, "clean_steps")
+    return chosen if disable_ramdisk else wrapped(registry, node, chosen, settings)

@@ -7,6 +7,7 @@ unknown keys are errors too.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
 import msgspec
@@ -74,6 +75,13 @@ class Boot(Section):
     ] = ""
     ipxe_dir: Annotated[str, Meta(description="Where the iPXE binaries are (Debian's package `ipxe`).")] = "/usr/lib/ipxe"
     kernel_append_params: Annotated[str, Meta(description="Kernel parameters for every ramdisk.")] = "nofb vga=normal console=ttyS0"
+    http_connections: Annotated[Positive, Meta(description="Most connections to the boot HTTP server at once.")] = 4096
+    http_stall_timeout: Annotated[
+        Seconds, Meta(description="Seconds that a client may take for its request, or for 4 MiB of an answer, before it is cut off.")
+    ] = 60.0
+    tftp_transfers: Annotated[Positive, Meta(description="Most TFTP transfers at once; more wait for the clients' next try.")] = 2000
+    tftp_transfers_per_client: Annotated[Positive, Meta(description="Most TFTP transfers at once to one address.")] = 256
+    tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64
 
 
 class Dhcp(Section):
@@ -183,3 +191,27 @@ class Settings(Section):
     images: Images = Images()
     conductor: Conductor = Conductor()
     drivers: Drivers = Drivers()
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[v6]:port`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} is ambiguous; write an IPv6 address as [address]:port")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port with a port of 0 to 65535")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,10 +17,16 @@ from metald.statemachine.context import Context
 CoreStep = Callable[..., Awaitable[Outcome]]
 
 
-def _observed(context: Context, state: PowerState) -> None:
+_OF_ONE_BOOT = frozenset({"agent_secret_token", "agent_url", "agent_verify_ca", "agent_last_heartbeat", "agent_version", "ramdisk"})
+
+
+def _observed(context: Context, state: PowerState, *, restarted: bool = False) -> None:
     internal = dict(context.node.driver_internal_info)
     if context.node.power_state != state:
         internal["last_power_state_change"] = now().isoformat()
+    if state is PowerState.OFF or restarted:
+        # What ran on the machine is gone: its proofs of identity go with it, so that the next boot gets its own.
+        internal = {key: value for key, value in internal.items() if key not in _OF_ONE_BOOT}
     context.set(power_state=state, driver_internal_info=internal)
 
 
@@ -41,7 +47,7 @@ async def change_power(context: Context, target: str, timeout: float | None = No
     wanted = PowerTarget(target)
     await context.power.set_power_state(context, wanted, timeout=timeout)
     off = wanted in (PowerTarget.OFF, PowerTarget.SOFT_OFF)
-    _observed(context, PowerState.OFF if off else PowerState.ON)
+    _observed(context, PowerState.OFF if off else PowerState.ON, restarted=wanted in (PowerTarget.REBOOT, PowerTarget.SOFT_REBOOT))
     return Done()
 
 
@@ -67,7 +73,7 @@ async def power_on(context: Context) -> Outcome:
 async def reboot(context: Context) -> Outcome:
     """Restart the machine."""
     await context.power.set_power_state(context, PowerTarget.REBOOT)
-    _observed(context, PowerState.ON)
+    _observed(context, PowerState.ON, restarted=True)
     return Done()
 
 

@@ -149,6 +149,12 @@ class Ipmi(Section):
     command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
     login_window: Annotated[Positive, Meta(description="Most logins in flight at once.")] = 256
     power_poll: Annotated[Seconds, Meta(description="Seconds between two looks while a power change is awaited.")] = 0.5
+    login_timeout: Annotated[Seconds, Meta(description="Seconds after which a BMC that does not answer a login is held to be dead.")] = 5.0
+    session_idle: Annotated[Seconds, Meta(description="Seconds until an unused session is closed; BMCs have few session slots.")] = 5.0
+    power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take where the caller does not say.")] = 60.0
+    soft_power_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take where the caller does not say.")] = 600.0
+    sockets: Annotated[Positive, Meta(description="UDP sockets per address family, shared by all BMCs.")] = 1
+    ipmitool: Annotated[str, Meta(description="The program that the interface `ipmitool` runs.")] = "ipmitool"
 
 
 class Ssh(Section):

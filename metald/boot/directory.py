@@ -38,3 +38,10 @@ class BootDirectory(Protocol):
         Args:
             facts: `address` (IP), `port` (int), and what the ramdisk says of itself (`uptime`, `boot_mode`, `macs`).
         """
+
+    async def credentials_taken(self, node_uuid: str, address: str) -> str:
+        """Record that `address` fetched the private host key of the node's present boot; the first one to come holds it.
+
+        Returns:
+            The address that holds it: `address` itself, or the one that came before.
+        """

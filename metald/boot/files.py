@@ -1,0 +1,154 @@
+"""The virtual tree that both boot servers serve: a few real files, and text rendered from the nodes' state.
+
+    boot.ipxe                      the first script, the same for all machines
+    undionly.kpxe, ipxe.efi ...    iPXE's binaries, also below `ipxe/`
+    ramdisk/kernel, ramdisk/initramfs
+    pxelinux.cfg/aa-bb-cc-dd-ee-ff     the machine's iPXE script
+    pxelinux.cfg/01-aa-bb-cc-dd-ee-ff  the machine's PXELINUX configuration
+
+Rules: a name is looked up in this tree and nowhere else; a name that climbs (`..`) is refused before it is looked up.
+Nothing is served of a directory but regular files whose names end like a boot loader's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metald.boot import render
+from metald.boot.clients import Clients
+from metald.boot.directory import BootDirectory
+from metald.boot.listen import parse_listen, url_host
+from metald.boot.render import Asker
+from metald.config import Settings
+from metald.errors import Invalid, NotAllowed, NotFound
+from metald.model import Node
+
+RAMDISK_FILES = ("kernel", "initramfs")
+
+_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+_LOADERS = (".kpxe", ".kkpxe", ".pxe", ".efi", ".lkrn", ".0", ".c32")
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name stands for: a file on disk, or text made just now."""
+
+    name: str
+    content: Path | str
+    node_uuid: str | None = None
+
+
+class BootFiles:
+    """Resolves names for the TFTP and the HTTP server, which share it."""
+
+    def __init__(self, directory: BootDirectory, settings: Settings) -> None:
+        boot = settings.boot
+        self.clients = Clients(directory)
+        self.ipxe_dir = Path(boot.ipxe_dir)
+        self.ramdisk_dir = ramdisk_dir(settings)
+        self._directory = directory
+        self._kernel_parameters = boot.kernel_append_params
+        self._url = render.check_base_url(boot.http_url) if boot.http_url else ""
+        listens = parse_listen(boot.http_listen, "boot.http_listen")
+        self._http_host, self._http_port = listens[0] if listens else ("", 0)
+
+    def base_url(self, local_address: str) -> str:
+        """The boot HTTP server's URL for a machine that reached us at `local_address`.
+
+        Raises:
+            NotFound: there is no boot HTTP server.
+        """
+        if self._url:
+            return self._url
+        if not self._http_port:
+            raise NotFound("There is no boot HTTP server.", remedy="Set boot.http_listen or boot.http_url.")
+        host = local_address if self._http_host in _ANYWHERE else self._http_host
+        return f"http://{url_host(host)}:{self._http_port}"
+
+    def http_base_url(self, scheme: str, host: str, local: tuple[str, int]) -> str:
+        """The URL for a machine that came by HTTP: the setting, else what it asked for, else where it arrived."""
+        if self._url:
+            return self._url
+        try:
+            return render.check_base_url(f"{scheme}://{host}")
+        except Invalid:
+            return f"http://{url_host(local[0])}:{local[1]}"
+
+    def find(self, name: str, asker: Asker) -> Found:
+        """Look a name up.
+
+        Args:
+            name: as the client sent it; leading slashes, backslashes and `.` are taken as clients mean them.
+
+        Raises:
+            NotAllowed: the name climbs out of the tree.
+            NotFound: there is no such file.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise NotAllowed("The name leaves the tree of boot files.")
+        match parts:
+            case ["boot.ipxe"]:
+                return Found("boot.ipxe", render.boot_ipxe(asker))
+            case ["ramdisk", file] if file in RAMDISK_FILES:
+                return Found(f"ramdisk/{file}", self.ramdisk_dir / file)
+            case ["pxelinux.cfg", file]:
+                return self._configuration(file, asker)
+            case ["ipxe", *rest] | rest:
+                return self._loader(rest)
+        raise AssertionError("the last pattern matches everything")
+
+    def node_by_macs(self, macs: Sequence[str]) -> tuple[Node | None, tuple[str, ...]]:
+        """The node that owns one of the addresses, and the addresses with those it boots by first.
+
+        A card whose port has `pxe_enabled` off still tells who the machine is, but another one is preferred.
+        """
+        node = next(filter(None, map(self._directory.node_by_mac, macs)), None)
+        if node is None:
+            return None, render.first_known(macs, ())
+        ports = self._directory.ports(node.uuid)
+        return node, render.first_known(macs, [port.address for port in ports if port.pxe_enabled])
+
+    def may_boot(self, node: Node, macs: Sequence[str]) -> bool:
+        """Whether one of the cards is to boot the node from the network."""
+        return any(port.pxe_enabled and port.address in macs for port in self._directory.ports(node.uuid))
+
+    def script(self, asker: Asker) -> Found:
+        """The iPXE script for the machine with these MAC addresses; the unknown machine's when no node owns one."""
+        node, macs = self.node_by_macs(asker.macs)
+        asker = Asker(asker.base_url, macs)
+        if node is None:
+            return Found("boot/ipxe", render.unknown_ipxe(asker))
+        if not self.may_boot(node, macs):
+            return Found("boot/ipxe", render.disk_ipxe(node), node.uuid)
+        return Found("boot/ipxe", render.node_ipxe(node, asker, self._kernel_parameters), node.uuid)
+
+    def _configuration(self, file: str, asker: Asker) -> Found:
+        kind = file.lower()
+        mac = render.parse_mac(kind.removeprefix("01-"))
+        node = self._directory.node_by_mac(mac) if mac else None
+        if mac is None or node is None:
+            raise NotFound(f"No node has a boot configuration named {file}.")
+        asker = Asker(asker.base_url, (mac,))
+        if not kind.startswith("01-"):
+            found = self.script(asker)
+            return Found(f"pxelinux.cfg/{kind}", found.content, node.uuid)
+        try:
+            return Found(f"pxelinux.cfg/{kind}", render.pxelinux(node, asker, self._kernel_parameters), node.uuid)
+        except Invalid as error:
+            raise NotFound(str(error)) from error
+
+    def _loader(self, parts: Sequence[str]) -> Found:
+        name = "/".join(parts)
+        if not 1 <= len(parts) <= 2 or not all(map(_COMPONENT.fullmatch, parts)) or not name.endswith(_LOADERS):
+            raise NotFound("There is no such boot file.")
+        return Found(name, self.ipxe_dir.joinpath(*parts))
+
+
+def ramdisk_dir(settings: Settings) -> Path:
+    """Where the ramdisk's `kernel` and `initramfs` lie."""
+    return Path(settings.boot.ramdisk_dir) if settings.boot.ramdisk_dir else Path(settings.state_dir) / "ramdisk"

@@ -1,0 +1,93 @@
+"""The boot interface `ipxe`: machines load iPXE, iPXE loads what the node's state calls for.
+
+It writes no boot file. Preparing the ramdisk means that the node has the credentials of a boot, from which scripts are
+rendered when the machine asks; cleaning up means that it has them no more and boots from its disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from metald.boot import credentials
+from metald.boot.dhcp import DhcpProvider
+from metald.boot.files import RAMDISK_FILES, ramdisk_dir
+from metald.boot.render import kernel_parameters
+from metald.config import Settings
+from metald.drivers.base import Boot, NodeContext, StepContext
+from metald.errors import Invalid
+
+_MEMO = "boot_credentials"
+_PASSING = frozenset({"clean", "inspect"})
+"""Purposes after which the machine has nothing to do on the network. After others an instance lives there."""
+
+
+class IpxeBoot(Boot):
+    """Network boot by iPXE over HTTP."""
+
+    name = "ipxe"
+
+    def __init__(self, settings: Settings, dhcp: DhcpProvider) -> None:
+        self._dhcp = dhcp
+        self._ramdisk = ramdisk_dir(settings)
+        self._kernel_parameters = settings.boot.kernel_append_params
+
+    def properties(self) -> Mapping[str, str]:
+        """The driver_info keys it reads."""
+        return {"kernel_append_params": "Kernel parameters of the ramdisk; %default% stands for the setting. Optional."}
+
+    async def validate(self, ctx: NodeContext) -> None:
+        """A port that boots from the network, a ramdisk, and kernel parameters that can stand in a script."""
+        if not any(port.pxe_enabled for port in ctx.ports):
+            raise Invalid(
+                f"Node {ctx.node.label} has no port that boots from the network.",
+                remedy="Create one: baremetal port create MAC --node NODE.",
+            )
+        kernel_parameters(ctx.node, self._kernel_parameters)
+        missing = [file for file in RAMDISK_FILES if not (self._ramdisk / file).is_file()]
+        if missing:
+            raise Invalid(
+                f"There is no ramdisk to boot: {self._ramdisk} lacks {' and '.join(missing)}.",
+                remedy="Build it: metald ramdisk build.",
+            )
+
+    async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
+        """Give the node credentials of a boot and the DHCP server its ports. Durable when it returns.
+
+        Credentials that this workflow made before for the same purpose stay, for a ramdisk may be on its way with them.
+        """
+        info = ctx.node.driver_internal_info
+        if not (credentials.wants_ramdisk(ctx.node) and ctx.memo.get(_MEMO) == _fingerprint(info)) or info.get("boot_purpose") != purpose:
+            info = {**credentials.clear(info), **credentials.new_credentials(purpose)}
+            ctx.set(driver_internal_info=info)
+            ctx.memo[_MEMO] = _fingerprint(info)
+            await ctx.checkpoint()
+        await self._dhcp.bind(ctx.node, ctx.ports)
+
+    async def clean_up_ramdisk(self, ctx: StepContext) -> None:
+        """Take the credentials away. The DHCP entries go too, unless an instance needs its address."""
+        purpose = ctx.node.driver_internal_info.get("boot_purpose")
+        self._forget(ctx)
+        if purpose in _PASSING:
+            await self._dhcp.release(ctx.node, ctx.ports)
+
+    async def prepare_instance(self, ctx: StepContext) -> None:
+        """A network boot from now on leads to the disk."""
+        self._forget(ctx)
+
+    async def clean_up_instance(self, ctx: StepContext) -> None:
+        """The instance is gone: no credentials, no addresses."""
+        self._forget(ctx)
+        await self._dhcp.release(ctx.node, ctx.ports)
+
+    @staticmethod
+    def _forget(ctx: StepContext) -> None:
+        info = ctx.node.driver_internal_info
+        cleared = credentials.clear(info)
+        if cleared != info:
+            ctx.set(driver_internal_info=cleared)
+        ctx.memo.pop(_MEMO, None)
+
+
+def _fingerprint(info: Mapping[str, object]) -> object:
+    """What names the credentials in the workflow's memo without being one of them."""
+    return info.get("boot_client_public_key")

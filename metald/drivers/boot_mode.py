@@ -1,0 +1,52 @@
+"""The firmware mode that a node shall boot in, derived from what operators and clients wrote into the node.
+
+Rule: one place decides, so that the boot flags in the BMC, the boot scripts and the partitions on the disk agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from metald.model import BootMode, Node
+
+
+def capabilities(value: Any) -> dict[str, str]:
+    """Ironic's capabilities as a dict: `"boot_mode:uefi,boot_option:local"`, a JSON object as text, or a mapping.
+
+    What cannot be read is left out: capabilities are free text that schedulers read as well.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    if isinstance(value, Mapping):
+        return {str(key).strip(): str(word).strip() for key, word in value.items()}
+    if not isinstance(value, str):
+        return {}
+    pairs = (part.partition(":") for part in value.split(","))
+    return {key.strip(): word.strip() for key, colon, word in pairs if colon and key.strip()}
+
+
+def requested_boot_mode(node: Node) -> BootMode | None:
+    """The mode asked for, or None when nobody said.
+
+    Looked at in this order: secure boot (which needs UEFI), the instance's capabilities, the node's capabilities,
+    `instance_info.deploy_boot_mode`, and the mode that was last observed (`node.boot_mode`).
+    """
+    wanted = capabilities(node.instance_info.get("capabilities"))
+    has = capabilities(node.properties.get("capabilities"))
+    if "true" in (wanted.get("secure_boot", "").lower(), has.get("secure_boot", "").lower()):
+        return BootMode.UEFI
+    words = (wanted.get("boot_mode"), has.get("boot_mode"), node.instance_info.get("deploy_boot_mode"), node.boot_mode)
+    for word in words:
+        if isinstance(word, str) and word.lower() in set(BootMode):
+            return BootMode(word.lower())
+    return None
+
+
+def boot_mode(node: Node, default: BootMode = BootMode.BIOS) -> BootMode:
+    """The mode asked for, else `default`."""
+    return requested_boot_mode(node) or default

@@ -1,0 +1,230 @@
+"""The hub: all BMCs of the daemon on a few UDP sockets.
+
+Rules:
+
+- One socket per address family carries every BMC (more by setting). A datagram finds its BMC by the sender's address;
+  anything else that arrives is counted and dropped, and never raises.
+- Each pass of the loop reads a bounded number of datagrams, so that ten thousand answers at once do not hold up the
+  API. While there is more to read, retry timers hold still (`behind`).
+- Names are resolved by the loop, off the hot path, and kept for a minute.
+- Logins pass through an admission window; a BMC that says nothing gives its place back at its first timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Final
+
+from metald.config import Ipmi
+from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.link import Link, Moment, Peer
+from metald.drivers.ipmi.window import AdmissionWindow
+from metald.errors import BmcUnreachable
+
+_DRAIN = 12  # datagrams per socket and pass of the loop; 64 made the loop lag over 100 ms when saturated
+_BEHIND = 0.05  # seconds; the loop reads on well before, unless it is held up
+_DATAGRAM = 2048
+_NAME_TTL = 60.0
+_NAME_TIMEOUT = 5.0
+_MAX_LINKS = 50_000
+_RECEIVE_BUFFER = 16 << 20
+_SO_RCVBUFFORCE = 33
+
+_background: Final[ContextVar[bool]] = ContextVar("ipmi_background", default=False)
+
+
+@contextmanager
+def background() -> Iterator[None]:
+    """Mark the IPMI work of this task as background: its logins give way to those of workflows."""
+    token = _background.set(True)
+    try:
+        yield
+    finally:
+        _background.reset(token)
+
+
+class _Name:
+    """What a host name resolved to, and until when that is believed."""
+
+    __slots__ = ("addresses", "expires")
+
+    def __init__(self, addresses: deque[tuple[int, Peer]], expires: float) -> None:
+        self.addresses = addresses
+        self.expires = expires
+
+
+class IpmiHub:
+    """One per daemon. `start` before use, `close` at the end."""
+
+    def __init__(self, settings: Ipmi) -> None:
+        self.settings = settings
+        self.window = AdmissionWindow(settings.login_window)
+        self.logins = 0
+        self.strays = 0
+        """Datagrams that came from no BMC we know."""
+        self._links: OrderedDict[Peer, Link] = OrderedDict()
+        self._names: OrderedDict[tuple[str, int], _Name] = OrderedDict()
+        self._sockets: dict[int, list[socket.socket]] = {}
+        self._next = 0
+        self._full_drain = float("-inf")
+
+    async def start(self) -> None:
+        """Open the sockets. IPv6 is left out where the host has none.
+
+        Raises:
+            OSError: no socket can be opened.
+        """
+        loop = asyncio.get_running_loop()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for _ in range(self.settings.sockets):
+                try:
+                    sock = _open(family)
+                except OSError:
+                    if family == socket.AF_INET6:
+                        break
+                    await self.close()
+                    raise
+                self._sockets.setdefault(family, []).append(sock)
+                loop.add_reader(sock, self._readable, sock)
+
+    async def close(self) -> None:
+        """Close all sessions (one datagram each, answers are not awaited) and the sockets."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        self._names.clear()
+        loop = asyncio.get_running_loop()
+        for sock in (sock for socks in self._sockets.values() for sock in socks):
+            loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
+        """Send a command to a BMC and return its data, without the completion code.
+
+        Args:
+            idempotent: False for what must not happen twice (a reset): it is sent exactly once.
+
+        Raises:
+            DriverError: unreachable, login refused, or a completion code other than 0 (`CompletionCode`).
+        """
+        link = await self._link(info)
+        try:
+            code, answer = await link.command(info, netfn, command, data, idempotent=idempotent, urgent=not _background.get())
+        except BmcUnreachable:
+            self._try_next_address(info)
+            raise
+        if code:
+            raise refusal.refused(info, netfn, command, code)
+        return answer
+
+    def history(self, info: BmcInfo) -> list[Moment]:
+        """The recent exchange with a BMC, oldest first, without payload."""
+        name = self._names.get((info.address, info.port))
+        link = self._links.get(name.addresses[0][1]) if name else None
+        return list(link.history) if link else []
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open or being opened."""
+        return sum(link.session is not None for link in self._links.values())
+
+    @property
+    def behind(self) -> bool:
+        """Whether answers may lie unread in a socket, because the last read ended at its bound."""
+        return asyncio.get_running_loop().time() - self._full_drain < _BEHIND
+
+    # -- addresses
+
+    async def _link(self, info: BmcInfo) -> Link:
+        name = self._names.get((info.address, info.port))
+        if name is None or name.expires < asyncio.get_running_loop().time():
+            name = await self._resolve(info)
+        family, peer = name.addresses[0]
+        link = self._links.get(peer)
+        if link is None:
+            socks = self._sockets.get(family)
+            if not socks:
+                raise refusal.unknown_name(info, "this host has no socket of that address family")
+            self._next += 1
+            link = self._links[peer] = Link(self, socks[self._next % len(socks)], peer)
+            self._forget_some()
+        return link
+
+    async def _resolve(self, info: BmcInfo) -> _Name:
+        loop = asyncio.get_running_loop()
+        expires = float("inf")
+        try:
+            found = socket.getaddrinfo(info.address, info.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            expires = loop.time() + _NAME_TTL
+            try:
+                async with asyncio.timeout(_NAME_TIMEOUT):
+                    found = await loop.getaddrinfo(info.address, info.port, type=socket.SOCK_DGRAM)
+            except TimeoutError:
+                raise refusal.unknown_name(info, f"no answer within {_NAME_TIMEOUT:g} seconds") from None
+            except (OSError, UnicodeError) as error:
+                raise refusal.unknown_name(info, getattr(error, "strerror", None) or "not a name") from None
+        usable: deque[tuple[int, Peer]] = deque((family, peer) for family, _, _, _, peer in found if family in self._sockets)
+        if not usable:
+            raise refusal.unknown_name(info, "this host has no socket of that address family")
+        name = self._names[info.address, info.port] = _Name(usable, expires)
+        while len(self._names) > _MAX_LINKS:
+            self._names.popitem(last=False)
+        return name
+
+    def _try_next_address(self, info: BmcInfo) -> None:
+        """A name with several addresses: the next call tries another one."""
+        name = self._names.get((info.address, info.port))
+        if name is not None:
+            name.addresses.rotate(-1)
+
+    def _forget_some(self) -> None:
+        """Links of BMCs that are long gone must not pile up."""
+        if len(self._links) > _MAX_LINKS:
+            for peer, link in list(self._links.items())[: _MAX_LINKS // 10]:
+                if link.idle:
+                    link.close()
+                    del self._links[peer]
+
+    # -- datagrams
+
+    def _readable(self, sock: socket.socket) -> None:
+        links = self._links
+        for _ in range(_DRAIN):
+            try:
+                data, peer = sock.recvfrom(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error of some earlier datagram
+            link = links.get(peer)
+            session = link.session if link is not None else None
+            if session is None:
+                self.strays += 1
+            else:
+                session.datagram(data)
+        self._full_drain = asyncio.get_running_loop().time()
+
+
+def _open(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):  # the first needs CAP_NET_ADMIN
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, option, _RECEIVE_BUFFER)
+                break
+        sock.bind(("", 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,310 @@
+"""One BMC on the loop: its session, the lock that keeps commands one at a time, its one timer, its recent history.
+
+Rules:
+
+- Whatever happens, `command` ends: each wait in it has a cut-off, counted from the first datagram and not from the
+  queueing. A dead BMC costs its callers `login_timeout`; those who queued behind a dead BMC get the same answer at once.
+- One timer per BMC, moved lazily: an answered command leaves it where it is, and it finds out when it fires that
+  nothing is due. The same timer closes an idle session, because BMCs have few session slots.
+- Cancellation leaves the link usable: the request is forgotten and a late answer to it fits nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.session import PATIENCE, PATIENT, BmcSession
+from metald.errors import BmcUnreachable, DriverError
+
+if TYPE_CHECKING:
+    from metald.drivers.ipmi.hub import IpmiHub
+
+_BUSY_PAUSE = 0.5
+_GET_DEVICE_ID = (0x06, 0x01)
+_HISTORY = 24
+_SLACK = 0.002
+_BEHIND_PAUSE = 0.02
+_NONE, _INSIDE, _ASIDE = range(3)  # where a login stands with the admission window
+
+Peer = tuple[Any, ...]
+"""A socket address as recvfrom gives it: the key by which datagrams find their link."""
+
+
+class Moment(NamedTuple):
+    """One entry of a BMC's history: loop time, what, and a detail. Never payload."""
+
+    time: float
+    what: str
+    detail: str = ""
+
+
+class _OutOfTime(Exception):
+    """The cut-off has passed."""
+
+
+class _Lost(Exception):
+    """The session did not answer."""
+
+
+class Link:
+    """The way to one BMC. Made and kept by the hub."""
+
+    __slots__ = (
+        "_cause",
+        "_cutoff",
+        "_deadline",
+        "_failed_at",
+        "_failure",
+        "_hub",
+        "_lock",
+        "_loop",
+        "_place",
+        "_sock",
+        "_suite",
+        "_timer",
+        "_waiter",
+        "history",
+        "peer",
+        "session",
+    )
+
+    def __init__(self, hub: IpmiHub, sock: socket.socket, peer: Peer) -> None:
+        self._hub = hub
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._cutoff = 0.0
+        self._waiter: asyncio.Future[Any] | None = None
+        self._place = _NONE
+        self._suite: int | None = None
+        self._failed_at = -1.0
+        self._failure: tuple[BmcInfo, DriverError] | None = None
+        self._cause = ""
+        self.peer = peer
+        self.session: BmcSession | None = None
+        self.history: deque[Moment] = deque(maxlen=_HISTORY)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way and no session is open."""
+        return self.session is None and not self._lock.locked()
+
+    async def command(
+        self, info: BmcInfo, netfn: int, command: int, data: bytes, *, idempotent: bool = True, urgent: bool = True
+    ) -> tuple[int, bytes]:
+        """Send a command and return its completion code and data, logging in where needed.
+
+        Raises:
+            DriverError: no answer, or the login was refused.
+        """
+        arrived = self._loop.time()
+        async with self._lock:
+            if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:
+                # Found out while we queued: no second wait for a dead BMC, no second try of a wrong password.
+                raise copy(self._failure[1])
+            try:
+                if not idempotent:
+                    # On a session that the BMC may have forgotten we would not know whether it obeyed: make sure first.
+                    await self._attempt(info, *_GET_DEVICE_ID, b"", urgent=urgent)
+                return await self._attempt(info, netfn, command, data, repeat=idempotent, urgent=urgent)
+            except DriverError as error:
+                self._failed_at, self._failure = self._loop.time(), (info, error)
+                self._note("failed", error.message)
+                raise
+
+    async def _attempt(
+        self, info: BmcInfo, netfn: int, command: int, data: bytes, *, repeat: bool = True, urgent: bool = True
+    ) -> tuple[int, bytes]:
+        left = self._hub.settings.command_timeout
+        patience = PATIENCE
+        while True:
+            session = self.session
+            if session is None or not session.established or (session.info is not info and session.info != info):
+                left -= await self._login(info, left, urgent=urgent)
+                session = self.session
+                assert session is not None
+            started = self._loop.time()
+            try:
+                code, answer = await self._exchange(
+                    session, lambda: session.request(netfn, command, data, repeat=repeat, patience=patience), left
+                )
+            except (_OutOfTime, _Lost):
+                left -= self._loop.time() - started
+                self._drop()
+                if not repeat:
+                    raise refusal.unsure(info, self._loop.time() - started) from None
+                if left <= 0:
+                    raise refusal.unreachable(info, self._hub.settings.command_timeout, self._cause) from None
+                patience = PATIENT
+                continue
+            self._note("answer", f"{netfn:02x} {command:02x} -> {code:02x}")
+            left -= self._loop.time() - started
+            if code != refusal.NODE_BUSY or left <= _BUSY_PAUSE:
+                return code, answer
+            left -= _BUSY_PAUSE
+            await asyncio.sleep(_BUSY_PAUSE)
+
+    async def _login(self, info: BmcInfo, left: float, *, urgent: bool) -> float:
+        """Open a session; returns the seconds it took, without the wait for admission."""
+        self._drop()
+        hub = self._hub
+        await hub.window.acquire(urgent=urgent)
+        self._place = _INSIDE
+        started = self._loop.time()
+        budget = min(left, hub.settings.login_timeout)
+        session = self.session = BmcSession(info, self, suite=self._suite)
+        self._cause = ""
+        self._note("login")
+        try:
+            await self._wait(session.login, budget)
+        except BaseException as error:
+            self._drop()
+            if isinstance(error, _OutOfTime):
+                raise refusal.unreachable(info, self._loop.time() - started, self._why(session)) from None
+            raise
+        finally:
+            self._release()
+        self._suite = session.suite
+        hub.logins += 1
+        self._note("logged in", f"suite {session.suite}")
+        return self._loop.time() - started
+
+    async def _exchange(self, session: BmcSession, begin: Callable[[], None], left: float) -> tuple[int, bytes]:
+        answer: tuple[int, bytes]
+        try:
+            answer = await self._wait(begin, left)
+        finally:
+            if session.in_flight:
+                session.cancel()
+        return answer
+
+    async def _wait(self, begin: Callable[[], None], seconds: float) -> Any:
+        """Run `begin`, which sends, and wait for the session's verdict until the cut-off."""
+        waiter = self._waiter = self._loop.create_future()
+        self._cutoff = self._loop.time() + max(seconds, 0.0)
+        try:
+            begin()
+            return await waiter
+        finally:
+            self._waiter = None
+            self._deadline = self._loop.time() + self._hub.settings.session_idle
+            if self._timer is None:
+                self._set_timer(self._deadline)
+
+    def _why(self, session: BmcSession) -> str:
+        if session.full:
+            return "it has no free session slot; other clients hold them all"
+        if session.heard:
+            return "it answers, but the login did not come to its end"
+        return self._cause
+
+    def _note(self, what: str, detail: str = "") -> None:
+        self.history.append(Moment(self._loop.time(), what, detail))
+
+    def _release(self) -> None:
+        place, self._place = self._place, _NONE
+        if place == _INSIDE:
+            self._hub.window.release()
+        elif place == _ASIDE:
+            self._hub.window.leave_aside()
+
+    def _drop(self) -> None:
+        """Close the session if there is one; the BMC gets its slot back if it still knows it."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def close(self) -> None:
+        """End everything at once: the daemon stops or the link is no longer needed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiter, session = self._waiter, self.session
+        self._drop()
+        if waiter is not None and not waiter.done() and session is not None:
+            waiter.set_exception(BmcUnreachable(f"{session.info.label} is given up: metald stops."))
+
+    # -- Wire: what the session calls
+
+    def transmit(self, data: bytes | bytearray) -> None:
+        """Send. What the kernel does not take now is sent again by the retry timer."""
+        try:
+            self._sock.sendto(data, self.peer)
+        except OSError as error:
+            self._cause = "" if isinstance(error, BlockingIOError) else (error.strerror or "")
+
+    def arm(self, seconds: float) -> None:
+        """See `Wire.arm`."""
+        self._deadline = deadline = min(self._loop.time() + seconds, self._cutoff)
+        if self._timer is None or self._timer.when() > deadline + _SLACK:
+            self._set_timer(deadline)
+
+    def logged_in(self) -> None:
+        """See `Wire.logged_in`."""
+        self._resolve(None)
+
+    def login_failed(self, error: DriverError) -> None:
+        """See `Wire.login_failed`."""
+        self._note("login refused", error.code)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+    def answered(self, code: int, data: bytes) -> None:
+        """See `Wire.answered`."""
+        self._resolve((code, data))
+
+    def lost(self) -> None:
+        """See `Wire.lost`."""
+        self._note("session lost")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(_Lost())
+
+    def _resolve(self, value: Any) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(value)
+
+    # -- the timer
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        session, now = self.session, self._loop.time()
+        if session is None:
+            return
+        if now < self._deadline - _SLACK:
+            self._set_timer(self._deadline)
+        elif self._waiter is None:
+            self._idle()
+        elif self._waiter.done():
+            self._set_timer(now + _BEHIND_PAUSE)
+        elif now >= self._cutoff - _SLACK:
+            self._waiter.set_exception(_OutOfTime())
+        elif self._hub.behind:
+            # Answers may lie unread in the socket: a late loop is no reason to send again.
+            self._set_timer(now + _BEHIND_PAUSE)
+        else:
+            if self._place == _INSIDE and not session.heard and self._hub.window.step_aside():
+                self._place = _ASIDE  # a silent BMC costs next to nothing; it must not keep others from logging in
+            session.expired()
+            if self._timer is None:
+                self._set_timer(min(self._cutoff, now + 1.0))
+
+    def _idle(self) -> None:
+        if self._lock.locked():
+            self._set_timer(self._loop.time() + self._hub.settings.session_idle)
+            return
+        self._note("closed when idle")
+        self._drop()

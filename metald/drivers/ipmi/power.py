@@ -1,0 +1,119 @@
+"""Power over IPMI: the interface `pyghmi`, and the base of the interface `ipmitool`.
+
+Rules:
+
+- Look first: a target that is reached causes no command. REBOOT is off, wait for off, on; each part looks again, so
+  that a second run after a crash does only what is left.
+- A command counts when the BMC says that it happened, not when it accepted it. While waiting, a BMC that does not
+  answer is no failure yet: some drop off the network as the machine's power changes.
+- Nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import ClassVar
+
+from metald.config import Ipmi
+from metald.drivers.base import NodeContext, Power
+from metald.drivers.ipmi import boot_override, info
+from metald.drivers.ipmi.client import Bmc, Control, Transport
+from metald.drivers.ipmi.hub import IpmiHub
+from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
+from metald.errors import BmcUnreachable, DeadlineExceeded
+from metald.model import PowerState, PowerTarget
+
+
+class IpmiPower(Power):
+    """Power by chassis commands over some transport."""
+
+    def __init__(self, transport: Transport, settings: Ipmi) -> None:
+        self._transport = transport
+        self._settings = settings
+
+    def properties(self) -> Mapping[str, str]:
+        """See `Interface.properties`."""
+        return PROPERTIES
+
+    async def validate(self, ctx: NodeContext) -> None:
+        """See `Interface.validate`."""
+        self._info(ctx)
+
+    async def get_power_state(self, ctx: NodeContext) -> PowerState:
+        """See `Power.get_power_state`."""
+        return await _look(self._bmc(ctx))
+
+    async def set_power_state(self, ctx: NodeContext, target: PowerTarget, *, timeout: float | None = None) -> None:
+        """See `Power.set_power_state`. For reboots `timeout` bounds each of the two changes.
+
+        A node with `disable_power_off` is rebooted by a reset; one that is off already is only switched on.
+        """
+        bmc = self._bmc(ctx)
+        soft = target in {PowerTarget.SOFT_OFF, PowerTarget.SOFT_REBOOT}
+        if target is PowerTarget.REBOOT and ctx.node.disable_power_off and await _look(bmc) is PowerState.ON:
+            await boot_override.apply(ctx, bmc)
+            await bmc.reset()
+            return
+        if target is not PowerTarget.ON:
+            await self._bring(ctx, bmc, PowerState.OFF, Control.SOFT_OFF if soft else Control.OFF, timeout)
+        if target not in {PowerTarget.OFF, PowerTarget.SOFT_OFF}:
+            await self._bring(ctx, bmc, PowerState.ON, Control.ON, timeout)
+
+    async def _bring(self, ctx: NodeContext, bmc: Bmc, wanted: PowerState, control: Control, timeout: float | None) -> None:
+        if await _look(bmc) is wanted:
+            return
+        if control is Control.ON:
+            await boot_override.apply(ctx, bmc)
+        await bmc.control(control)
+        if timeout is None:
+            timeout = self._settings.soft_power_timeout if control is Control.SOFT_OFF else self._settings.power_timeout
+        await self._await_state(ctx, bmc, wanted, control, timeout)
+
+    async def _await_state(self, ctx: NodeContext, bmc: Bmc, wanted: PowerState, control: Control, timeout: float) -> None:
+        silence: BmcUnreachable | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        if await _look(bmc) is wanted:
+                            return
+                        silence = None
+                    except BmcUnreachable as error:
+                        silence = error
+                    await asyncio.sleep(self._settings.power_poll)
+        except TimeoutError:
+            pass
+        if silence is not None:
+            raise silence
+        remedy = "Look at the machine's console and at the BMC's event log, then repeat the request."
+        if control is Control.SOFT_OFF:
+            remedy = "Its operating system does not obey the power button; use a hard power off."
+        raise DeadlineExceeded(
+            f"Node {ctx.node.label}: {bmc.info.label} accepted the command, but after {timeout:g} s the machine is not at '{wanted}'.",
+            remedy=remedy,
+        )
+
+    def _bmc(self, ctx: NodeContext) -> Bmc:
+        return Bmc(self._transport, self._info(ctx))
+
+    def _info(self, ctx: NodeContext) -> BmcInfo:
+        return info.parse(ctx.node)
+
+
+class PyghmiPower(IpmiPower):
+    """Native asyncio IPMI on the hub, with pyghmi's protocol code."""
+
+    name: ClassVar[str] = "pyghmi"
+
+    def __init__(self, hub: IpmiHub, settings: Ipmi) -> None:
+        super().__init__(hub, settings)
+
+    def _info(self, ctx: NodeContext) -> BmcInfo:
+        parsed = super()._info(ctx)
+        info.require_plain(parsed, ctx.node)
+        return parsed
+
+
+async def _look(bmc: Bmc) -> PowerState:
+    return PowerState.ON if await bmc.power_is_on() else PowerState.OFF

@@ -1,0 +1,326 @@
+"""One RMCP+ session as a protocol without input or output: pyghmi's codec and state machine, our timers and errors.
+
+pyghmi builds and checks the messages (RMCP+ open session, RAKP 1-4, AES, HMAC; IPMI 2.0 section 13). Everything of
+pyghmi that touches sockets, threads, clocks or global tables is overridden here. Rules:
+
+- Bytes come in by `datagram`, time by `expired`; bytes and requests for a timer go out by the `Wire` it was given.
+- A datagram never raises and never wedges the session: what cannot be parsed is counted and dropped, and each
+  `expired` finds a way on from any state.
+- One request is in flight at a time. A request is sent again in the same session (same sequence number, so that the
+  BMC sees a duplicate), at most `len(PATIENCE) - 1` times; then the session counts as lost.
+- The private names of pyghmi that this file uses are listed in tests/ipmi/test_ipmi_pyghmi_contract.py.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from pyghmi.ipmi.private.session import Session
+
+from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.info import BmcInfo
+from metald.errors import BmcRefused, DriverError
+
+PATIENCE: Final = (0.5, 0.7, 0.9)
+"""Seconds to wait for an answer before each repetition; after the last the session is lost. About 2.1 s in all, so
+that a BMC which forgot its sessions is noticed and entered again within 3 s."""
+
+PATIENT: Final = (1.5, 3.0, 6.0)
+"""The same after a session was lost and opened anew: a BMC that is slow, not forgetful, gets time to answer."""
+
+LOGIN_PATIENCE: Final = (0.5, 0.7, 1.0, 1.5)
+"""Seconds before each repetition during a login; the last goes on until the login's deadline."""
+
+SLOT_PAUSE: Final = 1.0
+"""Seconds until a BMC without a free session slot is asked again."""
+
+# Cipher suite number (IPMI 2.0 table 22-20) -> pyghmi's `attemptedhash`, and the authentication algorithm on the wire.
+_HASHES: Final[Mapping[int, int]] = {17: 256, 3: 1}
+_ALGORITHMS: Final[Mapping[int, int]] = {17: 3, 3: 1}
+
+_SUITE_SILENCE = 2  # unanswered open requests after which the next suite is tried
+_NO_QUEUE_ENTRY = (None, None, None)
+_CLOSE_SESSION = (0x06, 0x3C)
+_SET_PRIVILEGE = (0x06, 0x3B)
+_RMCP = b"\xff\x07"
+
+
+class Wire(Protocol):
+    """What a session asks of the world and tells it."""
+
+    def transmit(self, data: bytes | bytearray) -> None:
+        """Send a datagram to the BMC."""
+
+    def arm(self, seconds: float) -> None:
+        """Call `expired` after `seconds`, instead of any earlier arrangement."""
+
+    def logged_in(self) -> None:
+        """The session stands."""
+
+    def login_failed(self, error: DriverError) -> None:
+        """The BMC refused; the session is of no more use."""
+
+    def answered(self, code: int, data: bytes) -> None:
+        """The request in flight has its answer."""
+
+    def lost(self) -> None:
+        """The request in flight was not answered however often it was sent."""
+
+
+class BmcSession(Session):  # type: ignore[misc]
+    """A session with one BMC; made anew for each login that follows a loss or a refusal."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> BmcSession:
+        """Plainly: pyghmi resolves names, shares sessions and opens sockets here."""
+        return object.__new__(cls)
+
+    def __init__(self, info: BmcInfo, wire: Wire, *, suite: int | None = None) -> None:
+        self.info = info
+        self._wire = wire
+        self._patience = PATIENCE
+        self._suites = tuple(s for s in info.suites if s in _HASHES)
+        if suite in self._suites:  # the one that worked last time goes first
+            self._suites = (suite, *(s for s in self._suites if s != suite))
+        self._suite = 0
+        self._tries = 0
+        self.established = False
+        self.in_flight = False
+        self.heard = False
+        self.full = False
+        self.malformed = 0
+        self._pyghmi_fields()
+
+    def _pyghmi_fields(self) -> None:
+        info = self.info
+        self.bmc, self.port = info.address, info.port
+        self.userid = info.username.encode()
+        self.password = info.password.encode()
+        self.kgo = info.kg
+        self.kg = info.kg if info.kg is not None else self.password
+        self.privlevel, self.autopriv = info.privilege, False
+        self.nameonly = 16
+        self.servermode = self.broken = self.logging = False
+        self.logged = 0
+        self.onlogpayload = self.onlogpayloadtype = self.lastpayload = self.last_payload_type = None
+        self._customkeepalives = None
+        self.pendingpayloads: collections.deque[Any] = collections.deque()
+        self.request_entry: list[tuple[int, int, int]] = []
+        self.maxtimeout = self.logontries = 0
+        self.hasretried = 0
+        self.seqlun = 0
+        self.sessioncontext: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<BmcSession {self.info.label} {'established' if self.established else 'not established'}>"
+
+    @property
+    def suite(self) -> int:
+        """The cipher suite in use."""
+        return self._suites[self._suite]
+
+    # -- what the shell calls
+
+    def login(self) -> None:
+        """Begin, or begin again from the first message."""
+        self.request_entry.clear()
+        self.pendingpayloads.clear()
+        self._initsession()
+        self._get_channel_auth_cap()
+
+    def request(self, netfn: int, command: int, data: bytes, *, repeat: bool = True, patience: tuple[float, ...] = PATIENCE) -> None:
+        """Send a command. `repeat=False`: once only, for what must not happen twice."""
+        self.in_flight = True
+        self._patience = patience
+        self._tries = 0 if repeat else len(self._patience) - 1
+        self.ipmicallback = self._got_answer
+        self._send_ipmi_net_payload(netfn, command, data, retry=repeat)
+        if not repeat:
+            self._wire.arm(sum(self._patience))
+
+    def cancel(self) -> None:
+        """Forget the request in flight; a late answer to it will not be taken for the next one's."""
+        self.in_flight = False
+        self.lastpayload = None
+        self.pendingpayloads.clear()
+        self.request_entry.clear()
+        self.seqlun = (self.seqlun + 1) & 0x3F
+
+    def close(self) -> None:
+        """Give the BMC its session slot back: one datagram, whose answer is not awaited (IPMI 2.0 section 22.19)."""
+        if self.sessioncontext == "ESTABLISHED":
+            self.cancel()
+            self._send_ipmi_net_payload(*_CLOSE_SESSION, self.sessionid.to_bytes(4, "little"), retry=False)
+        self.sessioncontext = None
+        self.established = self.logging = False
+        self.k1 = None
+
+    def datagram(self, data: bytes) -> None:
+        """Take what came from the BMC's address. Never raises."""
+        if len(data) < 16 or data[0] != 6 or data[2:4] != _RMCP:
+            self.malformed += 1
+            return
+        try:
+            self._handle_ipmi_packet(bytearray(data), qent=_NO_QUEUE_ENTRY)
+        except Exception:  # pyghmi indexes into hostile bytes; whatever it trips over, the datagram was no good
+            self.malformed += 1
+
+    def expired(self) -> None:
+        """The armed time has passed without what was awaited."""
+        if self.in_flight:
+            self._request_timed_out()
+        elif self.logging:
+            self._login_timed_out()
+
+    # -- time
+
+    def _request_timed_out(self) -> None:
+        self._tries += 1
+        if self._tries >= len(self._patience) or not self.lastpayload:
+            self.cancel()
+            self._wire.lost()
+            return
+        self.hasretried = 1
+        self.send_payload()
+
+    def _login_timed_out(self) -> None:
+        self._tries += 1
+        context = self.sessioncontext
+        if self.full:
+            self.full = False
+            self.login()
+        elif context == "OPENSESSION":
+            if self._tries >= _SUITE_SILENCE and self._suite + 1 < len(self._suites):
+                self._next_suite()  # some BMCs say nothing to a suite they do not have
+            self._open_rmcpplus_request()
+        elif self.lastpayload and (context is None or (context == "ESTABLISHED" and self._tries < len(self._patience))):
+            self.hasretried = 1
+            self.send_payload()
+        else:
+            # A BMC does not take RAKP 1 or 3 twice; and an answer that was no good ended the exchange: start over.
+            self.login()
+
+    def _wait(self) -> float:
+        steps = self._patience if self.in_flight else LOGIN_PATIENCE
+        base = steps[min(self._tries, len(steps) - 1)]
+        return base * (1 + 0.2 * random.random())  # noqa: S311 - jitter
+
+    # -- pyghmi's hooks
+
+    def _xmit_packet(self, retry: bool = True, delay_xmit: float | None = None, timeout: float | None = None) -> None:  # noqa: ARG002
+        if self.sequencenumber:  # 0 stands for "outside of a session" and stays
+            self.sequencenumber += 1
+        self._wire.transmit(self.netpacket)
+        if retry:
+            self._wire.arm(self._wait())
+
+    def _initsession(self) -> None:
+        super()._initsession()
+        self.localsid = secrets.randbits(31)  # pyghmi's is always the same, so that stale answers fit
+        self.attemptedhash = _HASHES[self.suite]
+        self.established = False
+        self.seqlun = secrets.randbits(6)  # likewise: a late answer to the login before must not fit
+
+    def onlogon(self, parameter: Mapping[str, Any]) -> None:
+        """pyghmi's verdict on a login, in words; those that matter are typed before it comes to this."""
+        if "error" not in parameter:
+            return
+        if self.sessioncontext == "FAILED":
+            self._fail(refusal.wrong_password(self.info))
+        elif self.sessioncontext == "EXPECTINGRAKP4":
+            self._fail(refusal.wrong_kg(self.info))
+        else:
+            self._fail(BmcRefused(f"{self.info.label} refused the login: {parameter['error']}.", remedy="See the BMC's event log."))
+
+    def _mark_broken(self, error: Any = None) -> None:  # noqa: ARG002
+        self.broken = True
+
+    def _relog(self) -> None:
+        self.login()
+
+    def _got_channel_auth_cap(self, response: dict[str, Any]) -> None:
+        if response["code"] == 0 and len(response["data"]) < 4:
+            self.malformed += 1
+            return
+        self.heard = True
+        self._tries = 0
+        super()._got_channel_auth_cap(response)
+
+    def _get_session_challenge(self) -> None:
+        self._fail(refusal.only_ipmi_15(self.info))
+
+    def _got_rmcp_response(self, data: bytearray) -> None:
+        if self.sessioncontext != "OPENSESSION" or len(data) < 2 or data[0] != self.rmcptag:
+            return
+        if data[1] in refusal.FULL:
+            self._no_slot()
+        elif data[1] or (len(data) >= 17 and data[16] & 0x3F != _ALGORITHMS[self.suite]):
+            if self._suite + 1 < len(self._suites):
+                self._next_suite()
+                self._open_rmcpplus_request()
+            else:
+                self._fail(refusal.no_suite(self.info))
+        elif len(data) >= 12:
+            self._tries = 0
+            super()._got_rmcp_response(data)
+
+    def _got_rakp2(self, data: bytearray) -> None:
+        if self.sessioncontext == "EXPECTINGRAKP2" and not self._rakp_refused(data) and len(data) >= 40 + self.currhashlib().digest_size:
+            super()._got_rakp2(data)
+
+    def _got_rakp4(self, data: bytearray) -> None:
+        if self.sessioncontext == "EXPECTINGRAKP4" and not self._rakp_refused(data) and len(data) >= 8 + self.currhashlen:
+            super()._got_rakp4(data)
+
+    def _req_priv_level(self) -> None:
+        # pyghmi blocks here, in the middle of a packet handler.
+        self._tries = 0
+        self.ipmicallback = self._got_privilege
+        self._send_ipmi_net_payload(*_SET_PRIVILEGE, bytes((self.privlevel,)))
+
+    # -- our own
+
+    def _rakp_refused(self, data: bytearray) -> bool:
+        if len(data) < 2 or data[0] != self.rmcptag:
+            return True
+        if data[1] == 0:
+            return False
+        if data[1] in refusal.FULL:
+            self._no_slot()
+        else:
+            error = refusal.login_refused(self.info, data[1])
+            if error is not None:
+                self._fail(error)
+        return True
+
+    def _next_suite(self) -> None:
+        self._suite += 1
+        self._tries = 0
+        self.attemptedhash = _HASHES[self.suite]
+
+    def _no_slot(self) -> None:
+        self.full = True
+        self.lastpayload = None
+        self._wire.arm(SLOT_PAUSE)
+
+    def _got_privilege(self, response: Mapping[str, Any]) -> None:
+        code = response["code"]
+        if code in (0x80, 0x81, 0x82, refusal.PRIVILEGE_TOO_LOW):
+            self._fail(refusal.privilege_refused(self.info))
+        elif code:
+            self._fail(refusal.refused(self.info, *_SET_PRIVILEGE, code))
+        else:
+            self.logging, self.logged, self.established, self.full = False, 1, True, False
+            self._wire.logged_in()
+
+    def _got_answer(self, response: Mapping[str, Any]) -> None:
+        self.in_flight = False
+        self._wire.answered(response["code"], bytes(response["data"]))
+
+    def _fail(self, error: DriverError) -> None:
+        self.close()
+        self.lastpayload = None
+        self._wire.login_failed(error)

@@ -1,0 +1,1 @@
+"""A fleet that speaks the wire: simulated hardware for tests, benchmarks and for trying metald out."""

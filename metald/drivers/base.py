@@ -49,6 +49,10 @@ class NodeContext(Protocol):
     def deploy(self) -> Deploy: ...
     @property
     def network(self) -> Network: ...
+    @property
+    def inspect(self) -> Inspect: ...
+    @property
+    def rescue(self) -> Rescue: ...
 
 
 @runtime_checkable
@@ -100,7 +104,14 @@ class Wait:
     """Whether the machine's ramdisk is to call: the node then shows `wait call-back`, `clean wait` and so on."""
 
 
-Outcome = Done | Wait
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The workflow pauses until an operator says `unhold`."""
+
+    detail: str = ""
+
+
+Outcome = Done | Wait | Hold
 StepMethod = Callable[..., Awaitable[Outcome]]
 M = TypeVar("M", bound=StepMethod)
 
@@ -271,6 +282,30 @@ class Deploy(Interface):
 
     async def tear_down(self, ctx: StepContext) -> None:
         """Forget the instance: caches, config drives, files."""
+
+
+class Inspect(Interface):
+    """Finds out what is inside the machine."""
+
+    kind = "inspect"
+
+    async def inspect_hardware(self, ctx: StepContext) -> Outcome:
+        """Record the machine's properties (`ctx.set(properties=...)`), at once or by waiting for its ramdisk."""
+        raise NotImplementedError
+
+
+class Rescue(Interface):
+    """Boots an operator's ramdisk on a machine whose instance is broken."""
+
+    kind = "rescue"
+
+    async def rescue(self, ctx: StepContext) -> Outcome:
+        """Boot the rescue ramdisk; the password is `instance_info["rescue_password"]`."""
+        raise NotImplementedError
+
+    async def unrescue(self, ctx: StepContext) -> Outcome:
+        """Boot the instance again."""
+        raise NotImplementedError
 
 
 class Network(Interface):

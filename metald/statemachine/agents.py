@@ -107,23 +107,20 @@ class Agents:
 
         def change(current: Node) -> dict[str, Any]:
             info = {**current.driver_internal_info, "agent_last_heartbeat": now().isoformat()}
-            for key, value in (
-                ("agent_url", callback_url),
-                ("agent_version", agent_version),
-                ("agent_verify_ca", agent_verify_ca),
-                ("agent_status", agent_status),
-                ("agent_status_message", agent_status_message),
-            ):
-                if value is not None:
-                    info[key] = value
+            told = {
+                "agent_url": callback_url,
+                "agent_version": agent_version,
+                "agent_verify_ca": agent_verify_ca,
+                "agent_status": agent_status,
+                "agent_status_message": agent_status_message,
+            }
+            info |= {key: value for key, value in told.items() if value is not None}
             return {"driver_internal_info": info, "provision_updated_at": now()}
 
         data = {"url": callback_url, "status": agent_status, "message": agent_status_message}
         await self._engine.signal(node_uuid, "heartbeat", change, [Event(type="node.heartbeat", node_uuid=node_uuid, data=data)])
 
-    def _check(
-        self, node: Node, url: str, version: str | None, token: str | None, certificate: str | None, status: str | None
-    ) -> None:
+    def _check(self, node: Node, url: str, version: str | None, token: str | None, certificate: str | None, status: str | None) -> None:
         info = node.driver_internal_info
         kept = info.get("agent_secret_token")
         if not kept or not token or not hmac.compare_digest(str(kept).encode(), token.encode()):

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, Conflict, Invalid, MetaldError, NotAllowed, NotFound, Unsupported, WrongState
@@ -34,8 +36,8 @@ from metald.model.caller import Caller
 from metald.statemachine.context import NodeView
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
-from metald.statemachine.runner import shown
-from metald.statemachine.workflows import clean, deploy, power, teardown, verify
+from metald.statemachine.runner import UNHOLD, shown
+from metald.statemachine.workflows import clean, deploy, power, service, single, teardown, verify
 from metald.store.changes import Change
 from metald.store.store import Store
 
@@ -45,6 +47,11 @@ _KINDS: Mapping[Verb, WorkflowKind] = {
     Verb.DEPLOY: WorkflowKind.DEPLOY,
     Verb.REBUILD: WorkflowKind.DEPLOY,
     Verb.DELETE: WorkflowKind.TEARDOWN,
+    Verb.INSPECT: WorkflowKind.INSPECT,
+    Verb.ADOPT: WorkflowKind.ADOPT,
+    Verb.RESCUE: WorkflowKind.RESCUE,
+    Verb.UNRESCUE: WorkflowKind.UNRESCUE,
+    Verb.SERVICE: WorkflowKind.SERVICE,
 }
 _NEEDS_SERVICE = frozenset({Verb.DEPLOY, Verb.REBUILD, Verb.CLEAN, Verb.RESCUE, Verb.UNRESCUE, Verb.SERVICE})
 _NO_POWER = frozenset({ProvisionState.CLEANING, ProvisionState.CLEAN_WAIT})
@@ -91,6 +98,8 @@ class Conductor:
         configdrive: str | dict[str, Any] | None = None,
         clean_steps: Sequence[Mapping[str, Any]] | None = None,
         deploy_steps: Sequence[Mapping[str, Any]] | None = None,
+        service_steps: Sequence[Mapping[str, Any]] | None = None,
+        rescue_password: str | None = None,
         disable_ramdisk: bool = False,
     ) -> None:
         """Start what `verb` asks for. Durable when it returns.
@@ -111,16 +120,23 @@ class Conductor:
             node = self._node(node_uuid)
             self._admit(node, verb)
             if verb is Verb.ABORT:
-                await self._abort(node)
+                await self._abort(node, caller)
                 return
             if verb is Verb.MANAGE and node.provision_state is not ProvisionState.ENROLL:
-                fields, fact = moved(self.table, node, {"last_error": None}, verb.value, None)
-                await self._store.commit(Change(save=[node.changed(**fields)], events=[fact]))
+                await self._move(node, verb, {"last_error": None}, caller)
+                return
+            if verb is Verb.UNHOLD:
+                await self._unhold(node, caller)
                 return
             fields: dict[str, Any] = {}
             if configdrive is not None:
                 fields["instance_info"] = {**node.instance_info, "configdrive": configdrive}
-            steps = self._plan(node, verb, clean_steps, deploy_steps, disable_ramdisk)
+            if rescue_password is not None:
+                fields["instance_info"] = {**node.instance_info, "rescue_password": rescue_password}
+            if verb is Verb.INSPECT:
+                fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
+            asked = {Verb.CLEAN: clean_steps, Verb.SERVICE: service_steps}.get(verb, deploy_steps)
+            steps = self._plan(node, verb, asked, disable_ramdisk)
             await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
 
     def _in_maintenance(self, node: Node) -> Invalid:
@@ -149,8 +165,7 @@ class Conductor:
         self,
         node: Node,
         verb: Verb,
-        clean_steps: Sequence[Mapping[str, Any]] | None,
-        deploy_steps: Sequence[Mapping[str, Any]] | None,
+        asked: Sequence[Mapping[str, Any]] | None,
         disable_ramdisk: bool,
     ) -> list[PlannedStep]:
         settings = self._settings.conductor
@@ -160,13 +175,17 @@ class Conductor:
             case Verb.PROVIDE:
                 return clean.plan(self._registry, node, settings)
             case Verb.CLEAN:
-                return clean.plan_manual(self._registry, node, settings, clean_steps or (), disable_ramdisk=disable_ramdisk)
+                return clean.plan_manual(self._registry, node, settings, asked or (), disable_ramdisk=disable_ramdisk)
             case Verb.DEPLOY | Verb.REBUILD:
-                return deploy.plan(self._registry, node, settings, deploy_steps)
+                return deploy.plan(self._registry, node, settings, asked)
             case Verb.DELETE:
                 return teardown.plan(self._registry, node, settings)
+            case Verb.SERVICE:
+                return service.plan(self._registry, node, settings, asked or (), disable_ramdisk=disable_ramdisk)
+            case Verb.INSPECT | Verb.ADOPT | Verb.RESCUE | Verb.UNRESCUE:
+                return single.plan(self._registry, node, verb)
             case _:
-                raise Unsupported(f'Driver {node.driver} does not support "{verb.value}" (disabled or not implemented).', field="target")
+                raise WrongState(f'"{verb.value}" starts no workflow.', field="target")
 
     async def _begin(
         self, node: Node, verb: Verb, kind: WorkflowKind, steps: list[PlannedStep], fields: dict[str, Any], caller: Caller
@@ -188,13 +207,25 @@ class Conductor:
             )
             self._engine.forget(old)
         committed = await self._store.commit(Change(save=saves, events=[fact]))
-        self._engine.start(committed.saved[0])  # type: ignore[arg-type]
+        self._engine.start(committed.saved[0])
 
-    async def _abort(self, node: Node) -> None:
+    async def _move(self, node: Node, verb: Verb, fields: dict[str, Any], caller: Caller) -> None:
+        """Follow a verb that needs no workflow."""
+        changed, fact = moved(self.table, node, fields, verb.value, None)
+        fact = msgspec.structs.replace(fact, user=caller.user)
+        await self._store.commit(Change(save=[node.changed(**changed)], events=[fact]))
+
+    async def _unhold(self, node: Node, caller: Caller) -> None:
+        workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
+        if workflow is None or workflow.wait_for != UNHOLD:
+            await self._move(node, Verb.UNHOLD, {}, caller)
+            return
+        await self._engine.wake(node, workflow, UNHOLD, {}, [])
+
+    async def _abort(self, node: Node, caller: Caller) -> None:
         workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
         if workflow is None or workflow.state.ended:
-            fields, fact = moved(self.table, node, {}, "abort", None)
-            await self._store.commit(Change(save=[node.changed(**fields)], events=[fact]))
+            await self._move(node, Verb.ABORT, {}, caller)
             return
         step = workflow.steps[workflow.cursor] if workflow.cursor < len(workflow.steps) else None
         if step is not None and node.provision_state is ProvisionState.CLEAN_WAIT and step.step != "wait_ramdisk" and not step.abortable:
@@ -250,7 +281,7 @@ class Conductor:
             )
             fact = Event(type="node.power", node_uuid=node.uuid, user=caller.user, data={"target": target.value, "from": node.power_state})
             committed = await self._store.commit(Change(save=[workflow, changed], events=[fact]))
-        self._engine.start(committed.saved[0])  # type: ignore[arg-type]
+        self._engine.start(committed.saved[0])
 
     async def get_boot_device(self, node_uuid: str) -> tuple[BootDevice | None, bool | None]:
         """Ask the hardware for its next boot device and whether it is persistent."""

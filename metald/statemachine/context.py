@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from metald.drivers.base import Boot, Deploy, Management, Network, Power
+from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Power, Rescue
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
 from metald.model import Event, Node, Port, Workflow
@@ -72,6 +72,16 @@ class NodeView:
     def network(self) -> Network:
         """The node's network interface."""
         return cast(Network, self._registry.for_node(self.node, "network"))
+
+    @property
+    def inspect(self) -> Inspect:
+        """The node's inspect interface."""
+        return cast(Inspect, self._registry.for_node(self.node, "inspect"))
+
+    @property
+    def rescue(self) -> Rescue:
+        """The node's rescue interface."""
+        return cast(Rescue, self._registry.for_node(self.node, "rescue"))
 
 
 class Pending:

@@ -20,13 +20,15 @@ from metald.model import Event, Node, StepRecord, Workflow, WorkflowKind, Workfl
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeGone, moved, step_event
-from metald.statemachine.runner import RETRY, Runner
+from metald.statemachine.runner import RETRY, UNHOLD, Runner
 from metald.statemachine.table import Table
 from metald.statemachine.timers import Timers
 from metald.store.changes import Change
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
+
+_TIMED = (RETRY, "timer")
 
 RESTART_GRACE = 120.0
 """Seconds that a waiting workflow gets at least after a restart: its machine may have called while nobody listened."""
@@ -139,22 +141,29 @@ class Engine:
             node = self._store.table(Node).get(node_uuid)
             if node is None:
                 return
-            fields = change(node)
             workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
-            saves: list[Any] = []
-            if workflow is not None and workflow.state is WorkflowState.WAITING and workflow.wait_for == signal:
-                fields, fact = self._resumed(node, fields, workflow)
-                events = [*events, *([fact] if fact else [])]
-                saves.append(workflow.changed(state=WorkflowState.RUNNING))
-            if fields:
-                saves.append(node.changed(**fields))
-            committed = await self._store.commit(Change(save=saves, events=events))
-        if saves and isinstance(saves[0], Workflow):
-            self._timers.drop(saves[0].uuid)
-            self.start(committed.saved[0])  # type: ignore[arg-type]
+            await self.wake(node, workflow, signal, change(node), events)
+
+    async def wake(self, node: Node, workflow: Workflow | None, signal: str, fields: dict[str, Any], events: list[Event]) -> None:
+        """Do what `signal` does, for a caller that holds the node already (`Store.owning`)."""
+        saves: list[Any] = []
+        if workflow is not None and workflow.state is WorkflowState.WAITING and workflow.wait_for == signal:
+            fields, fact = self._resumed(node, fields, workflow)
+            events = [*events, *([fact] if fact else [])]
+            memo = {**workflow.memo, "unheld": True} if signal == UNHOLD else workflow.memo
+            saves.append(workflow.changed(state=WorkflowState.RUNNING, memo=memo))
+        if fields:
+            saves.append(node.changed(**fields))
+        committed = await self._store.commit(Change(save=saves, events=events))
+        if committed.saved and isinstance(committed.saved[0], Workflow):
+            self._timers.drop(committed.saved[0].uuid)
+            self.start(committed.saved[0])
 
     def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], Event | None]:
         fields = {**fields, "reservation": self.hostname}
+        if node.provision_state.value.endswith(" hold"):
+            fields, _ = moved(self.table, node, fields, "unhold", workflow)
+            return moved(self.table, node, fields, "resume", workflow)
         if "wait" in node.provision_state.value.split():
             return moved(self.table, node, fields, "resume", workflow)
         return fields, None
@@ -201,7 +210,7 @@ class Engine:
             events.append(step_event(workflow, record))
         committed = await self._store.commit(Change(save=[ended, node.changed(**fields)], journal=journal, events=events))
         self._timers.drop(workflow.uuid)
-        self.start(committed.saved[0])  # type: ignore[arg-type]
+        self.start(committed.saved[0])
 
     def forget(self, workflow: Workflow) -> None:
         """Drop the deadline of a workflow that another one has taken the place of."""
@@ -211,7 +220,7 @@ class Engine:
         if workflow.state is WorkflowState.RUNNING:
             self.start(workflow)
         else:
-            self._arm(workflow, RESTART_GRACE if workflow.wait_for not in (RETRY, "timer") else 0.0)
+            self._arm(workflow, RESTART_GRACE if workflow.wait_for not in _TIMED else 0.0)
 
     def _arm(self, workflow: Workflow, least: float = 0.0) -> None:
         if workflow.deadline is not None:
@@ -240,7 +249,7 @@ class Engine:
                 return None
             fields, fact = self._resumed(node, {}, current)
             memo = copy.deepcopy(current.memo)
-            if current.wait_for not in (RETRY, "timer"):
+            if current.wait_for not in _TIMED:
                 memo["overdue"] = True
             change = Change(
                 save=[current.changed(state=WorkflowState.RUNNING, memo=memo), node.changed(**fields)], events=[fact] if fact else []

@@ -14,6 +14,7 @@ from metald.drivers.base import Phase, StepSpec
 from metald.drivers.registry import Registry
 from metald.errors import Invalid
 from metald.model import Node, PlannedStep
+from metald.statemachine.steps import RESERVED
 
 STEP_INTERFACES: Mapping[str, int] = MappingProxyType(
     {"vendor": 7, "power": 6, "management": 5, "firmware": 4, "deploy": 3, "bios": 2, "raid": 1}
@@ -74,6 +75,9 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
     known = offered(registry, node, phase)
     plan = []
     for item in steps:
+        if item["step"] in RESERVED:
+            plan.append(_reserved(item, field))
+            continue
         spec = known.get((item["interface"], item["step"]))
         if spec is None:
             names = ", ".join(f"{i}.{s}" for i, s in sorted(known)) or "none"
@@ -86,6 +90,16 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
         _check_args(spec, args, field)
         plan.append(planned(spec, args, item.get("priority")))
     return plan
+
+
+def _reserved(item: Mapping[str, Any], field: str) -> PlannedStep:
+    args = item.get("args") or {}
+    seconds = args.get("seconds", 0)
+    if set(args) - ({"seconds"} if item["step"] == "wait" else set()) or not isinstance(seconds, int | float) or seconds < 0:
+        raise Invalid(f"Step {item['step']} has wrong arguments.", remedy="Only wait takes one: seconds, a number.", field=field)
+    return PlannedStep(
+        interface=item["interface"], step=item["step"], args=dict(args), priority=item.get("priority") or 0, requires_ramdisk=False
+    )
 
 
 def _check_args(spec: StepSpec, args: Mapping[str, Any], field: str) -> None:

@@ -17,18 +17,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from metald.config import Conductor as ConductorSettings
-from metald.drivers.base import Done, Outcome, Wait
+from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DeadlineExceeded, MetaldError, Unsupported, WorldError
 from metald.model import PlannedStep, StepRecord, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal
-from metald.statemachine.steps import CORE_STEPS
+from metald.statemachine.steps import engine_step
 
 _log = logging.getLogger(__name__)
 
 RETRY = "retry"
 """What a workflow waits for between two tries of a step."""
+
+UNHOLD = "unhold"
+"""What a held workflow waits for."""
 
 
 class Runner:
@@ -74,10 +77,10 @@ class Runner:
             outcome = await self._call(step)
         except MetaldError:
             outcome = Wait("", 0, "")
-        if isinstance(outcome, Wait):
-            await self._failed(step, started, error, error.code)
-        else:
+        if isinstance(outcome, Done):
             await self._done(step, started, outcome)
+        else:
+            await self._failed(step, started, error, error.code)
 
     async def _attempt(self, step: PlannedStep) -> None:
         started = now()
@@ -94,16 +97,18 @@ class Runner:
         else:
             if isinstance(outcome, Wait):
                 await self._wait(step, started, outcome)
+            elif isinstance(outcome, Hold):
+                await self._hold(step, started, outcome)
             else:
                 await self._done(step, started, outcome)
 
     def _call(self, step: PlannedStep) -> Awaitable[Outcome]:
-        core = CORE_STEPS.get((step.interface, step.step))
+        core = engine_step(step.interface, step.step)
         if core is not None:
             return core(self._context, **step.args)
         interface = self._context.registry.for_node(self._context.node, step.interface)
         method = getattr(interface, step.step, None)
-        if not getattr(method, "_metald_steps", ()):
+        if method is None or not getattr(method, "_metald_steps", ()):
             raise Unsupported(f"The {step.interface} interface {interface.name} has no step {step.step}.")
         found: Awaitable[Outcome] = method(self._context, **step.args)
         return found
@@ -131,6 +136,15 @@ class Runner:
             node={"reservation": None} if outcome.callback else {},
             fire="wait" if outcome.callback else None,
             record=None if again else self._record(step, started, "wait", outcome.reason),
+        )
+
+    async def _hold(self, step: PlannedStep, started: datetime, outcome: Hold) -> None:
+        await self._journal.boundary(
+            self._context,
+            workflow={"state": WorkflowState.WAITING, "wait_for": UNHOLD, "deadline": None},
+            node={"reservation": None},
+            fire="hold",
+            record=self._record(step, started, "hold", outcome.detail),
         )
 
     async def _retry_or_fail(self, step: PlannedStep, started: datetime, error: MetaldError) -> None:

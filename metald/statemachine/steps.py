@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from metald.drivers.base import Done, Outcome, Wait
+from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DriverError
 from metald.model import BootDevice, PowerState, PowerTarget, now
 from metald.statemachine.context import Context
@@ -158,6 +158,54 @@ async def begin_cleaning(context: Context) -> Outcome:
     return Done()
 
 
+async def inspect_hardware(context: Context) -> Outcome:
+    """Find out what is inside the machine."""
+    await context.inspect.validate(context)
+    outcome = await context.inspect.inspect_hardware(context)
+    if isinstance(outcome, Done):
+        context.set(inspection_finished_at=now())
+    return outcome
+
+
+async def adopt(context: Context) -> Outcome:
+    """Take over a machine that runs its instance already: check its settings and read its power."""
+    await context.power.validate(context)
+    await context.management.validate(context)
+    _observed(context, await context.power.get_power_state(context))
+    return Done()
+
+
+async def rescue(context: Context) -> Outcome:
+    """Boot the rescue ramdisk; the password is forgotten once it is set."""
+    await context.rescue.validate(context)
+    outcome = await context.rescue.rescue(context)
+    if isinstance(outcome, Done):
+        info = {k: v for k, v in context.node.instance_info.items() if k not in ("rescue_password", "hashed_rescue_password")}
+        context.set(instance_info=info)
+    return outcome
+
+
+async def unrescue(context: Context) -> Outcome:
+    """Boot the instance again."""
+    await context.rescue.validate(context)
+    return await context.rescue.unrescue(context)
+
+
+async def hold(context: Context) -> Outcome:
+    """Pause until an operator says `unhold`."""
+    if context.memo.pop("unheld", False):
+        return Done("unheld")
+    return Hold("Held until somebody asks for unhold.")
+
+
+async def pause(context: Context, seconds: float = 0) -> Outcome:
+    """Wait a while."""
+    if context.memo.get("paused") == context.workflow.cursor:
+        return Done()
+    context.memo["paused"] = context.workflow.cursor
+    return Wait("timer", float(seconds), f"{seconds} seconds")
+
+
 CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
     {
         ("power", "verify"): verify,
@@ -178,6 +226,20 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("deploy", "wait_ramdisk"): wait_ramdisk,
         ("deploy", "tear_down"): tear_down,
         ("deploy", "begin_cleaning"): begin_cleaning,
+        ("deploy", "adopt"): adopt,
+        ("inspect", "inspect_hardware"): inspect_hardware,
+        ("rescue", "rescue"): rescue,
+        ("rescue", "unrescue"): unrescue,
     }
 )
 """The engine's own steps by (interface, step)."""
+
+RESERVED: Mapping[str, CoreStep] = MappingProxyType(
+    {"hold": hold, "wait": pause, "power_on": power_on, "power_off": power_off, "reboot": reboot}
+)
+"""Steps that a client may put into any list of steps, under whatever interface."""
+
+
+def engine_step(interface: str, step: str) -> CoreStep | None:
+    """The engine's own step of this name, if there is one."""
+    return CORE_STEPS.get((interface, step)) or RESERVED.get(step)

@@ -1,10 +1,24 @@
-"""The `fake` implementations of power, management, boot and deploy."""
+"""The `fake` implementations: each takes the time its setting says and then reports success."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metald.drivers.base import Boot, Deploy, Done, Interface, Management, NodeContext, Outcome, Phase, Power, StepContext, step
+from metald.drivers.base import (
+    Boot,
+    Deploy,
+    Done,
+    Inspect,
+    Interface,
+    Management,
+    NodeContext,
+    Outcome,
+    Phase,
+    Power,
+    Rescue,
+    StepContext,
+    step,
+)
 from metald.drivers.fake.hardware import FakeHardware
 from metald.errors import Invalid
 from metald.model import BootDevice, PowerState, PowerTarget
@@ -104,6 +118,46 @@ class FakeDeploy(Deploy):
         return True
 
 
+class FakeInspect(Inspect):
+    """Inspection of a pretended machine: finds what the node says already."""
+
+    name = "fake"
+
+    def __init__(self, hardware: FakeHardware) -> None:
+        self._hardware = hardware
+
+    async def inspect_hardware(self, ctx: StepContext) -> Outcome:
+        """See Inspect."""
+        await self._hardware.call(ctx.node, "inspect")
+        return Done()
+
+
+class FakeRescue(Rescue):
+    """Rescue of a pretended machine."""
+
+    name = "fake"
+
+    def __init__(self, hardware: FakeHardware) -> None:
+        self._hardware = hardware
+
+    async def rescue(self, ctx: StepContext) -> Outcome:
+        """See Rescue."""
+        await self._hardware.call(ctx.node, "rescue")
+        return Done()
+
+    async def unrescue(self, ctx: StepContext) -> Outcome:
+        """See Rescue."""
+        await self._hardware.call(ctx.node, "rescue")
+        return Done()
+
+
 def interfaces(hardware: FakeHardware) -> list[Interface]:
     """One object of each implementation."""
-    return [FakePower(hardware), FakeManagement(hardware), FakeBoot(hardware), FakeDeploy(hardware)]
+    return [
+        FakePower(hardware),
+        FakeManagement(hardware),
+        FakeBoot(hardware),
+        FakeDeploy(hardware),
+        FakeInspect(hardware),
+        FakeRescue(hardware),
+    ]

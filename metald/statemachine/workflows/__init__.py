@@ -7,9 +7,20 @@ from types import MappingProxyType
 
 from metald.model import WorkflowKind
 from metald.statemachine.definition import Definition
-from metald.statemachine.workflows import clean, deploy, power, teardown, verify
+from metald.statemachine.workflows import clean, deploy, power, service, single, teardown, verify
 
 DEFINITIONS: Mapping[WorkflowKind, Definition] = MappingProxyType(
-    {d.kind: d for d in (verify.DEFINITION, clean.DEFINITION, deploy.DEFINITION, teardown.DEFINITION, power.DEFINITION)}
+    {
+        d.kind: d
+        for d in (
+            verify.DEFINITION,
+            clean.DEFINITION,
+            deploy.DEFINITION,
+            teardown.DEFINITION,
+            power.DEFINITION,
+            service.DEFINITION,
+            *single.DEFINITIONS,
+        )
+    }
 )
 """Every kind of workflow."""

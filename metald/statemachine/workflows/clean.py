@@ -11,13 +11,13 @@ from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
 from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested
-from metald.statemachine.steps import CORE_STEPS
+from metald.statemachine.steps import engine_step
 
 
 def failed(node: Node, workflow: Workflow) -> Fields:
     """A cleaning that failed during a driver's step leaves the machine in an unknown condition: it goes into maintenance."""
-    step = (node.clean_step.get("interface", ""), node.clean_step.get("step", ""))
-    if workflow.memo.get("failure", {}).get("code") == "aborted" or not node.clean_step or step in CORE_STEPS:
+    step = node.clean_step
+    if workflow.memo.get("failure", {}).get("code") == "aborted" or not step or engine_step(step["interface"], step["step"]):
         return {}
     reason = workflow.memo.get("failure", {}).get("text", "Cleaning failed.")
     return {"maintenance": True, "maintenance_reason": reason, "fault": Fault.CLEAN}

@@ -1,0 +1,261 @@
+"""The composition root: builds every part once, starts and stops them in order, owns every background task.
+
+Start: state, drivers, engine, boot servers, API; only then is the daemon ready. Stop: the API takes no more requests,
+running steps come to their journal boundary (or are left to the next start), then the boot servers, drivers and state go.
+Low ports are bound before root is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from metald import log, sdnotify
+from metald.boot.files import BootFiles
+from metald.boot.http import BootHttp
+from metald.boot.interface import IpxeBoot
+from metald.boot.tftp.server import TftpServer
+from metald.config import ConfigError, Settings, parse_listen
+from metald.drivers import fake, types
+from metald.drivers.base import Interface
+from metald.drivers.ipmi.hub import IpmiHub
+from metald.drivers.ipmi.ipmitool import IpmitoolManagement, IpmitoolPower
+from metald.drivers.ipmi.management import PyghmiManagement
+from metald.drivers.ipmi.power import PyghmiPower
+from metald.drivers.network_noop import NoopNetwork
+from metald.drivers.noop import Noop, NoopManagement, absents
+from metald.drivers.registry import Registry, outsiders
+from metald.drivers.ssh.deploy import SshDeploy
+from metald.errors import MetaldError
+from metald.http import app as api
+from metald.images.cache import ImageCache
+from metald.model import Conductor as ConductorRecord
+from metald.model import now
+from metald.statemachine.agents import Agents
+from metald.statemachine.conductor import Conductor
+from metald.statemachine.engine import Engine
+from metald.statemachine.fleet import Fleet
+from metald.statemachine.power_sync import PowerSync
+from metald.statemachine.sightings import Sightings
+from metald.statemachine.workflows import DEFINITIONS
+from metald.store.changes import Change
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Returns:
+        The process's exit status: 0 after a clean stop.
+    """
+    log.configure(settings.log)
+    _raise_limits()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with running(settings) as daemon:
+            _log.info("ready: API on %s", daemon.url)
+            sdnotify.notify("READY=1")
+            await daemon.until(stop)
+            sdnotify.notify("STOPPING=1")
+            _log.info("stopping")
+    except (ConfigError, MetaldError, OSError) as error:
+        _log.error("cannot run: %s", error)
+        return 1
+    _log.info("stopped")
+    return 0
+
+
+class Daemon:
+    """A running daemon.
+
+    Args:
+        url: where its API is.
+        background: the task that owns every other one; it ends only by a defect or at the stop.
+    """
+
+    def __init__(self, url: str, background: asyncio.Task[None]) -> None:
+        self.url = url
+        self._background = background
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Return once `stop` is set.
+
+        Raises:
+            Exception: a background task died; the daemon must not go on without it.
+        """
+        waiting = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([waiting, self._background], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._background.done():
+            self._background.result()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Daemon]:
+    """Build and start everything; stop it in the opposite order.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        Unavailable: the state cannot be opened.
+        OSError: an address cannot be bound.
+    """
+    state_dir = Path(settings.state_dir)
+    await asyncio.to_thread(state_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(settings.store, state_dir)
+        stack.push_async_callback(store.close)
+        hub = IpmiHub(settings.drivers.ipmi)
+        await hub.start()
+        stack.push_async_callback(hub.close)
+        images = ImageCache(settings.images, state_dir)
+        registry = _registry(settings, hub, images)
+        hostname = settings.conductor.name or socket.gethostname()
+        engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
+        sightings = Sightings(store, engine)
+        await _register(store, registry, hostname)
+        files = BootFiles(sightings, settings)
+        if settings.boot.tftp_listen:
+            tftp = TftpServer(sightings, files, settings)
+            await tftp.start()
+            stack.push_async_callback(tftp.close)
+        if settings.boot.http_listen:
+            boot_http = BootHttp(sightings, files, settings, images.image_for)
+            await boot_http.start()
+            stack.push_async_callback(boot_http.close)
+        conductor = Conductor(store, registry, engine, settings)
+        ready = asyncio.Event()
+        application = api.build(
+            settings=settings,
+            store=store,
+            registry=registry,
+            conductor=conductor,
+            agents=Agents(store, engine),
+            fleet=Fleet(store, registry, settings),
+            ready=ready.is_set,
+        )
+        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval)
+        background = asyncio.create_task(_background(engine, sightings, power_sync, store, settings), name="background")
+        stack.push_async_callback(_end, background, engine, sightings)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        host, port = parse_listen(settings.api.listen)
+        site = web.TCPSite(runner, host, port, backlog=4096, ssl_context=api.ssl_context(settings.api), reuse_address=True)
+        await site.start()
+        await asyncio.to_thread(_drop_root, settings.user, state_dir)
+        ready.set()
+        yield Daemon(_url(settings, runner), background)
+        ready.clear()
+
+
+async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store, settings: Settings) -> None:
+    async with asyncio.TaskGroup() as group:
+        others = [
+            group.create_task(sightings.run(), name="sightings"),
+            group.create_task(power_sync.run(), name="power sync"),
+            group.create_task(sdnotify.watchdog(), name="watchdog"),
+            group.create_task(_purge(store, settings.store.event_retention_days), name="retention"),
+        ]
+        await engine.run()
+        for task in others:
+            task.cancel()
+
+
+async def _purge(store: Store, days: int) -> None:
+    """Let go of old events and journals, a little every hour."""
+    while True:
+        await asyncio.sleep(3600)
+        try:
+            await store.purge(days=days)
+        except MetaldError as error:
+            _log.warning("old events could not be removed: %s", error)
+
+
+async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sightings) -> None:
+    await engine.stop()
+    try:
+        await background
+    finally:
+        await sightings.flush()
+
+
+def _registry(settings: Settings, hub: IpmiHub, images: ImageCache) -> Registry:
+    hardware = fake.FakeHardware(settings.drivers.fake)
+    interfaces: list[Interface] = [
+        PyghmiPower(hub, settings),
+        PyghmiManagement(hub, settings),
+        IpmitoolPower(settings),
+        IpmitoolManagement(settings),
+        IpxeBoot(settings),
+        SshDeploy(settings, images),
+        NoopNetwork(),
+        Noop("storage"),
+        NoopManagement(),
+        *fake.interfaces(hardware),
+        *absents(),
+    ]
+    more_types, more_interfaces = outsiders(settings)
+    known = {t.name: t for t in (*types.BUILT_IN, *more_types)}
+    unknown = [name for name in settings.drivers.enabled_hardware_types if name not in known]
+    if unknown:
+        raise ConfigError(f"drivers.enabled_hardware_types: {unknown[0]!r} is not known. Known: {', '.join(sorted(known))}.")
+    return Registry([known[name] for name in settings.drivers.enabled_hardware_types], [*interfaces, *more_interfaces])
+
+
+async def _register(store: Store, registry: Registry, hostname: str) -> None:
+    """Make this daemon known as a conductor."""
+    drivers = [t.name for t in registry.hardware_types()]
+    known = store.table(ConductorRecord).by("hostname", hostname)
+    if known is None:
+        record = ConductorRecord(hostname=hostname, drivers=drivers)
+    else:
+        record = known.changed(drivers=drivers, heartbeat_at=now())
+    await store.commit(Change(save=[record]))
+
+
+def _url(settings: Settings, runner: web.AppRunner) -> str:
+    scheme = "https" if settings.api.tls_certificate else "http"
+    host, port = runner.addresses[0][:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _raise_limits() -> None:
+    """As many open files as allowed: each machine that boots costs a few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user: there is no account {user!r} on this machine. Create it, or leave the setting empty.") from None
+
+
+def _drop_root(user: str, state_dir: Path) -> None:
+    """Hand the state over to an ordinary account and become it for good; every low port is bound by now.
+
+    All threads change with this one: glibc's set*id calls are for the whole process.
+    """
+    if not user or os.geteuid() != 0:
+        return
+    account = _account(user)
+    for item in (state_dir, *state_dir.rglob("*")):
+        os.chown(item, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)

@@ -1,0 +1,115 @@
+"""Writes every file that is made from the code: settings, state table, events. `--check` says which are out of date."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from metald.config import Section, Settings
+from metald.configfile import reference
+from metald.model import ProvisionState
+from metald.statemachine.table import EDGES, FAILED, STABLE, Table
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def states() -> str:
+    """docs/explanation/states.md: the diagram, and for each state what leads on."""
+    table = Table()
+    lines = ["# Provision states", "", "Made from `metald/statemachine/table.py` by `make generate`.", ""]
+    lines += [
+        f"{len(ProvisionState)} states, {len(EDGES)} transitions. Rounded: at rest. Verbs, which clients ask for, are in capitals;",
+        "the other events come from the running workflow.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+    ]
+    for state in ProvisionState:
+        lines.append(f'    state "{state.value}" as {_key(state)}')
+    lines.append("    [*] --> enroll")
+    for edge in EDGES:
+        verb = edge.event.upper() if any(edge.event == v for v in table.verbs(edge.source)) else edge.event
+        lines.append(f"    {_key(edge.source)} --> {_key(edge.target)}: {verb}")
+    lines += ["```", "", "| state | kind | verbs | events of its workflow |", "| --- | --- | --- | --- |"]
+    for state in ProvisionState:
+        kind = "at rest" if state in STABLE else "failed" if state in FAILED else "under way"
+        verbs = table.verbs(state)
+        mine = [e for e in EDGES if e.source is state]
+        asked = ", ".join(f"{e.event} → {e.target.value}" for e in mine if e.event in verbs)
+        inner = ", ".join(f"{e.event} → {e.target.value}" for e in mine if e.event not in verbs)
+        lines.append(f"| {state.value} | {kind} | {asked} | {inner} |")
+    return "\n".join(lines) + "\n"
+
+
+def _key(state: ProvisionState) -> str:
+    return re.sub(r"[ -]", "_", state.value)
+
+
+def settings_page() -> str:
+    """docs/reference/config.md: every setting."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `metald/config.py` by `make generate`. A setting comes from the file given by `--config`, or from the",
+        "environment as `METALD__SECTION__KEY`; the environment wins.",
+        "",
+    ]
+    _settings(Settings, Settings(), "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _settings(kind: type[Section], values: Section, prefix: str, lines: list[str]) -> None:
+    inner = [(f.name, getattr(values, f.name)) for f in msgspec.structs.fields(kind)]
+    rows = [f for f in msgspec.structs.fields(kind) if not isinstance(getattr(values, f.name), Section)]
+    title = prefix.rstrip(".") or "top level"
+    lines += [f"## {title}", "", (kind.__doc__ or "").strip().splitlines()[0], ""]
+    if rows:
+        lines += ["| setting | default | meaning | environment |", "| --- | --- | --- | --- |"]
+    for field in rows:
+        base: Any = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+        text = next(
+            (m.description for m in get_args(field.type)[1:] if isinstance(m, Meta) and m.description), "Seconds that one call takes."
+        )
+        if get_origin(base) is Literal:
+            text += f" One of {', '.join(f'`{c}`' for c in get_args(base))}."
+        default = msgspec.json.encode(getattr(values, field.name)).decode()
+        name = "METALD__" + f"{prefix}{field.name}".replace(".", "__").upper()
+        lines.append(f"| `{prefix}{field.name}` | `{default}` | {text.replace('|', chr(92) + '|')} | `{name}` |")
+    lines.append("")
+    for name, value in inner:
+        if isinstance(value, Section):
+            _settings(type(value), value, f"{prefix}{name}.", lines)
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "conf/metald.toml": reference,
+    "docs/explanation/states.md": states,
+    "docs/reference/config.md": settings_page,
+}
+
+
+def main() -> int:
+    """Write the files, or check them; returns the exit status."""
+    stale = []
+    for name, make in FILES.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        sys.stderr.write(f"Out of date: {', '.join(stale)}. Run: make generate\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

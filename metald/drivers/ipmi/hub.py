@@ -23,7 +23,7 @@ from typing import Final
 from metald.config import Ipmi
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.info import BmcInfo
-from metald.drivers.ipmi.link import Link, Moment, Peer
+from metald.drivers.ipmi.link import Link, Moment, Peer, Request
 from metald.drivers.ipmi.window import AdmissionWindow
 from metald.errors import BmcUnreachable
 
@@ -116,7 +116,7 @@ class IpmiHub:
         """
         link = await self._link(info)
         try:
-            code, answer = await link.command(info, netfn, command, data, idempotent=idempotent, urgent=not _background.get())
+            code, answer = await link.command(info, Request(netfn, command, data, idempotent, not _background.get()))
         except BmcUnreachable:
             self._try_next_address(info)
             raise

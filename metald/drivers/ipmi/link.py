@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.info import BmcInfo
-from metald.drivers.ipmi.session import PATIENCE, PATIENT, BmcSession
+from metald.drivers.ipmi.session import PATIENCE, PATIENT, BmcSession, Patience
 from metald.errors import BmcUnreachable, DriverError
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ class Moment(NamedTuple):
     time: float
     what: str
     detail: str = ""
+
+
+class Request(NamedTuple):
+    """One command. `repeat` False: sent exactly once. `urgent` False: its login gives way to others'."""
+
+    netfn: int
+    command: int
+    data: bytes
+    repeat: bool = True
+    urgent: bool = True
 
 
 class _OutOfTime(Exception):
@@ -98,9 +108,7 @@ class Link:
         """Whether nothing is under way and no session is open."""
         return self.session is None and not self._lock.locked()
 
-    async def command(
-        self, info: BmcInfo, netfn: int, command: int, data: bytes, *, idempotent: bool = True, urgent: bool = True
-    ) -> tuple[int, bytes]:
+    async def command(self, info: BmcInfo, request: Request) -> tuple[int, bytes]:
         """Send a command and return its completion code and data, logging in where needed.
 
         Raises:
@@ -112,60 +120,54 @@ class Link:
                 # Found out while we queued: no second wait for a dead BMC, no second try of a wrong password.
                 raise copy(self._failure[1])
             try:
-                if not idempotent:
+                if not request.repeat:
                     # On a session that the BMC may have forgotten we would not know whether it obeyed: make sure first.
-                    await self._attempt(info, *_GET_DEVICE_ID, b"", urgent=urgent)
-                return await self._attempt(info, netfn, command, data, repeat=idempotent, urgent=urgent)
+                    await self._attempt(info, Request(*_GET_DEVICE_ID, b"", urgent=request.urgent))
+                return await self._attempt(info, request)
             except DriverError as error:
                 self._failed_at, self._failure = self._loop.time(), (info, error)
                 self._note("failed", error.message)
                 raise
 
-    async def _attempt(
-        self, info: BmcInfo, netfn: int, command: int, data: bytes, *, repeat: bool = True, urgent: bool = True
-    ) -> tuple[int, bytes]:
+    async def _attempt(self, info: BmcInfo, request: Request) -> tuple[int, bytes]:
         left = self._hub.settings.command_timeout
         patience = PATIENCE
         while True:
             session = self.session
             if session is None or not session.established or (session.info is not info and session.info != info):
-                left -= await self._login(info, left, urgent=urgent)
-                session = self.session
-                assert session is not None
+                session, seconds = await self._login(info, left, urgent=request.urgent)
+                left -= seconds
             started = self._loop.time()
             try:
-                code, answer = await self._exchange(
-                    session, lambda: session.request(netfn, command, data, repeat=repeat, patience=patience), left
-                )
+                code, answer = await self._exchange(session, request, patience, left)
             except (_OutOfTime, _Lost):
                 left -= self._loop.time() - started
                 self._drop()
-                if not repeat:
+                if not request.repeat:
                     raise refusal.unsure(info, self._loop.time() - started) from None
                 if left <= 0:
                     raise refusal.unreachable(info, self._hub.settings.command_timeout, self._cause) from None
                 patience = PATIENT
                 continue
-            self._note("answer", f"{netfn:02x} {command:02x} -> {code:02x}")
+            self._note("answer", f"{request.netfn:02x} {request.command:02x} -> {code:02x}")
             left -= self._loop.time() - started
             if code != refusal.NODE_BUSY or left <= _BUSY_PAUSE:
                 return code, answer
             left -= _BUSY_PAUSE
             await asyncio.sleep(_BUSY_PAUSE)
 
-    async def _login(self, info: BmcInfo, left: float, *, urgent: bool) -> float:
-        """Open a session; returns the seconds it took, without the wait for admission."""
+    async def _login(self, info: BmcInfo, left: float, *, urgent: bool) -> tuple[BmcSession, float]:
+        """Open a session; returns it and the seconds it took, without the wait for admission."""
         self._drop()
         hub = self._hub
         await hub.window.acquire(urgent=urgent)
         self._place = _INSIDE
         started = self._loop.time()
-        budget = min(left, hub.settings.login_timeout)
         session = self.session = BmcSession(info, self, suite=self._suite)
         self._cause = ""
         self._note("login")
         try:
-            await self._wait(session.login, budget)
+            await self._wait(session.login, min(left, hub.settings.login_timeout))
         except BaseException as error:
             self._drop()
             if isinstance(error, _OutOfTime):
@@ -176,12 +178,13 @@ class Link:
         self._suite = session.suite
         hub.logins += 1
         self._note("logged in", f"suite {session.suite}")
-        return self._loop.time() - started
+        return session, self._loop.time() - started
 
-    async def _exchange(self, session: BmcSession, begin: Callable[[], None], left: float) -> tuple[int, bytes]:
+    async def _exchange(self, session: BmcSession, request: Request, patience: Patience, left: float) -> tuple[int, bytes]:
+        netfn, command, data, repeat, _ = request
         answer: tuple[int, bytes]
         try:
-            answer = await self._wait(begin, left)
+            answer = await self._wait(lambda: session.request(netfn, command, data, repeat=repeat, patience=patience), left)
         finally:
             if session.in_flight:
                 session.cancel()

@@ -63,13 +63,18 @@ def login_refused(info: BmcInfo, status: int) -> DriverError | None:
     if status in _STALE_SESSION:
         return None
     if status in _NAME:
-        return BmcAuthFailed(f"{info.label} does not know the user {info.username!r}.", remedy=_CREDENTIALS)
+        return unknown_user(info)
     if status == _INTEGRITY:
         return wrong_password(info)
     if status in _ROLE:
         return privilege_refused(info)
     text = constants.rmcp_codes.get(status, f"status 0x{status:02x}")
     return BmcRefused(f"{info.label} refused the login: {text}.", remedy="See the BMC's event log.")
+
+
+def unknown_user(info: BmcInfo) -> BmcAuthFailed:
+    """No such user, or not enabled on that channel."""
+    return BmcAuthFailed(f"{info.label} does not know the user {info.username!r}.", remedy=_CREDENTIALS)
 
 
 def wrong_password(info: BmcInfo) -> BmcAuthFailed:

@@ -25,14 +25,16 @@ from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.info import BmcInfo
 from metald.errors import BmcRefused, DriverError
 
-PATIENCE: Final = (0.5, 0.7, 0.9)
+Patience = tuple[float, ...]
+
+PATIENCE: Final[Patience] = (0.5, 0.7, 0.9)
 """Seconds to wait for an answer before each repetition; after the last the session is lost. About 2.1 s in all, so
 that a BMC which forgot its sessions is noticed and entered again within 3 s."""
 
-PATIENT: Final = (1.5, 3.0, 6.0)
+PATIENT: Final[Patience] = (1.5, 3.0, 6.0)
 """The same after a session was lost and opened anew: a BMC that is slow, not forgetful, gets time to answer."""
 
-LOGIN_PATIENCE: Final = (0.5, 0.7, 1.0, 1.5)
+LOGIN_PATIENCE: Final[Patience] = (0.5, 0.7, 1.0, 1.5)
 """Seconds before each repetition during a login; the last goes on until the login's deadline."""
 
 SLOT_PAUSE: Final = 1.0
@@ -131,7 +133,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self._initsession()
         self._get_channel_auth_cap()
 
-    def request(self, netfn: int, command: int, data: bytes, *, repeat: bool = True, patience: tuple[float, ...] = PATIENCE) -> None:
+    def request(self, netfn: int, command: int, data: bytes, *, repeat: bool = True, patience: Patience = PATIENCE) -> None:
         """Send a command. `repeat=False`: once only, for what must not happen twice."""
         self.in_flight = True
         self._patience = patience

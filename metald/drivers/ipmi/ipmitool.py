@@ -1,0 +1,208 @@
+"""The interfaces `ipmitool`: a program per command, for BMCs that need its bridging, suites, IPMI 1.5 or workarounds.
+
+Rules:
+
+- Password and Kg key travel in the program's environment, which only its own account can read; never in its
+  arguments, never in a file, never in an error.
+- Each run has a deadline and is killed at it, and when its caller is cancelled; it is always waited for.
+- One program at a time per BMC, and a bounded number in all: a run costs 30 ms of CPU.
+- Commands are sent raw, so that both interfaces share one client, and answers carry the BMC's completion code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import ClassVar, Final
+from weakref import WeakValueDictionary
+
+from metald.config import Ipmi
+from metald.drivers.base import NodeContext
+from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.management import IpmiManagement
+from metald.drivers.ipmi.power import IpmiPower
+from metald.errors import BmcCipherUnsupported, BmcUnreachable, DriverError, Unsupported
+
+_SPARE = 2.0  # seconds that the program gets to end by itself before it is killed
+_PER_TRY = 1  # seconds ipmitool waits for each answer (-N)
+_CONCURRENT = 16
+_OUTPUT = 4096
+
+_COMPLETION: Final = re.compile(r"rsp=0x([0-9a-fA-F]{1,2})\)")
+_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}\s*)*")
+
+# What ipmitool 1.8 says when a session cannot be opened, and what it means. The first that occurs decides.
+_SAYINGS: Final = (
+    ("unauthorized name", "user"),
+    ("rakp 2 hmac is invalid", "password"),
+    ("rakp 4 message has invalid integrity check value", "kg"),
+    ("invalid integrity check value", "password"),
+    ("password verification timed out", "password"),
+    ("invalid user name", "user"),
+    ("invalid role", "privilege"),
+    ("unauthorized role", "privilege"),
+    ("set session privilege level to", "privilege"),
+    ("no matching cipher suite", "suite"),
+    ("no cipher suite match", "suite"),
+    ("invalid authentication algorithm", "suite"),
+    ("invalid integrity algorithm", "suite"),
+    ("invalid confidentiality algorithm", "suite"),
+    ("open session request", "silence"),
+    ("authentication type none not supported", "password"),
+    ("address lookup for", "name"),
+    ("could not open socket", "name"),
+)
+
+
+class Ipmitool:
+    """Runs the program. One for all interfaces of the daemon, so that a BMC sees one command at a time."""
+
+    def __init__(self, settings: Ipmi) -> None:
+        self._settings = settings
+        self._locks: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
+        self._running = asyncio.Semaphore(_CONCURRENT)
+
+    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
+        """See `client.Transport.raw`.
+
+        For a command that must not happen twice the program gets a single try at everything.
+        """
+        key = (info.address, info.port)
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        words = [f"0x{byte:02x}" for byte in (netfn, command, *data)]
+        async with lock, self._running:
+            code, output, errors = await self._run(info, ["raw", *words], tries=self._tries() if idempotent else 1)
+        if code == 0:
+            return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
+        raise self._error(info, netfn, command, errors or output)
+
+    def _tries(self) -> int:
+        return max(1, int(self._settings.command_timeout / _PER_TRY / 2))
+
+    async def _run(self, info: BmcInfo, words: list[str], *, tries: int) -> tuple[int, str, str]:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._settings.ipmitool,
+                *arguments(info, tries),
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment(info),
+            )
+        except OSError as error:
+            raise Unsupported(
+                f"The interface ipmitool needs the program {self._settings.ipmitool!r}, which does not start: {error.strerror}.",
+                remedy="Install the package ipmitool, or use the interface pyghmi.",
+            ) from None
+        try:
+            async with asyncio.timeout(self._settings.command_timeout + _SPARE):
+                output, errors = await process.communicate()
+        except TimeoutError:
+            raise refusal.unreachable(info, self._settings.command_timeout + _SPARE) from None
+        finally:
+            await _end(process)
+        assert process.returncode is not None
+        return process.returncode, output[:_OUTPUT].decode("ascii", "replace").strip(), errors[:_OUTPUT].decode("ascii", "replace").strip()
+
+    def _error(self, info: BmcInfo, netfn: int, command: int, text: str) -> DriverError:
+        found = _COMPLETION.search(text)
+        if found:
+            return refusal.refused(info, netfn, command, int(found[1], 16))
+        lower = text.lower()
+        meaning = next((meaning for saying, meaning in _SAYINGS if saying in lower), "silence")
+        if meaning == "user":
+            return refusal.unknown_user(info)
+        if meaning == "password":
+            return refusal.wrong_password(info)
+        if meaning == "kg":
+            return refusal.wrong_kg(info)
+        if meaning == "privilege":
+            return refusal.privilege_refused(info)
+        if meaning == "suite":
+            return BmcCipherUnsupported(
+                f"{info.label} does not accept the cipher suite.", remedy="Set ipmi_cipher_suite to one that it has enabled, 17 or 3."
+            )
+        if meaning == "name":
+            return refusal.unknown_name(info, "ipmitool found no address for it")
+        return BmcUnreachable(
+            f"{info.label} could not be asked by ipmitool ({_masked(info, text)}).",
+            remedy="Check ipmi_address and ipmi_port, the network between, and that the BMC has IPMI over LAN enabled.",
+        )
+
+
+def arguments(info: BmcInfo, tries: int) -> list[str]:
+    """ipmitool's options for a BMC; no secrets. Without -v it does not say why a login failed.
+
+    Raises:
+        Unsupported: a Kg key that cannot be passed by environment.
+    """
+    words = ["-v", "-I", "lanplus" if info.protocol == "2.0" else "lan", "-H", info.address, "-p", str(info.port)]
+    words += ["-L", info.privilege_name, "-N", str(_PER_TRY), "-R", str(tries), "-E"]
+    if info.username:
+        words += ["-U", info.username]
+    if len(info.suites) == 1 and info.protocol == "2.0":
+        words += ["-C", str(info.suites[0])]
+    if info.kg is not None:
+        if b"\0" in info.kg:
+            raise Unsupported(
+                f"{info.label}: ipmitool takes a Kg key with zero bytes by its arguments only, where every user could read it.",
+                remedy="Use the interface pyghmi, or a Kg key without zero bytes.",
+            )
+        words.append("-K")
+    if info.bridge is not None:
+        bridge = info.bridge
+        values = bridge.local_address, bridge.target_channel, bridge.target_address, bridge.transit_channel, bridge.transit_address
+        for option, value in zip(("-m", "-b", "-t", "-B", "-T"), values, strict=True):
+            words += [option, value] if value is not None else []
+    return words
+
+
+def environment(info: BmcInfo) -> dict[bytes, bytes]:
+    """The program's whole environment: a path, a plain locale, and the secrets."""
+    variables = {b"PATH": os.environb.get(b"PATH", os.defpath.encode()), b"LC_ALL": b"C", b"IPMI_PASSWORD": info.password.encode()}
+    if info.kg is not None:
+        variables[b"IPMI_KGKEY"] = info.kg
+    return variables
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Make sure that the program is gone, also when we are being cancelled."""
+    if process.returncode is None:
+        process.kill()
+        await asyncio.shield(process.wait())
+
+
+def _masked(info: BmcInfo, text: str) -> str:
+    line = text.splitlines()[-1].strip() if text.strip() else "it said nothing"
+    return line.replace(info.password, "***") if info.password else line
+
+
+class IpmitoolPower(IpmiPower):
+    """Power by the program ipmitool. Give power and management the same `program`."""
+
+    name: ClassVar[str] = "ipmitool"
+
+    def __init__(self, settings: Ipmi, program: Ipmitool | None = None) -> None:
+        super().__init__(program or Ipmitool(settings), settings)
+
+    async def validate(self, ctx: NodeContext) -> None:
+        """See `Interface.validate`."""
+        arguments(self._info(ctx), 1)
+
+
+class IpmitoolManagement(IpmiManagement):
+    """Management by the program ipmitool."""
+
+    name: ClassVar[str] = "ipmitool"
+
+    def __init__(self, settings: Ipmi, program: Ipmitool | None = None) -> None:
+        super().__init__(program or Ipmitool(settings), settings)
+
+    async def validate(self, ctx: NodeContext) -> None:
+        """See `Interface.validate`."""
+        arguments(self._info(ctx), 1)

@@ -71,7 +71,7 @@ def gather(work: Path, *, kernel: str = CLOUD_KERNEL, say: Say = lambda _: None)
 def base_tree(parts: Parts, wanted: Iterable[str] = modules.WANTED) -> Tree:
     """The tree that every small system of ours starts from: busybox, dropbear, libraries, modules, accounts."""
     tree = Tree()
-    for name in ("proc", "sys", "dev", "run", "tmp", "mnt", "var", "etc/dropbear"):
+    for name in ("proc", "sys", "dev", "run", "tmp", "mnt", "var/log", "var/run", "etc/dropbear"):
         tree.directory(name)
     tree.directory("root", 0o700)
     tree.character_device("dev/console", 5, 1)
@@ -160,6 +160,7 @@ def build(output: Path, work: Path, *, kernel: str = CLOUD_KERNEL, epoch: int | 
     tree = base_tree(parts)
     tree.file("init", own_file("init"), 0o755)
     tree.file("etc/metald/dhcp", own_file("dhcp"), 0o755)
+    tree.file("etc/acpi/PWRF/00000080", own_file("power"), 0o755)
     tree.file("bin/metald-ramdisk", compile_program(), 0o755)
     say("compressing")
     initramfs = compress(tree.pack(_EPOCH if epoch is None else epoch))

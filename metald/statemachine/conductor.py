@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -207,7 +207,7 @@ class Conductor:
             )
             self._engine.forget(old)
         committed = await self._store.commit(Change(save=saves, events=[fact]))
-        self._engine.start(committed.saved[0])
+        self._engine.start(cast(Workflow, committed.saved[0]))
 
     async def _move(self, node: Node, verb: Verb, fields: dict[str, Any], caller: Caller) -> None:
         """Follow a verb that needs no workflow."""
@@ -281,7 +281,7 @@ class Conductor:
             )
             fact = Event(type="node.power", node_uuid=node.uuid, user=caller.user, data={"target": target.value, "from": node.power_state})
             committed = await self._store.commit(Change(save=[workflow, changed], events=[fact]))
-        self._engine.start(committed.saved[0])
+        self._engine.start(cast(Workflow, committed.saved[0]))
 
     async def get_boot_device(self, node_uuid: str) -> tuple[BootDevice | None, bool | None]:
         """Ask the hardware for its next boot device and whether it is persistent."""

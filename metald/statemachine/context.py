@@ -162,6 +162,10 @@ class Context(NodeView):
         """See StepContext."""
         self._progress.setdefault(self.node_uuid, {}).update(fields)
 
+    def progress_ended(self) -> None:
+        """The step has ended: what it showed of itself is over."""
+        self._progress.pop(self.node_uuid, None)
+
     def note(self, kind: str, **data: Any) -> None:
         """See StepContext."""
         self.notes.append(Event(type=f"node.{kind}", node_uuid=self.node_uuid, data=data))

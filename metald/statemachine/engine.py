@@ -11,7 +11,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.registry import Registry
@@ -157,7 +157,7 @@ class Engine:
         committed = await self._store.commit(Change(save=saves, events=events))
         if committed.saved and isinstance(committed.saved[0], Workflow):
             self._timers.drop(committed.saved[0].uuid)
-            self.start(committed.saved[0])
+            self.start(cast(Workflow, committed.saved[0]))
 
     def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], Event | None]:
         fields = {**fields, "reservation": self.hostname}
@@ -210,7 +210,7 @@ class Engine:
             events.append(step_event(workflow, record))
         committed = await self._store.commit(Change(save=[ended, node.changed(**fields)], journal=journal, events=events))
         self._timers.drop(workflow.uuid)
-        self.start(committed.saved[0])
+        self.start(cast(Workflow, committed.saved[0]))
 
     def forget(self, workflow: Workflow) -> None:
         """Drop the deadline of a workflow that another one has taken the place of."""
@@ -276,7 +276,6 @@ class Engine:
             _log.info("workflow %s of node %s is no longer ours", workflow.uuid, workflow.node_uuid)
         finally:
             self._tasks.pop(workflow.uuid, None)
-            self._progress.pop(workflow.node_uuid, None)
             event = self._idle.pop(workflow.node_uuid, None)
             if event is not None:
                 event.set()

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DeadlineExceeded, MetaldError, Unsupported, WorldError
@@ -85,7 +87,10 @@ class Runner:
     async def _attempt(self, step: PlannedStep) -> None:
         started = now()
         try:
-            outcome = await self._call(step)
+            try:
+                outcome = await self._call(step)
+            finally:
+                self._context.progress_ended()
         except MetaldError as error:
             await self._retry_or_fail(step, started, error)
         except Exception:
@@ -195,7 +200,8 @@ class Runner:
         )
 
     async def _end(self, step: PlannedStep | None, started: datetime, outcome: Done | None, record: StepRecord | None = None) -> None:
-        context, workflow = self._context, self._context.workflow
+        context = self._context
+        workflow = msgspec.structs.replace(context.workflow, memo=context.memo)
         failure = context.memo.get("failure")
         if record is None and step is not None:
             record = self._record(step, started, "done", outcome.detail if outcome else "")

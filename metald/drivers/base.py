@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from metald.model import BootDevice, BootMode, Node, Port, PowerState, PowerTarget
@@ -168,12 +169,14 @@ class Interface:
 
     def steps(self, phase: Phase) -> list[StepSpec]:
         """The marked steps of a phase."""
-        found = []
-        for attribute in dir(type(self)):
-            for marked, priority, abortable, ramdisk, argsinfo in getattr(getattr(type(self), attribute), "_metald_steps", ()):
-                if marked is phase:
-                    found.append(StepSpec(phase, self.kind, attribute, priority, abortable, ramdisk, argsinfo))
-        return found
+        return [StepSpec(phase, self.kind, name, *mark) for name, mark in _marked(type(self), phase)]
+
+
+@cache
+def _marked(implementation: type[Interface], phase: Phase) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Names and marks of the methods of a class that are steps of a phase."""
+    marks = ((name, mark) for name in dir(implementation) for mark in getattr(getattr(implementation, name), "_metald_steps", ()))
+    return tuple((name, mark[1:]) for name, mark in marks if mark[0] is phase)
 
 
 class Power(Interface):

@@ -157,7 +157,7 @@ class Engine:
         committed = await self._store.commit(Change(save=saves, events=events))
         if committed.saved and isinstance(committed.saved[0], Workflow):
             self._timers.drop(committed.saved[0].uuid)
-            self.start(cast(Workflow, committed.saved[0]))
+            self.start(committed.saved[0])
 
     def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], Event | None]:
         fields = {**fields, "reservation": self.hostname}

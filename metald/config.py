@@ -53,6 +53,9 @@ class StoreSettings(Section):
         Meta(description="`sqlite:///path` or `postgresql://user:password@host/database`. Empty: `metald.sqlite` in the state directory."),
     ] = ""
     event_retention_days: Annotated[Positive, Meta(description="Days that events and the journal are kept.")] = 30
+    timeout: Annotated[
+        float, Meta(gt=0, description="Seconds that a write waits for a locked or lost database before it fails with 503.")
+    ] = 10.0
 
 
 class Amqp(Section):

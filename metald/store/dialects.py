@@ -1,0 +1,167 @@
+"""What differs between SQLite and PostgreSQL in the writer's statements, and how their errors read.
+
+One statement carries a whole batch: the rows come as a JSON array (SQLite, `json_each`) or as one array for each
+column (PostgreSQL, `unnest`) and appear to the statement as a table named `src`. A column is a name and its SQL type.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, ClassVar, Protocol
+
+import asyncpg
+import msgspec
+
+from metald.errors import Unavailable
+
+Column = tuple[str, str]
+Row = Sequence[Any]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Trouble(Enum):
+    """What an error of the database means for a batch."""
+
+    DUPLICATE = "a unique value is taken"
+    LOST = "the connection broke, another one may work"
+    REFUSED = "the database cannot take writes now"
+    UNKNOWN = "something in the batch itself is wrong, or a defect"
+
+
+class Dialect(Protocol):
+    """The SQL of one database."""
+
+    name: str
+    begin: str
+    """Statement that begins a writing transaction."""
+    receipt: str
+    """SQL expression over the counter's row that identifies the running transaction afterwards."""
+    ordered: str
+    """ORDER BY clause that keeps the order of `src`."""
+
+    def mark(self, position: int) -> str:
+        """The placeholder of the n-th argument, from 1."""
+
+    def source(self, columns: Sequence[Column]) -> str:
+        """FROM item `src` with these columns; takes the arguments that `bind` makes."""
+
+    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
+        """The arguments for `source`. A `doc` value is JSON text as bytes."""
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """What an error of the driver means."""
+
+    def explain(self, error: BaseException) -> Unavailable:
+        """The error that users get when the database does not work."""
+
+
+class Sqlite:
+    """SQLite 3.35 or later."""
+
+    name = "sqlite"
+    begin = "BEGIN IMMEDIATE"
+    receipt = "batches"
+    ordered = ""
+
+    _REMEDIES: ClassVar[dict[int, str]] = {
+        sqlite3.SQLITE_BUSY: "Another program holds a lock on the database file: end it, and repeat the request.",
+        sqlite3.SQLITE_LOCKED: "Another program holds a lock on the database file: end it, and repeat the request.",
+        sqlite3.SQLITE_FULL: "The disk is full: make room on it, and repeat the request.",
+        sqlite3.SQLITE_IOERR: "The disk refuses reads or writes: look at the kernel's log, and at free space.",
+        sqlite3.SQLITE_READONLY: "The database file or its disk is read-only: make it writable.",
+        sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened: see that it and its directory exist and belong to metald's account.",
+        sqlite3.SQLITE_CORRUPT: "The database file is damaged: restore it from a backup.",
+        sqlite3.SQLITE_NOTADB: "The file is not an SQLite database: set store.url to another path.",
+        sqlite3.SQLITE_PERM: "metald's account may not use the database file: correct its owner and mode.",
+    }
+
+    def mark(self, position: int) -> str:
+        """See `Dialect.mark`."""
+        del position
+        return "?"
+
+    def source(self, columns: Sequence[Column]) -> str:
+        """See `Dialect.source`."""
+        fields = ", ".join(f"json_extract(value, '$[{i}]') AS {name}" for i, (name, _) in enumerate(columns))
+        return f"(SELECT {fields} FROM json_each(?)) AS src"  # noqa: S608
+
+    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
+        """See `Dialect.bind`. Documents go in as they are: SQLite hands out their text without rewriting it."""
+        del columns
+        return (_encode([[msgspec.Raw(v) if type(v) is bytes else v for v in row] for row in rows]).decode(),)
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """See `Dialect.trouble`."""
+        if not isinstance(error, sqlite3.Error):
+            return Trouble.REFUSED if isinstance(error, OSError) else Trouble.UNKNOWN
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        if isinstance(error, sqlite3.IntegrityError):
+            return Trouble.DUPLICATE
+        return Trouble.REFUSED if code & 0xFF in self._REMEDIES else Trouble.UNKNOWN
+
+    def explain(self, error: BaseException) -> Unavailable:
+        """See `Dialect.explain`."""
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        remedy = self._REMEDIES.get(code, "Look at metald's log.")
+        if isinstance(error, OSError) and error.errno == errno.ENOENT:
+            remedy = "The database file is gone: restore it, and start metald again."
+        return Unavailable(f"The database cannot be used: {error}.", remedy=remedy)
+
+
+class Postgres:
+    """PostgreSQL 13 or later, through asyncpg."""
+
+    name = "postgresql"
+    begin = "BEGIN"
+    receipt = "CAST(pg_current_xact_id() AS text)"
+    ordered = " ORDER BY src.ord"
+
+    _REMEDIES: ClassVar[dict[str, str]] = {
+        "53100": "The disk of the database server is full: make room on it, and repeat the request.",
+        "53300": "The database server has too many connections: raise its max_connections.",
+        "25006": "The server is a read-only standby: set store.url to the primary.",
+        "28": "The database server refused user or password: correct store.url.",
+        "3D": "There is no such database: create it, or correct store.url.",
+        "42501": "The database user lacks privileges: let it own metald's tables.",
+    }
+    _AGAIN = ("08", "57P", "40001", "40P01", "25006", "53300")
+
+    def mark(self, position: int) -> str:
+        """See `Dialect.mark`."""
+        return f"${position}"
+
+    def source(self, columns: Sequence[Column]) -> str:
+        """See `Dialect.source`."""
+        arrays = ", ".join(f"CAST(${i} AS {type_}[])" for i, (_, type_) in enumerate(columns, 1))
+        names = ", ".join(name for name, _ in columns)
+        return f"unnest({arrays}) WITH ORDINALITY AS src({names}, ord)"
+
+    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
+        """See `Dialect.bind`."""
+        return tuple([v.decode() if type(v) is bytes else v for v in values] for values in zip(*rows, strict=True)) or ([],) * len(columns)
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """See `Dialect.trouble`."""
+        if isinstance(error, asyncpg.UniqueViolationError):
+            return Trouble.DUPLICATE
+        state = _sqlstate(error)
+        if state.startswith(self._AGAIN) or (not state and isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)):
+            return Trouble.LOST
+        if state.startswith(("53", "58", "28", "3D", "42501")):
+            return Trouble.REFUSED
+        return Trouble.UNKNOWN
+
+    def explain(self, error: BaseException) -> Unavailable:
+        """See `Dialect.explain`."""
+        state = _sqlstate(error)
+        remedy = next((text for key, text in self._REMEDIES.items() if state.startswith(key)), "")
+        remedy = remedy or "See that the database server runs and can be reached; metald goes on by itself when it is back."
+        return Unavailable(f"The database cannot be used: {str(error) or type(error).__name__}.", remedy=remedy)
+
+
+def _sqlstate(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""

@@ -1,0 +1,66 @@
+"""The registry of resource kinds: what the store keeps, and by what each kind can be found.
+
+A kind is one SQL table (`id`, `uuid`, `version`, one column for each unique field, `doc`) and one in-memory table with
+the same unique fields and any number of memory-only indexes. A new kind is one line in `KINDS` and one migration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from metald.model import Chassis, Conductor, Node, Port, Resource, Workflow
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, eq=False)
+class Kind(Generic[R]):
+    """How one type of resource is stored.
+
+    Args:
+        type: the class of the resources.
+        table: name of its SQL table.
+        noun: what error texts call one of them.
+        unique: fields that no two rows may share (null excepted), with the words that error texts use for them.
+        indexed: fields that rows are looked up by in memory; they need no column.
+    """
+
+    type: type[R]
+    table: str
+    noun: str
+    unique: MappingProxyType[str, str]
+    indexed: tuple[str, ...] = ()
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The unique fields, in the order of their SQL columns."""
+        return tuple(self.unique)
+
+    def wording(self, field: str) -> str:
+        """What error texts call a unique field."""
+        return "UUID" if field == "uuid" else self.unique[field]
+
+
+def _kind(type_: type[R], table: str, *, unique: dict[str, str] | None = None, indexed: tuple[str, ...] = ()) -> Kind[R]:
+    return Kind(type_, table, type_.__name__.lower(), MappingProxyType(unique or {}), indexed)
+
+
+KINDS: tuple[Kind[Resource], ...] = (
+    _kind(Chassis, "chassis"),
+    _kind(
+        Node,
+        "nodes",
+        unique={"name": "name", "instance_uuid": "instance UUID"},
+        indexed=("chassis_uuid", "shard", "conductor_group", "parent_node", "allocation_uuid"),
+    ),
+    _kind(Port, "ports", unique={"address": "address", "name": "name"}, indexed=("node_uuid", "portgroup_uuid")),
+    _kind(Workflow, "workflows", indexed=("node_uuid",)),
+    _kind(Conductor, "conductors", unique={"hostname": "hostname"}),
+)
+"""Every kind that the store keeps."""
+
+BY_TYPE: MappingProxyType[type[Resource], Kind[Resource]] = MappingProxyType({kind.type: kind for kind in KINDS})
+"""The kind of each resource class."""

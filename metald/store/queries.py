@@ -1,0 +1,90 @@
+"""What is read from the database itself: everything once at the start, events and journal when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metald.errors import Unavailable
+from metald.model import Event, Resource, StepRecord
+from metald.store.kinds import Kind
+from metald.store.tables import metadata
+
+R = TypeVar("R", bound=Resource)
+
+CHUNK = 1000
+"""Rows decoded at a time: bounds memory, and how long decoding holds the loop."""
+
+_SCHEMA = metadata().tables
+_EVENTS = _SCHEMA["events"].c
+_JOURNAL = _SCHEMA["journal"].c
+_COUNTERS = _SCHEMA["counters"].c
+
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_record = msgspec.json.Decoder(StepRecord).decode
+
+
+async def last_seq(connection: AsyncConnection) -> int:
+    """The number of the newest event ever committed."""
+    return int((await connection.execute(sa.select(_COUNTERS.value).where(_COUNTERS.name == "events"))).scalar_one())
+
+
+async def resources(connection: AsyncConnection, kind: Kind[R]) -> AsyncIterator[list[R]]:
+    """Every row of a kind, in insertion order, in chunks.
+
+    Raises:
+        Unavailable: a row is not what this metald can read.
+    """
+    table = _SCHEMA[kind.table].c
+    decode = msgspec.json.Decoder(kind.type).decode
+    last = 0
+    while True:
+        query = sa.select(table.id, table.version, table.doc).where(table.id > last).order_by(table.id).limit(CHUNK)
+        found = (await connection.execute(query)).all()
+        rows: list[R] = []
+        for id_, version, doc in found:
+            try:
+                resource = decode(doc)
+            except msgspec.DecodeError as error:
+                raise Unavailable(
+                    f"Row {id_} of table {kind.table} cannot be read: {error}.", remedy="Restore the database from a backup."
+                ) from error
+            # the columns are the truth: an id is known only once the document has been written
+            msgspec.structs.force_setattr(resource, "id", id_)
+            msgspec.structs.force_setattr(resource, "version", version)
+            rows.append(resource)
+        if rows:
+            yield rows
+        if len(found) < CHUNK:
+            return
+        last = found[-1][0]
+
+
+async def events(connection: AsyncConnection, *, since: int, node_uuid: str | None, limit: int, newest: bool) -> list[Event]:
+    """See `Store.events`."""
+    query = sa.select(_EVENTS.seq, _EVENTS.doc).where(_EVENTS.seq > since).limit(limit)
+    if node_uuid is not None:
+        query = query.where(_EVENTS.node_uuid == node_uuid)
+    query = query.order_by(_EVENTS.seq.desc() if newest else _EVENTS.seq)
+    found = [_numbered(seq, doc) for seq, doc in await connection.execute(query)]
+    return found[::-1] if newest else found
+
+
+async def journal(connection: AsyncConnection, *, node_uuid: str | None, workflow_uuid: str | None, limit: int) -> list[StepRecord]:
+    """See `Store.journal`."""
+    query = sa.select(_JOURNAL.doc).order_by(_JOURNAL.id.desc()).limit(limit)
+    if node_uuid is not None:
+        query = query.where(_JOURNAL.node_uuid == node_uuid)
+    if workflow_uuid is not None:
+        query = query.where(_JOURNAL.workflow_uuid == workflow_uuid)
+    return [_decode_record(doc) for doc in (await connection.execute(query)).scalars()][::-1]
+
+
+def _numbered(seq: int, doc: Any) -> Event:
+    event = _decode_event(doc)
+    msgspec.structs.force_setattr(event, "seq", seq)
+    return event

@@ -173,7 +173,7 @@ class Interface:
 
 
 @cache
-def _marked(implementation: type[Interface], phase: Phase) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+def _marked(implementation: type[Any], phase: Phase) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """Names and marks of the methods of a class that are steps of a phase."""
     marks = ((name, mark) for name in dir(implementation) for mark in getattr(getattr(implementation, name), "_metald_steps", ()))
     return tuple((name, mark[1:]) for name, mark in marks if mark[0] is phase)

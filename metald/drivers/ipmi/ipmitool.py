@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import OrderedDict
 from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
@@ -25,9 +26,10 @@ from metald.drivers.ipmi.management import IpmiManagement
 from metald.drivers.ipmi.power import IpmiPower
 from metald.errors import BmcCipherUnsupported, BmcUnreachable, DriverError, Unsupported
 
-_SPARE = 2.0  # seconds that the program gets to end by itself before it is killed
-_PER_TRY = 1  # seconds ipmitool waits for each answer (-N)
+_FIRST_WAIT = "1"  # seconds for the first answer; ipmitool waits a second longer with each try
+_TRIES = 3
 _CONCURRENT = 16
+_REMEMBERED = 10_000  # BMCs whose cipher suite is kept in mind
 _OUTPUT = 4096
 
 _COMPLETION: Final = re.compile(r"rsp=0x([0-9a-fA-F]{1,2})\)")
@@ -63,31 +65,50 @@ class Ipmitool:
         self._settings = settings
         self._locks: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
         self._running = asyncio.Semaphore(_CONCURRENT)
+        self._suites: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
         """See `client.Transport.raw`.
 
         For a command that must not happen twice the program gets a single try at everything.
         """
+        check(info)
         key = (info.address, info.port)
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         words = [f"0x{byte:02x}" for byte in (netfn, command, *data)]
         async with lock, self._running:
-            code, output, errors = await self._run(info, ["raw", *words], tries=self._tries() if idempotent else 1)
-        if code == 0:
-            return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
-        raise self._error(info, netfn, command, errors or output)
+            for suite in self._order(info, key):
+                code, output, errors = await self._run(info, suite, words, tries=_TRIES if idempotent else 1)
+                if code == 0:
+                    self._remember(key, suite)
+                    return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
+                error = self._error(info, netfn, command, errors or output)
+                if not isinstance(error, BmcCipherUnsupported):
+                    break
+        raise error
 
-    def _tries(self) -> int:
-        return max(1, int(self._settings.command_timeout / _PER_TRY / 2))
+    def _order(self, info: BmcInfo, key: tuple[str, int]) -> list[int]:
+        """The suites to try, the one that worked last time first.
 
-    async def _run(self, info: BmcInfo, words: list[str], *, tries: int) -> tuple[int, str, str]:
+        Always one by name: left to itself ipmitool asks for the BMC's list, which some BMCs do not answer, for seconds.
+        """
+        last = self._suites.get(key)
+        return sorted(info.suites, key=lambda suite: suite != last)
+
+    def _remember(self, key: tuple[str, int], suite: int) -> None:
+        self._suites[key] = suite
+        self._suites.move_to_end(key)
+        if len(self._suites) > _REMEMBERED:
+            self._suites.popitem(last=False)
+
+    async def _run(self, info: BmcInfo, suite: int, words: list[str], *, tries: int) -> tuple[int, str, str]:
         try:
             process = await asyncio.create_subprocess_exec(
                 self._settings.ipmitool,
-                *arguments(info, tries),
+                *arguments(info, suite, tries),
+                "raw",
                 *words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -100,10 +121,10 @@ class Ipmitool:
                 remedy="Install the package ipmitool, or use the interface pyghmi.",
             ) from None
         try:
-            async with asyncio.timeout(self._settings.command_timeout + _SPARE):
+            async with asyncio.timeout(self._settings.command_timeout):
                 output, errors = await process.communicate()
         except TimeoutError:
-            raise refusal.unreachable(info, self._settings.command_timeout + _SPARE) from None
+            raise refusal.unreachable(info, self._settings.command_timeout) from None
         finally:
             await _end(process)
         assert process.returncode is not None
@@ -135,24 +156,15 @@ class Ipmitool:
         )
 
 
-def arguments(info: BmcInfo, tries: int) -> list[str]:
-    """ipmitool's options for a BMC; no secrets. Without -v it does not say why a login failed.
-
-    Raises:
-        Unsupported: a Kg key that cannot be passed by environment.
-    """
+def arguments(info: BmcInfo, suite: int, tries: int) -> list[str]:
+    """ipmitool's options for a BMC; no secrets. Without -v it does not say why a login failed."""
     words = ["-v", "-I", "lanplus" if info.protocol == "2.0" else "lan", "-H", info.address, "-p", str(info.port)]
-    words += ["-L", info.privilege_name, "-N", str(_PER_TRY), "-R", str(tries), "-E"]
+    words += ["-L", info.privilege_name, "-N", _FIRST_WAIT, "-R", str(tries), "-E"]
     if info.username:
         words += ["-U", info.username]
-    if len(info.suites) == 1 and info.protocol == "2.0":
-        words += ["-C", str(info.suites[0])]
+    if info.protocol == "2.0":
+        words += ["-C", str(suite)]
     if info.kg is not None:
-        if b"\0" in info.kg:
-            raise Unsupported(
-                f"{info.label}: ipmitool takes a Kg key with zero bytes by its arguments only, where every user could read it.",
-                remedy="Use the interface pyghmi, or a Kg key without zero bytes.",
-            )
         words.append("-K")
     if info.bridge is not None:
         bridge = info.bridge
@@ -160,6 +172,20 @@ def arguments(info: BmcInfo, tries: int) -> list[str]:
         for option, value in zip(("-m", "-b", "-t", "-B", "-T"), values, strict=True):
             words += [option, value] if value is not None else []
     return words
+
+
+def check(info: BmcInfo) -> None:
+    """Refuse what the program cannot be given safely.
+
+    Raises:
+        Unsupported: a Kg key that cannot be passed by the environment.
+    """
+    if info.kg is not None and b"\0" in info.kg:
+        raise Unsupported(
+            f"{info.label}: ipmitool takes a Kg key with zero bytes by its arguments only, where every user could read it.",
+            remedy="Use the interface pyghmi, or a Kg key without zero bytes.",
+            field="driver_info",
+        )
 
 
 def environment(info: BmcInfo) -> dict[bytes, bytes]:
@@ -192,7 +218,7 @@ class IpmitoolPower(IpmiPower):
 
     async def validate(self, ctx: NodeContext) -> None:
         """See `Interface.validate`."""
-        arguments(self._info(ctx), 1)
+        check(self._info(ctx))
 
 
 class IpmitoolManagement(IpmiManagement):
@@ -205,4 +231,4 @@ class IpmitoolManagement(IpmiManagement):
 
     async def validate(self, ctx: NodeContext) -> None:
         """See `Interface.validate`."""
-        arguments(self._info(ctx), 1)
+        check(self._info(ctx))

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 from metald.model import BootDevice, BootMode, Node, Port, PowerState, PowerTarget
 
@@ -169,7 +169,7 @@ class Interface:
 
     def steps(self, phase: Phase) -> list[StepSpec]:
         """The marked steps of a phase."""
-        return [StepSpec(phase, self.kind, name, *mark) for name, mark in _marked(type(self), phase)]
+        return [StepSpec(phase, self.kind, name, *mark) for name, mark in _marked(cast(Any, type(self)), phase)]
 
 
 @cache

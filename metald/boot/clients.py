@@ -42,7 +42,8 @@ class Clients:
 
     async def node_of(self, address: str) -> str | None:
         """The node's UUID: by the neighbour table, which is fresher, else from memory."""
-        mac = await asyncio.to_thread(neighbour, address) if ":" not in address else None
+        asked = ":" not in address and not address.startswith("127.")
+        mac = await asyncio.to_thread(neighbour, address) if asked else None
         node = self._directory.node_by_mac(mac) if mac else None
         if node is not None:
             self.learn(address, node.uuid)

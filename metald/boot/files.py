@@ -12,9 +12,12 @@ Nothing is served of a directory but regular files whose names end like a boot l
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from metald.boot import render
@@ -152,3 +155,21 @@ class BootFiles:
 def ramdisk_dir(settings: Settings) -> Path:
     """Where the ramdisk's `kernel` and `initramfs` lie."""
     return Path(settings.boot.ramdisk_dir) if settings.boot.ramdisk_dir else Path(settings.state_dir) / "ramdisk"
+
+
+def open_regular(path: Path) -> tuple[BufferedReader, os.stat_result]:
+    """Open a regular file.
+
+    Raises:
+        NotFound: there is none, it cannot be read, or it is something else than a file.
+    """
+    try:
+        # O_NONBLOCK: a FIFO in the place of a file must not hang the thread that opens it.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError:
+        raise NotFound("There is no such boot file.") from None
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        file.close()
+        raise NotFound("There is no such boot file.")
+    return file, facts

@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
 from aiohttp import ETag, web
 
-from metald.errors import NotFound
+from metald.boot.files import open_regular
 
 _SLICE = 4 << 20
 
@@ -31,24 +30,6 @@ class Sent:
     status: int = 200
     bytes: int = 0
     error: str = ""
-
-
-def open_regular(path: Path) -> tuple[BufferedReader, os.stat_result]:
-    """Open a regular file.
-
-    Raises:
-        NotFound: there is none, it cannot be read, or it is something else than a file.
-    """
-    try:
-        # O_NONBLOCK: a FIFO in the place of a file must not hang the thread that opens it.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except OSError:
-        raise NotFound("There is no such boot file.") from None
-    facts = os.fstat(file.fileno())
-    if not stat.S_ISREG(facts.st_mode):
-        file.close()
-        raise NotFound("There is no such boot file.")
-    return file, facts
 
 
 async def send_file(request: web.Request, path: Path, sent: Sent, *, stall: float) -> web.StreamResponse:

@@ -1,0 +1,132 @@
+"""One client's transfer on the loop: its socket, its one timer, and the report at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from metald.boot.tftp.transfer import Agreed, Burst, Transfer
+from metald.boot.tftp.wire import Arrival, Path
+
+_log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Who keeps the sessions."""
+
+    def forget(self, session: Session) -> None:
+        """A session is over."""
+
+    def report(self, arrival: Arrival, name: str, node_uuid: str | None, facts: dict[str, Any]) -> None:
+        """What a session did."""
+
+
+class Session:
+    """Begins without a socket, while the file is being read; ends by `end` or `drop`, once."""
+
+    __slots__ = ("_agreed", "_began", "_loop", "_owner", "_path", "_timer", "_transfer", "arrival", "name", "node_uuid", "over")
+
+    def __init__(self, owner: Owner, arrival: Arrival, name: str, node_uuid: str | None) -> None:
+        self.arrival = arrival
+        self.name = name
+        self.node_uuid = node_uuid
+        self.over = False
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._path: Path | None = None
+        self._transfer: Transfer | None = None
+        self._agreed = Agreed()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def request(self) -> bytes:
+        """The datagram that asked for it."""
+        return self.arrival.data
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has answered our first datagram."""
+        return self._transfer is not None and self._transfer.begun
+
+    def begin(self, path: Path, transfer: Transfer, agreed: Agreed) -> None:
+        """Send the first datagram; the loop does the rest."""
+        self._path, self._transfer, self._agreed = path, transfer, agreed
+        self._loop.add_reader(path.fileno(), self._readable)
+        self._send(transfer.begin(self._loop.time()))
+        if not self.over:
+            self._timer = self._loop.call_at(transfer.deadline, self._tick)
+
+    def drop(self) -> None:
+        """Let go of everything without a report."""
+        if self.over:
+            return
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._path is not None:
+            self._loop.remove_reader(self._path.fileno())
+            self._path.close()
+        self._owner.forget(self)
+
+    def end(self, error: str = "") -> None:
+        """Let go, and report what happened."""
+        if self.over:
+            return
+        self.drop()
+        facts: dict[str, Any] = {"bytes": 0, "seconds": round(self._loop.time() - self._began, 6)}
+        if self._transfer is not None:
+            facts |= {
+                "bytes": self._transfer.bytes_acknowledged,
+                "blksize": self._agreed.blksize,
+                "windowsize": self._agreed.windowsize,
+                "retransmits": self._transfer.retransmits,
+            }
+        if error:
+            facts["error"] = error
+        self._owner.report(self.arrival, self.name, self.node_uuid, facts)
+
+    def _readable(self) -> None:
+        assert self._path is not None
+        assert self._transfer is not None
+        try:
+            datagram = self._path.receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._transfer.refused()
+            self.end(self._transfer.error)
+            return
+        # One datagram per turn: the socket stays readable while there are more, and others get their turn too.
+        burst = self._transfer.receive(datagram, self._loop.time())
+        if burst is not None:
+            self._send(burst)
+        elif self._transfer.ended:
+            self.end(self._transfer.error)
+
+    def _send(self, burst: Burst) -> None:
+        assert self._path is not None
+        assert self._transfer is not None
+        try:
+            self._path.send(burst)
+        except ConnectionRefusedError:
+            self._transfer.refused()
+            self.end(self._transfer.error)
+        except OSError as error:
+            self.end(f"no way to the client: {error.strerror}")
+        except Exception:
+            # A defect in one transfer must not keep its socket and timer for ever.
+            _log.exception("TFTP: sending %s failed", self.name)
+            self.end("internal error")
+
+    def _tick(self) -> None:
+        assert self._transfer is not None
+        # The deadline moves with every acknowledgement; the timer follows only when it has gone off.
+        burst = self._transfer.expire(self._loop.time())
+        if burst is not None:
+            self._send(burst)
+        if self._transfer.ended:
+            self.end(self._transfer.error)
+        elif not self.over:
+            self._timer = self._loop.call_at(self._transfer.deadline, self._tick)

@@ -1,0 +1,217 @@
+"""The sockets of the TFTP server: which address a request came to, and a window of datagrams in one system call."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from metald.boot.tftp.packet import MAX_REQUEST
+from metald.boot.tftp.transfer import DEFAULT_BLKSIZE, Burst
+
+Address = tuple[Any, ...]
+"""A socket address as Python has it: (host, port), and (host, port, flow, scope) for IPv6."""
+
+# From <linux/in.h>, <linux/in6.h>, <linux/udp.h>, <asm-generic/socket.h>; Python's socket module lacks some of them.
+_IP_PKTINFO, _IP_MTU = 8, 14
+_IPV6_MTU = 24
+_SOL_UDP, _UDP_SEGMENT = 17, 103
+_SO_RCVBUFFORCE = 33
+_INFO4 = struct.Struct("=I4s4s")
+_INFO6 = struct.Struct("=16sI")
+_HEADERS = {socket.AF_INET: 20 + 8 + 4, socket.AF_INET6: 40 + 8 + 4}
+_RECEIVE_BUFFER = 4 << 20
+_MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
+_MOST_BYTES = 65000
+_NO_GSO = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A datagram that came to a listening socket."""
+
+    data: bytes
+    peer: Address
+    local: Address
+    """The address it was sent to, with port 0: what an answer is sent from."""
+
+
+class Listener:
+    """A listening socket that tells which of the host's addresses a request was sent to.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = sock = socket.socket(self.family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):  # needs a privilege; the default buffer holds 100 requests
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.bind((host, port))
+        except BaseException:
+            sock.close()
+            raise
+
+    def fileno(self) -> int:
+        """For the loop."""
+        return self._socket.fileno()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        name = self._socket.getsockname()
+        return name[0], name[1]
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
+
+    def receive(self) -> Arrival | None:
+        """A datagram that has arrived, or None. One that was broadcast is not counted (RFC 1123 section 4.2.3.2).
+
+        Raises:
+            BlockingIOError: none is there.
+        """
+        data, ancillary, _, peer = self._socket.recvmsg(MAX_REQUEST + 1, 256)
+        for level, kind, value in ancillary:
+            if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+                _, local, sent_to = _INFO4.unpack_from(value)
+                if local != sent_to:
+                    return None
+                return Arrival(data, peer, (socket.inet_ntop(socket.AF_INET, local), 0))
+            if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+                sent_to, index = _INFO6.unpack_from(value)
+                if sent_to[0] == 0xFF:
+                    return None
+                scope = index if sent_to[:2] == b"\xfe\x80" else 0
+                return Arrival(data, peer, (socket.inet_ntop(socket.AF_INET6, sent_to), 0, 0, scope))
+        return None
+
+    def answer(self, arrival: Arrival, data: bytes) -> None:
+        """Send one datagram back, from the address that was asked; lost when the socket is full."""
+        if self.family == socket.AF_INET:
+            local = socket.inet_pton(socket.AF_INET, arrival.local[0])
+            ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, _INFO4.pack(0, local, local))]
+        else:
+            local = socket.inet_pton(socket.AF_INET6, arrival.local[0])
+            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _INFO6.pack(local, arrival.local[3]))]
+        with contextlib.suppress(OSError):
+            self._socket.sendmsg([data], ancillary, 0, arrival.peer)
+
+
+class Path:
+    """A socket connected to one client, from the address it asked: what a transfer sends through.
+
+    Raises:
+        OSError: there is no socket left, or no way to the client.
+    """
+
+    __slots__ = ("_family", "_gso", "_socket")
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._family = socket.AF_INET6 if len(arrival.local) == 4 else socket.AF_INET
+        self._gso = 0
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            self._socket.setblocking(False)
+            self._socket.bind(arrival.local)
+            self._socket.connect(arrival.peer)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For the loop."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
+
+    def max_blksize(self) -> int:
+        """The block size that fills the path's MTU without fragments."""
+        level, option = (socket.IPPROTO_IP, _IP_MTU) if self._family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
+        try:
+            mtu = self._socket.getsockopt(level, option)
+        except OSError:
+            return DEFAULT_BLKSIZE
+        return max(DEFAULT_BLKSIZE, mtu - _HEADERS[self._family])
+
+    def segment(self, size: int) -> None:
+        """Let the kernel cut what is sent into datagrams of `size` bytes, where it can.
+
+        Single datagrams must not be longer than `size` from then on.
+        """
+        if 2 * size > _MOST_BYTES:
+            return
+        try:
+            self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, size)
+        except OSError:
+            return
+        self._gso = size
+
+    def receive(self) -> bytes:
+        """One datagram of the client.
+
+        Raises:
+            BlockingIOError: none is there.
+            ConnectionRefusedError: the client's port is closed.
+        """
+        return self._socket.recv(MAX_REQUEST)
+
+    def send(self, burst: Burst) -> None:
+        """Send a burst. What does not fit the socket's buffer is lost, as on the wire.
+
+        Raises:
+            ConnectionRefusedError: the client's port is closed.
+            OSError: there is no way to the client.
+        """
+        data, segment = burst
+        try:
+            if len(data) <= segment:
+                self._socket.send(data)
+            elif segment == self._gso:
+                self._send_segmented(data, segment)
+            else:
+                self._send_singly(data, segment)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return
+            if self._gso and error.errno in _NO_GSO:
+                self._without_gso(burst)
+                return
+            raise
+
+    def _send_segmented(self, data: bytes | memoryview, segment: int) -> None:
+        step = min(_MOST_SEGMENTS, _MOST_BYTES // segment) * segment
+        if len(data) <= step:
+            self._socket.send(data)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), step):
+            self._socket.send(view[at : at + step])
+
+    def _send_singly(self, data: bytes | memoryview, segment: int) -> None:
+        view = memoryview(data)
+        for at in range(0, len(data), segment):
+            self._socket.send(view[at : at + segment])
+
+    def _without_gso(self, burst: Burst) -> None:
+        # A device without checksum offload answers EIO, a path whose MTU shrank EINVAL or EMSGSIZE.
+        self._gso = 0
+        self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+        with contextlib.suppress(BlockingIOError):
+            self._send_singly(burst.data, burst.segment)

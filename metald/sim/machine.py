@@ -1,0 +1,255 @@
+"""A simulated machine behind a simulated BMC: it boots when its power comes on, and stops dead when it goes.
+
+Its firmware obeys the BMC's boot flags, loads metald's boot scripts over HTTP (and its boot loader over TFTP, when told
+where), follows them, and runs a ramdisk whose sshd and disk are real (`ramdisk.py`), or starts what its disk holds.
+
+Rules:
+
+- It is driven by its BMC alone, as a real machine is; `async with` begins and ends its existence, and ending leaves no
+  process, task or port behind.
+- Time passes by `pace`: a second of the machine's own waiting takes so many seconds. Nothing else is shortened.
+- Every effect is counted (`faults.MachineCounters`, and the BMC's counters), so that a test can prove it was done once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from metald.sim.chassis import BOOT_SELECTORS, SimBmc
+from metald.sim.faults import MachineCounters, MachineFaults
+from metald.sim.ipxe import Disk, Ipxe, Kernel, LoadError, Restart
+from metald.sim.ramdisk import Ramdisk, Site
+
+SECTOR = 512
+_SIGNATURE = b"\x55\xaa"
+_FIRMWARE_RETRY = 10.0
+"""Seconds after which the firmware tries its boot devices again when none led anywhere."""
+
+
+class SimMachine:
+    """One machine with one disk.
+
+    Args:
+        directory: where its disk and its ramdisks live; made when missing.
+        bmc: its BMC, whose `on_change` the machine takes for itself.
+        boot_url: the boot HTTP server, as DHCP would tell it.
+        program: the compiled `metald-ramdisk`.
+        macs: addresses of its cards.
+        disk_size: bytes.
+        pace: seconds that one second of the machine's own waiting takes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        bmc: SimBmc,
+        *,
+        boot_url: str,
+        program: Path,
+        macs: tuple[str, ...] = ("52:54:00:00:00:01",),
+        disk_size: int = 64 << 20,
+        pace: float = 0.05,
+    ) -> None:
+        self.directory = directory
+        self.bmc = bmc
+        self.macs = macs
+        self.faults = MachineFaults()
+        self.counters = MachineCounters()
+        self.disk = directory / "disk"
+        self.ramdisk: Ramdisk | None = None
+        self.running = ""
+        """What runs: nothing, `firmware`, `ramdisk` or `instance`."""
+        self._boot_url = boot_url.rstrip("/")
+        self._disk_size = disk_size
+        self._pace = pace
+        self._site = Site(program, directory / "sys", directory / "dev")
+        self._boots = itertools.count(1)
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self.defects: list[BaseException] = []
+        """Errors of the simulation itself; a test that ends with any has failed."""
+
+    async def __aenter__(self) -> SimMachine:
+        await asyncio.to_thread(self._lay_out)
+        self.bmc.on_change = self._effect
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.bmc.on_change = None
+        self._stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.defects:
+            raise self.defects[0]
+
+    def _lay_out(self) -> None:
+        """The files that the ramdisk's program sees as /sys and /dev."""
+        facts = {
+            "size": str(self._disk_size // SECTOR),
+            "ro": "0",
+            "removable": "0",
+            "queue/logical_block_size": str(SECTOR),
+            "queue/rotational": "0",
+            "serial": f"sim-{self.macs[0].replace(':', '')}",
+            "device/model": "SIMDISK",
+            "device/vendor": "metald",
+        }
+        for name, text in facts.items():
+            path = self._site.system / "block" / "sda" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+        self._site.devices.mkdir(parents=True, exist_ok=True)
+        with self.disk.open("ab") as file:
+            file.truncate(self._disk_size)
+        device = self._site.devices / "sda"
+        if not device.is_symlink():
+            device.symlink_to(self.disk)
+
+    # -- what the outside asks
+
+    def go_on(self) -> None:
+        """Let a network that stands still (`faults.holds_at`) carry again."""
+        if self.ramdisk is not None:
+            self.ramdisk.go_on()
+
+    async def until(self, predicate: Callable[[SimMachine], object], timeout: float = 30.0) -> None:
+        """Wait until `predicate(self)` holds; it is looked at after each change of the machine.
+
+        Raises:
+            TimeoutError: it did not come true.
+        """
+        async with asyncio.timeout(timeout):
+            while not predicate(self):
+                self._changed.clear()
+                await self._changed.wait()
+
+    def report(self) -> dict[str, Any]:
+        """Every counter of the machine and its BMC, what was written by the present ramdisk included."""
+        own = {name: getattr(self.counters, name) for name in MachineCounters.__dataclass_fields__}
+        if self.ramdisk is not None:
+            done = [job for job in self.ramdisk.jobs() if job["state"] == "done"]
+            own["writes_done"] += len(done)
+            own["bytes_written"] += sum(job["total"] for job in done)
+        return {**own, **self.bmc.report(), "running": self.running}
+
+    # -- power
+
+    def _effect(self, _bmc: SimBmc, effect: str) -> None:
+        if effect in ("power_off", "reset"):
+            self._stop()
+        if effect in ("power_on", "reset"):
+            self._start()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+
+    def _start(self) -> None:
+        self.counters.starts += 1
+        self.running = "firmware"
+        self._task = self._own(self._live())
+
+    def _own(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(life, name=f"machine {self.macs[0]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._gone)
+        return task
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.defects.append(error)
+
+    def _stop(self) -> None:
+        if self.ramdisk is not None:
+            self.ramdisk.cut()
+            self._own(self.ramdisk.gone())
+            self.ramdisk = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self.running = ""
+
+    def _died(self) -> None:
+        """The ramdisk died by itself; the power stays on."""
+        self._stop()
+        if self.faults.dies_restarting:
+            self._start()
+        self._tell()
+
+    # -- life
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self._pace)
+
+    async def _live(self) -> None:
+        await asyncio.sleep(self.faults.boot_time)
+        while not self.faults.never_boots:
+            for device in self._boot_order():
+                if await self._boot(device):
+                    self._tell()
+                    return
+            self.counters.nothing_to_boot += 1
+            self._tell()
+            await self._pause(_FIRMWARE_RETRY)
+
+    def _boot_order(self) -> list[str]:
+        """The device that the BMC asks for, then the firmware's own order: disk, network."""
+        flags = self.bmc.take_boot_device()
+        chosen = BOOT_SELECTORS.get(flags[1] >> 2 & 0x0F) if flags else None
+        return [*([chosen] if chosen in ("pxe", "disk") else []), *(device for device in ("disk", "pxe") if device != chosen)]
+
+    async def _boot(self, device: str) -> bool:
+        """Try one boot device; whether something runs now."""
+        return self._boot_disk() if device == "disk" else await self._boot_network()
+
+    def _boot_disk(self) -> bool:
+        with self.disk.open("rb") as file:
+            head = file.read(SECTOR)
+        if head[-2:] != _SIGNATURE:
+            return False
+        self.counters.disk_boots += 1
+        self.running = "instance"
+        return True
+
+    async def _boot_network(self) -> bool:
+        if self.faults.no_network:
+            return False
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as web:
+
+            async def fetch(url: str) -> bytes:
+                try:
+                    async with web.get(url, raise_for_status=True) as answer:
+                        return await answer.read()
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    raise LoadError(str(error)) from error
+
+            end = await Ipxe(self.macs, fetch, self._pause).run(f"{self._boot_url}/boot.ipxe")
+        self.counters.network_boots += 1
+        if isinstance(end, Restart):
+            self.counters.starts += 1
+            return False
+        if isinstance(end, Disk):
+            return self._boot_disk()
+        if isinstance(end, Kernel):
+            await self._run_ramdisk(end.command_line)
+            return True
+        return False
+
+    async def _run_ramdisk(self, command_line: str) -> None:
+        run = self.directory / f"boot{next(self._boots)}"
+        if run.exists():
+            shutil.rmtree(run)
+        run.mkdir()
+        self.counters.ramdisks += 1
+        self.running = "ramdisk"
+        self.ramdisk = Ramdisk(self._site, run, command_line, self.faults, self.counters, self._pause, self._died, self.macs)
+        await self.ramdisk.boot()

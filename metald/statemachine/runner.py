@@ -21,7 +21,7 @@ import msgspec
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DeadlineExceeded, MetaldError, Unsupported, WorldError
-from metald.model import PlannedStep, StepRecord, WorkflowState, now
+from metald.model import Event, PlannedStep, StepRecord, Workflow, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal
@@ -228,6 +228,7 @@ class Runner:
             node=node,
             fire=event,
             record=record,
+            events=[_ended(workflow, ends)],
         )
 
     def _record(self, step: PlannedStep, started: datetime, outcome: str, detail: str) -> StepRecord:
@@ -247,6 +248,24 @@ class Runner:
 
     def _shown(self, step: PlannedStep | None) -> dict[str, Any]:
         return shown(self._definition, step)
+
+
+def _ended(workflow: Workflow, ends: dict[str, Any]) -> Event:
+    """The event that tells of a workflow's end."""
+    return Event(
+        type="node.workflow",
+        node_uuid=workflow.node_uuid,
+        subject=workflow.uuid,
+        severity="ERROR" if ends["state"] is WorkflowState.FAILED else "INFO",
+        user=workflow.requested_by,
+        data={
+            "kind": workflow.kind,
+            "state": ends["state"],
+            "cause": ends.get("cause"),
+            "error": ends.get("last_error"),
+            "seconds": round((now() - workflow.started_at).total_seconds(), 3),
+        },
+    )
 
 
 def shown(definition: Definition, step: PlannedStep | None) -> dict[str, Any]:

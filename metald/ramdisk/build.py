@@ -34,6 +34,10 @@ _EPOCH = 1_700_000_000
 Say = Callable[[str], None]
 
 
+def _quiet(_: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a ramdisk is made of."""
@@ -44,7 +48,7 @@ class Parts:
     packages: dict[str, Package]
 
 
-def gather(work: Path, *, kernel: str = CLOUD_KERNEL, say: Say = lambda _: None) -> Parts:
+def gather(work: Path, *, kernel: str = CLOUD_KERNEL, say: Say = _quiet) -> Parts:
     """Fetch and unpack the packages.
 
     Args:
@@ -129,8 +133,18 @@ def compile_program() -> bytes:
     with tempfile.TemporaryDirectory() as directory, resources.as_file(resources.files(__package__).joinpath("source")) as source:
         output = Path(directory) / "metald-ramdisk"
         files = sorted(path.name for path in source.glob("*.c"))
-        flags = ("-std=gnu11", "-O2", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-Wall", "-Wextra", "-pthread", "-s", "-Wl,--build-id=none")
-        run("gcc", *flags, "-o", str(output), *files, cwd=source)
+        flags = (
+            "-std=gnu11",
+            "-O2",
+            "-D_GNU_SOURCE",
+            "-D_FILE_OFFSET_BITS=64",
+            "-Wall",
+            "-Wextra",
+            "-pthread",
+            "-s",
+            "-Wl,--build-id=none",
+        )
+        run("gcc", *flags, "-Wl,--build-id=none", "-o", str(output), *files, cwd=source)
         return output.read_bytes()
 
 
@@ -147,7 +161,7 @@ def compress(archive: bytes) -> bytes:
     return done.stdout
 
 
-def build(output: Path, work: Path, *, kernel: str = CLOUD_KERNEL, epoch: int | None = None, say: Say = lambda _: None) -> dict[str, object]:
+def build(output: Path, work: Path, *, kernel: str = CLOUD_KERNEL, epoch: int | None = None, say: Say = _quiet) -> dict[str, object]:
     """Make `kernel`, `initramfs` and `manifest.json` in `output`, and return the manifest.
 
     Args:

@@ -39,7 +39,10 @@ def run(*argv: str, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=True, timeout=_DEADLINE)
     except FileNotFoundError:
-        raise BuildError(f"The ramdisk cannot be built: {argv[0]} is not installed.", remedy=f"Install it: apt-get install {_PROVIDER.get(argv[0], argv[0])}.") from None
+        raise BuildError(
+            f"The ramdisk cannot be built: {argv[0]} is not installed.",
+            remedy=f"Install it: apt-get install {_PROVIDER.get(argv[0], argv[0])}.",
+        ) from None
     except subprocess.TimeoutExpired:
         raise BuildError(f"The ramdisk cannot be built: {argv[0]} did not end in {_DEADLINE:.0f} seconds.") from None
     except subprocess.CalledProcessError as wrong:
@@ -47,7 +50,16 @@ def run(*argv: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-_PROVIDER = {"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg", "gcc": "gcc libc6-dev", "mformat": "mtools", "grub-mkimage": "grub-common"}
+_PROVIDER = {
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "dpkg-deb": "dpkg",
+    "gcc": "gcc libc6-dev",
+    "mformat": "mtools",
+    "mmd": "mtools",
+    "mcopy": "mtools",
+    "grub-mkimage": "grub-common",
+}
 
 
 def fetch(names: list[str], work: Path) -> dict[str, Package]:

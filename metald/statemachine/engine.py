@@ -8,6 +8,7 @@ At start every unfinished workflow goes on from its journal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.registry import Registry
-from metald.errors import DeadlineExceeded, Unavailable
+from metald.errors import DeadlineExceeded, NotFound, Unavailable, WrongState
 from metald.model import Event, Node, StepRecord, Workflow, WorkflowKind, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
@@ -29,6 +30,9 @@ from metald.store.store import Store
 _log = logging.getLogger(__name__)
 
 _TIMED = (RETRY, "timer")
+
+STORE_PAUSE = 5.0
+"""Seconds until a wake-up that the store could not take is tried again."""
 
 RESTART_GRACE = 120.0
 """Seconds that a waiting workflow gets at least after a restart: its machine may have called while nobody listened."""
@@ -257,8 +261,8 @@ class Engine:
             try:
                 committed = await self._store.commit(change)
             except Unavailable as error:
-                _log.warning("node %s: cannot go on: %s; trying again in 5 s", node.label, error)
-                self._timers.set(workflow.uuid, 5.0)
+                _log.warning("node %s: cannot go on: %s; trying again in %.0f s", node.label, error, STORE_PAUSE)
+                self._timers.set(workflow.uuid, STORE_PAUSE)
                 return None
         woken = committed.saved[0]
         return woken if isinstance(woken, Workflow) else None
@@ -274,12 +278,30 @@ class Engine:
             await runner.run()
         except NodeGone:
             _log.info("workflow %s of node %s is no longer ours", workflow.uuid, workflow.node_uuid)
+        except Exception:
+            # A defect of ours must not take the other nodes with it, nor leave this one locked.
+            _log.exception("workflow %s of node %s cannot go on", workflow.uuid, workflow.node_uuid)
+            await self._give_up(context)
         finally:
             self._tasks.pop(workflow.uuid, None)
             event = self._idle.pop(workflow.node_uuid, None)
             if event is not None:
                 event.set()
         self._look_again(context.workflow)
+
+    async def _give_up(self, context: Context) -> None:
+        text = f"Internal error in workflow {context.workflow.uuid}; the daemon's log has the details."
+        context.fires.clear()
+        context.pending.clear()
+        fields = {"reservation": None, "workflow": None, "target_power_state": None, "last_error": text}
+        ends = {"state": WorkflowState.FAILED, "cause": "internal", "last_error": text, "ended_at": now()}
+        fail = self._definitions[context.workflow.kind].fail
+        try:
+            self.table.fire(context.node.provision_state, None, fail or "")
+        except (WrongState, NotFound):
+            fail = None
+        with contextlib.suppress(NodeGone):
+            await self._journal.boundary(context, workflow=ends, node=fields, fire=fail)
 
     def _look_again(self, left: Workflow) -> None:
         """After a task ended: wait for what its workflow waits for, or go on when a signal came in that very moment."""

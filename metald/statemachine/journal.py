@@ -148,13 +148,14 @@ class Journal:
             raise NodeGone
         # A request to abort may have come meanwhile; everything else of a running workflow is written only here.
         new_workflow = known.changed(memo=copy.deepcopy(context.memo), **workflow)
-        facts = [*context.notes, *events]
+        facts = [*context.notes]
         if record is not None:
             facts.append(step_event(new_workflow, record))
         changed = {**context.pending.onto(current), **fields}
         for event in fires:
             changed, fact = moved(self._table, current, changed, event, new_workflow)
             facts.append(fact)
+        facts.extend(events)
         saves: list[Any] = [new_workflow]
         if any(getattr(current, name) != value for name, value in changed.items()):
             saves.append(current.changed(**changed))

@@ -181,7 +181,7 @@ class Runner:
                 await self._journal.boundary(context, workflow={"cursor": workflow.cursor + 1, "attempt": 1}, record=record)
             return
         text = f"Failed at step {step.interface}.{step.step}: {error}"
-        context.memo["failure"] = {"code": code, "text": text}
+        context.memo["failure"] = {"code": code, "text": text, "drivers": engine_step(step.interface, step.step) is None}
         cleanup = self._definition.cleanup(context.node, workflow)
         if not cleanup:
             await self._end(step, started, None, record)

@@ -44,9 +44,9 @@ async def test_events_tell_the_whole_story_in_order(house: House) -> None:
     events = await house.conductor.timeline(node.uuid)
     assert [(e.type, e.data.get("event") or e.data.get("step")) for e in events] == [
         ("node.provision", "manage"),
-        ("node.workflow", None),
         ("node.step", "verify"),
         ("node.provision", "done"),
+        ("node.workflow", None),
     ]
     assert [e.seq for e in events] == sorted(e.seq for e in events)
     journal = await house.store.journal(node_uuid=node.uuid)

@@ -69,6 +69,10 @@ class ScriptedDeploy(Deploy):
         self.calls.append(f"scrub {level}")
         return await self._play("scrub", ctx)
 
+    @step(Phase.SERVICE, 0, requires_ramdisk=True)
+    async def polish(self, ctx: StepContext) -> Outcome:
+        return await self._play("polish", ctx)
+
     async def ramdisk_ready(self, ctx: StepContext) -> bool:
         self.calls.append("ramdisk?")
         return self.ready or bool(ctx.node.driver_internal_info.get("ramdisk"))

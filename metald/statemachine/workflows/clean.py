@@ -11,16 +11,19 @@ from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
 from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested
-from metald.statemachine.steps import engine_step
 
 
-def failed(node: Node, workflow: Workflow) -> Fields:
-    """A cleaning that failed during a driver's step leaves the machine in an unknown condition: it goes into maintenance."""
-    step = node.clean_step
-    if workflow.memo.get("failure", {}).get("code") == "aborted" or not step or engine_step(step["interface"], step["step"]):
+def unfinished(workflow: Workflow, fault: Fault) -> Fields:
+    """Maintenance for a node whose machine was left in an unknown condition: a driver's step failed, and nobody aborted it."""
+    failure = workflow.memo.get("failure", {})
+    if failure.get("code") == "aborted" or not failure.get("drivers"):
         return {}
-    reason = workflow.memo.get("failure", {}).get("text", "Cleaning failed.")
-    return {"maintenance": True, "maintenance_reason": reason, "fault": Fault.CLEAN}
+    return {"maintenance": True, "maintenance_reason": failure["text"], "fault": fault}
+
+
+def failed(node: Node, workflow: Workflow) -> Fields:  # noqa: ARG001
+    """What a failed cleaning leaves on the node."""
+    return unfinished(workflow, Fault.CLEAN)
 
 
 def done(node: Node, workflow: Workflow) -> str:  # noqa: ARG001

@@ -11,17 +11,11 @@ from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
 from metald.statemachine.plan import core, ramdisk_down, ramdisk_up, requested
-from metald.statemachine.steps import engine_step
-from metald.statemachine.workflows.clean import cleanup
+from metald.statemachine.workflows.clean import cleanup, unfinished
 
 
-def _failed(node: Node, workflow: Workflow) -> Fields:
-    """A service that failed during a driver's step leaves the machine in an unknown condition: it goes into maintenance."""
-    step = node.service_step
-    if workflow.memo.get("failure", {}).get("code") == "aborted" or not step or engine_step(step["interface"], step["step"]):
-        return {}
-    reason = workflow.memo.get("failure", {}).get("text", "Service failed.")
-    return {"maintenance": True, "maintenance_reason": reason, "fault": Fault.SERVICE}
+def _failed(node: Node, workflow: Workflow) -> Fields:  # noqa: ARG001
+    return unfinished(workflow, Fault.SERVICE)
 
 
 DEFINITION = Definition(kind=WorkflowKind.SERVICE, step_field="service_step", failed=_failed, cleanup=cleanup)

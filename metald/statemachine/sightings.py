@@ -8,7 +8,6 @@ answered.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from metald.errors import MetaldError
 from metald.model import Event, Node, Port
+from metald.model.boot import boot_id
 from metald.statemachine.engine import Engine
 from metald.store.changes import Change
 from metald.store.store import Store
@@ -100,7 +100,4 @@ class Sightings:
         return holder
 
 
-def boot_id(node: Node) -> str:
-    """A public name for the node's present boot, made from its secret token."""
-    token = str(node.driver_internal_info.get("boot_token", ""))
-    return hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""
+__all__ = ["Sightings", "boot_id"]

@@ -16,7 +16,7 @@ Rules:
     restart ADDRESS|all       the BMC forgets its sessions
     quit                      end
 
-  SIGUSR1 prints the sum of the counters too.
+  SIGUSR1 prints the sum of the counters too. With --events each effect is a line of its own, which has the key `event`.
 """
 
 from __future__ import annotations
@@ -197,11 +197,16 @@ def _say(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def _tell(bmc: SimBmc, effect: str) -> None:
+    _say({"event": effect, "address": bmc.address})
+
+
 async def _run(arguments: argparse.Namespace) -> None:
     users = (User(arguments.user, arguments.password, arguments.privilege),)
     kg = bytes.fromhex(arguments.kg) if arguments.kg else None
     suites = tuple(int(word) for word in arguments.suites.split(","))
-    bmcs = build(arguments.count, arguments.base, users=users, kg=kg, suites=suites, slots=arguments.slots, seed=arguments.seed)
+    common: dict[str, Any] = {"users": users, "kg": kg, "suites": suites, "slots": arguments.slots, "seed": arguments.seed}
+    bmcs = build(arguments.count, arguments.base, on_change=_tell if arguments.events else None, **common)
     for index, bmc in enumerate(bmcs):
         bmc.faults.loss, bmc.faults.delay, bmc.faults.power_delay = arguments.loss, arguments.delay, arguments.power_delay
         bmc.faults.dead = index % 100 < arguments.dead
@@ -234,6 +239,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="seconds until an answer")
     parser.add_argument("--power-delay", type=float, default=0.0, help="seconds that a power change takes")
     parser.add_argument("--dead", type=int, default=0, help="percentage of BMCs that never answer")
+    parser.add_argument("--events", action="store_true", help="print a line for each effect")
     asyncio.run(_run(parser.parse_args()))
 
 

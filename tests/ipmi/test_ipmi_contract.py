@@ -77,7 +77,7 @@ async def test_a_node_that_must_stay_powered_is_rebooted_by_a_reset(case: Case) 
     assert case.server.resets == 1
 
 
-@pytest.mark.parametrize("device", [BootDevice.PXE, BootDevice.DISK, BootDevice.CDROM, BootDevice.BIOS])
+@pytest.mark.parametrize("device", [BootDevice.PXE, BootDevice.DISK])
 async def test_a_boot_device_is_taken(case: Case, device: BootDevice) -> None:
     ctx = case.context()
     for persistent in (True, False):

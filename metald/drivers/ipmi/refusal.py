@@ -38,7 +38,7 @@ class CompletionCode(BmcRefused):
 
 def completion_text(netfn: int, command: int, code: int) -> str:
     """The words for a completion code: those of the command, else the generic ones (IPMI 2.0 table 5-2)."""
-    special = constants.command_completion_codes.get((netfn, command), {})
+    special = constants.command_completion_codes.get((netfn | 1, command), {})  # filed under the answer's netfn
     text = special.get(code) or constants.ipmi_completion_codes.get(code)
     return f"{text} (0x{code:02x})" if text else f"completion code 0x{code:02x}"
 

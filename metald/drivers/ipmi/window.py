@@ -46,7 +46,7 @@ class AdmissionWindow:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.release()  # the place was handed over in the moment of the cancellation
-            else:
+            elif future in queue:  # a release may have passed over it already
                 queue.remove(future)
             raise
 

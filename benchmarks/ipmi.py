@@ -1,0 +1,131 @@
+"""What a BMC costs: a login with one power query, a query on a kept session, and a fork of ipmitool beside them.
+
+    .venv/bin/python benchmarks/ipmi.py [--bmcs 2000] [--ipmitool 40] [--json FILE]
+
+The simulator runs in a process of its own; figures are CPU seconds (user and system) of this process, or of the forked
+programs, per operation. They do not depend on how busy the machine is; wall times do, and are shown for information.
+The bars are ratios within this run: login+power at least 40 times cheaper than ipmitool, a kept query at least 150 times.
+Exits 1 when a bar is missed or any operation failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from metald.config import Ipmi
+from metald.drivers.ipmi.client import Bmc
+from metald.drivers.ipmi.hub import IpmiHub
+from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.ipmitool import Ipmitool
+
+LOGIN_BAR = 40.0
+KEPT_BAR = 150.0
+
+
+class Figure(NamedTuple):
+    name: str
+    operations: int
+    failed: int
+    cpu_ms: float
+    wall: float
+
+    @property
+    def rate(self) -> float:
+        return self.operations / self.wall
+
+
+async def measure(name: str, who: int, work: list[Callable[[], Awaitable[object]]], at_once: int) -> Figure:
+    """Run all of `work`, `at_once` at a time."""
+    gate = asyncio.Semaphore(at_once)
+    failed = 0
+
+    async def run(one: Callable[[], Awaitable[object]]) -> None:
+        nonlocal failed
+        async with gate:
+            try:
+                await one()
+            except Exception as error:
+                failed += 1
+                print(f"{name}: {error}", file=sys.stderr)
+
+    before, begin = cpu(who), time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(run(one))
+    wall = time.perf_counter() - begin
+    return Figure(name, len(work), failed, (cpu(who) - before) / len(work) * 1000, wall)
+
+
+def cpu(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+async def run(count: int, forks: int) -> list[Figure]:
+    simulator = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "metald.sim.bmc", "--count", str(count), "--base", "127.40.0.0"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    assert simulator.stdin is not None
+    assert simulator.stdout is not None
+    try:
+        ready = json.loads(await simulator.stdout.readline())
+        first = ready["first"].split(".")
+        assert first == ["127", "40", "0", "1"]
+        infos = [BmcInfo(f"127.40.{n >> 8}.{n & 255}", ready["port"], "admin", "secret") for n in range(1, count + 1)]
+        settings = Ipmi(session_idle=600.0)
+        hub = IpmiHub(settings)
+        await hub.start()
+        clients = [Bmc(hub, info) for info in infos]
+        try:
+            figures = [await measure("login + power, own hub", resource.RUSAGE_SELF, [c.power_is_on for c in clients], 512)]
+            figures.append(await measure("kept power, own hub", resource.RUSAGE_SELF, [c.power_is_on for c in clients * 3], 512))
+        finally:
+            await hub.close()
+        tool = Ipmitool(settings)
+        programs = [Bmc(tool, info) for info in infos[:forks]]
+        figures.append(await measure("login + power, ipmitool", resource.RUSAGE_CHILDREN, [p.power_is_on for p in programs], 2))
+    finally:
+        simulator.stdin.close()
+        await simulator.wait()
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bmcs", type=int, default=2000)
+    parser.add_argument("--ipmitool", type=int, default=40, help="how many times to fork it")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    arguments = parser.parse_args()
+    login, kept, forked = figures = asyncio.run(run(arguments.bmcs, arguments.ipmitool))
+    print(f"{'':28}{'operations':>12}{'failed':>8}{'CPU ms/op':>11}{'ops/s':>9}{'x ipmitool':>12}")
+    for figure in figures:
+        ratio = forked.cpu_ms / figure.cpu_ms
+        print(f"{figure.name:28}{figure.operations:12}{figure.failed:8}{figure.cpu_ms:11.3f}{figure.rate:9.0f}{ratio:12.1f}")
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB with {arguments.bmcs} sessions")
+    bars = {
+        f"login+power >= {LOGIN_BAR:g} x cheaper than ipmitool": forked.cpu_ms / login.cpu_ms >= LOGIN_BAR,
+        f"kept power >= {KEPT_BAR:g} x cheaper than ipmitool": forked.cpu_ms / kept.cpu_ms >= KEPT_BAR,
+        "nothing failed": not any(figure.failed for figure in figures),
+    }
+    for bar, met in bars.items():
+        print(f"{'met   ' if met else 'MISSED'}  {bar}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([figure._asdict() for figure in figures], indent=1))
+    return 0 if all(bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,8 +55,8 @@ class Wire:
 
     def _burst(self, burst: Burst | None) -> None:
         if burst is not None:
-            data = bytes(burst.data)
-            self._put("client", [data[at : at + burst.segment] for at in range(0, len(data), burst.segment)])
+            data, size = bytes(burst), self.server.segment
+            self._put("client", [data[at : at + size] for at in range(0, len(data), size)])
 
     def run(self) -> Wire:
         self._burst(self.server.begin(0.0))
@@ -154,7 +154,7 @@ def test_the_first_block_of_a_window_lost_is_sent_again_at_once() -> None:
     assert server.receive(packet.encode(Ack(4)), 0.21) is None
     again = server.receive(packet.encode(Ack(4)), 0.3)
     assert again is not None
-    assert bytes(again.data)[:4] == packet.header(5)
+    assert bytes(again)[:4] == packet.header(5)
     assert server.receive(packet.encode(Ack(4)), 0.4) is None
 
 
@@ -183,7 +183,7 @@ def test_a_silent_client_is_given_up() -> None:
         assert burst is not None
         sent += 1
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
-    assert isinstance(packet.parse(bytes(burst.data)), Error)
+    assert isinstance(packet.parse(bytes(burst)), Error)
     assert server.error == "the client fell silent at block 1 of 1"
     assert server.expire(now + 100) is None
     assert server.receive(packet.encode(Ack(1)), now) is None
@@ -224,7 +224,7 @@ def test_any_datagrams_keep_it_sane(datagrams: list[bytes], options: dict[str, i
     server.begin(0.0)
     for index, datagram in enumerate(datagrams):
         burst = server.receive(datagram, 0.01 * index)
-        assert burst is None or len(burst.data) <= MAX_BURST
+        assert burst is None or len(burst) <= MAX_BURST
     assert 0 <= server.bytes_acknowledged <= 3000
 
 

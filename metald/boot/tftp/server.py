@@ -57,6 +57,7 @@ class TftpServer:
         self._per_client: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_full = False
+        self._ears: wire.Ears | None = None
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -75,6 +76,7 @@ class TftpServer:
             OSError: an address cannot be bound.
         """
         loop = asyncio.get_running_loop()
+        self._ears = wire.Ears()
         try:
             for host, port in self._listen:
                 listener = Listener(host, port)
@@ -93,6 +95,9 @@ class TftpServer:
         self._listeners.clear()
         for session in list(self._sessions.values()):
             session.end("the server stopped")
+        if self._ears is not None:
+            self._ears.close()
+            self._ears = None
         self._contents.close()
         if self._tasks:
             # The reports of what was just ended still go out.
@@ -216,6 +221,12 @@ class TftpServer:
             session.drop()
             path.close()
             raise
+
+    @property
+    def ears(self) -> wire.Ears:
+        """Where sessions have their sockets heard."""
+        assert self._ears is not None
+        return self._ears
 
     def forget(self, session: Session) -> None:
         """A session is over."""

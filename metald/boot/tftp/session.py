@@ -7,13 +7,17 @@ import logging
 from typing import Any, Protocol
 
 from metald.boot.tftp.transfer import Agreed, Burst, Transfer
-from metald.boot.tftp.wire import Arrival, Path
+from metald.boot.tftp.wire import Arrival, Ears, Path
 
 _log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
     """Who keeps the sessions."""
+
+    @property
+    def ears(self) -> Ears:
+        """Where sockets are heard."""
 
     def forget(self, session: Session) -> None:
         """A session is over."""
@@ -25,7 +29,7 @@ class Owner(Protocol):
 class Session:
     """Begins without a socket, while the file is being read; ends by `end` or `drop`, once."""
 
-    __slots__ = ("_agreed", "_began", "_loop", "_owner", "_path", "_timer", "_transfer", "arrival", "name", "node_uuid", "over")
+    __slots__ = ("_agreed", "_began", "_loop", "_open", "_owner", "_path", "_timer", "_transfer", "arrival", "name", "node_uuid", "over")
 
     def __init__(self, owner: Owner, arrival: Arrival, name: str, node_uuid: str | None) -> None:
         self.arrival = arrival
@@ -35,10 +39,12 @@ class Session:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._path: Path | None = None
-        self._transfer: Transfer | None = None
-        self._agreed = Agreed()
+        self._open = False
         self._timer: asyncio.TimerHandle | None = None
+        # Set by `begin`; nothing looks at them before `_open`.
+        self._path: Path
+        self._transfer: Transfer
+        self._agreed: Agreed
 
     @property
     def request(self) -> bytes:
@@ -48,12 +54,12 @@ class Session:
     @property
     def begun(self) -> bool:
         """Whether the client has answered our first datagram."""
-        return self._transfer is not None and self._transfer.begun
+        return self._open and self._transfer.begun
 
     def begin(self, path: Path, transfer: Transfer, agreed: Agreed) -> None:
         """Send the first datagram; the loop does the rest."""
-        self._path, self._transfer, self._agreed = path, transfer, agreed
-        self._loop.add_reader(path.fileno(), self._readable)
+        self._path, self._transfer, self._agreed, self._open = path, transfer, agreed, True
+        self._owner.ears.add(path.fileno(), self._readable)
         self._send(transfer.begin(self._loop.time()))
         if not self.over:
             self._timer = self._loop.call_at(transfer.deadline, self._tick)
@@ -65,8 +71,8 @@ class Session:
         self.over = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._path is not None:
-            self._loop.remove_reader(self._path.fileno())
+        if self._open:
+            self._owner.ears.remove(self._path.fileno())
             self._path.close()
         self._owner.forget(self)
 
@@ -76,7 +82,7 @@ class Session:
             return
         self.drop()
         facts: dict[str, Any] = {"bytes": 0, "seconds": round(self._loop.time() - self._began, 6)}
-        if self._transfer is not None:
+        if self._open:
             facts |= {
                 "bytes": self._transfer.bytes_acknowledged,
                 "blksize": self._agreed.blksize,
@@ -88,40 +94,40 @@ class Session:
         self._owner.report(self.arrival, self.name, self.node_uuid, facts)
 
     def _readable(self) -> None:
-        assert self._path is not None
-        assert self._transfer is not None
+        # One datagram per call: the socket stays readable while there are more, and others get their turn too.
+        transfer, path = self._transfer, self._path
         try:
-            datagram = self._path.receive()
+            datagram = path.receive()
+            burst = transfer.receive(datagram, self._loop.time())
+            if burst is not None:
+                path.send(burst, transfer.segment)
+                return
         except BlockingIOError:
             return
-        except OSError:
-            self._transfer.refused()
-            self.end(self._transfer.error)
+        except Exception as error:
+            self._broken(error)
             return
-        # One datagram per turn: the socket stays readable while there are more, and others get their turn too.
-        burst = self._transfer.receive(datagram, self._loop.time())
-        if burst is not None:
-            self._send(burst)
-        elif self._transfer.ended:
-            self.end(self._transfer.error)
+        if transfer.ended:
+            self.end(transfer.error)
 
     def _send(self, burst: Burst) -> None:
-        assert self._path is not None
-        assert self._transfer is not None
         try:
-            self._path.send(burst)
-        except ConnectionRefusedError:
+            self._path.send(burst, self._transfer.segment)
+        except Exception as error:
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        """The client cannot be reached; or there is a defect, which must not keep socket and timer for ever."""
+        if isinstance(error, ConnectionRefusedError):
             self._transfer.refused()
             self.end(self._transfer.error)
-        except OSError as error:
+        elif isinstance(error, OSError):
             self.end(f"no way to the client: {error.strerror}")
-        except Exception:
-            # A defect in one transfer must not keep its socket and timer for ever.
-            _log.exception("TFTP: sending %s failed", self.name)
+        else:
+            _log.error("TFTP: sending %s failed", self.name, exc_info=error)
             self.end("internal error")
 
     def _tick(self) -> None:
-        assert self._transfer is not None
         # The deadline moves with every acknowledgement; the timer follows only when it has gone off.
         burst = self._transfer.expire(self._loop.time())
         if burst is not None:

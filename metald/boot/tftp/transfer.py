@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from metald.boot.tftp import packet
 from metald.boot.tftp.blocks import Blocks
@@ -25,6 +24,7 @@ MAX_TIMEOUT = 30
 MAX_BURST = 128 << 10
 """Most bytes in flight, whatever windowsize was asked for: more than this overruns sockets and switches."""
 
+_ACK, _ERROR = int(packet.Opcode.ACK), int(packet.Opcode.ERROR)
 _FIRST_TIMEOUT = 1.0
 _LEAST_TIMEOUT, _MOST_TIMEOUT = 0.5, 8.0
 _TRIES_BEFORE_ANSWER = 4
@@ -74,11 +74,8 @@ def negotiate(options: Mapping[str, str], size: int, *, max_blksize: int, max_wi
     return Agreed(blksize, window, timeout, answer)
 
 
-class Burst(NamedTuple):
-    """Datagrams to send now, one behind the other; each is `segment` bytes long but for the last."""
-
-    data: bytes | memoryview
-    segment: int
+Burst = bytes | memoryview
+"""Datagrams to send now, one behind the other; each is `Transfer.segment` bytes long but for the last."""
 
 
 class Transfer:
@@ -97,20 +94,21 @@ class Transfer:
         "_sent",
         "_sent_at",
         "_tries",
-        "deadline",
         "ended",
         "error",
         "retransmits",
+        "segment",
     )
 
     def __init__(self, blocks: Blocks, agreed: Agreed) -> None:
         assert blocks.blksize == agreed.blksize
-        self.deadline = 0.0
         self.ended = False
         self.error = ""
         """Why it ended before the client had everything; empty while it runs and when all went well."""
         self.retransmits = 0
         """Datagrams that were sent again."""
+        self.segment = blocks.segment
+        """Length of the datagrams of the last burst."""
         self._blocks = blocks
         self._agreed = agreed
         self._oack = packet.encode(packet.OptionAck(agreed.answer)) if agreed.answer else None
@@ -134,19 +132,29 @@ class Transfer:
         """Whether the client has answered at all."""
         return self._answered
 
+    @property
+    def deadline(self) -> float:
+        """When `expire` is due. It moves with every acknowledgement and is worked out only when somebody asks."""
+        asked = self._agreed.timeout
+        if asked is not None:
+            return self._sent_at + asked
+        calm = _FIRST_TIMEOUT if self._rtt is None else max(_LEAST_TIMEOUT, 4 * self._rtt)
+        return self._sent_at + min(calm * (1 << self._tries), _MOST_TIMEOUT)
+
     def begin(self, now: float) -> Burst:
         """The first burst: the OACK, or block 1 when the client asked for no options."""
         if self._oack is not None:
-            return self._arm(now, Burst(self._oack, len(self._oack)))
+            return self._alone(self._oack, now)
         return self._window(now)
 
     def receive(self, datagram: bytes, now: float) -> Burst | None:
         """Take a datagram of the client. What is neither ACK nor ERROR is passed over."""
         if self.ended or len(datagram) < 4 or datagram[0]:
             return None
-        if datagram[1] == packet.Opcode.ACK:
+        opcode = datagram[1]
+        if opcode == _ACK:
             return self._acknowledged(datagram[2] << 8 | datagram[3], now)
-        if datagram[1] == packet.Opcode.ERROR:
+        if opcode == _ERROR:
             error = packet.parse(datagram)
             assert isinstance(error, packet.Error)
             self._end(f"the client ended it: {error.message or 'no reason given'} (error {error.code})")
@@ -160,12 +168,11 @@ class Transfer:
         if self._tries > (_TRIES if self._answered else _TRIES_BEFORE_ANSWER):
             where = f"block {self._acked + 1} of {self._blocks.count}" if self._oack is None else "the options"
             self._end(f"the client fell silent at {where}")
-            text = packet.encode(packet.Error(packet.Code.UNDEFINED, "No answer in time."))
-            return Burst(text, len(text))
+            return self._alone(packet.encode(packet.Error(packet.Code.UNDEFINED, "No answer in time.")), now)
         if self._oack is not None:
             self.retransmits += 1
             self._fresh = False
-            return self._arm(now, Burst(self._oack, len(self._oack)))
+            return self._alone(self._oack, now)
         return self._again(now)
 
     def refused(self) -> None:
@@ -180,6 +187,7 @@ class Transfer:
             if number != 0:
                 return None
             self._oack = None
+            self.segment = self._blocks.segment
             self._progress(now, 0)
             return self._window(now)
         block = self._acked + ((number - self._acked) & 0xFFFF)
@@ -187,23 +195,27 @@ class Transfer:
             return None
         if block == self._acked:
             return self._repeated(now)
-        self.retransmits += self._sent - block
+        missing = self._sent - block
         self._progress(now, block)
         if block == self._blocks.count:
             self._end("")
             return None
-        self._fresh = block == self._sent
+        if missing:
+            self.retransmits += missing
+            self._fresh = False
         return self._window(now)
 
     def _progress(self, now: float, block: int) -> None:
         if self._fresh:
             took = now - self._sent_at
             self._rtt = took if self._rtt is None else 0.75 * self._rtt + 0.25 * took
+        else:
+            self._fresh = True
         self._answered = True
-        self._fresh = True
         self._acked = block
         self._tries = 0
-        self._after_resend, self._resent = self._resent, False
+        self._after_resend = self._resent
+        self._resent = False
 
     def _repeated(self, now: float) -> Burst | None:
         if self._agreed.windowsize == 1 or self._resent or self._after_resend:
@@ -219,19 +231,18 @@ class Transfer:
         return self._window(now)
 
     def _window(self, now: float) -> Burst:
-        first = self._acked + 1
-        self._sent = last = min(self._acked + self._agreed.windowsize, self._blocks.count)
-        return self._arm(now, Burst(self._blocks.span(first, last), self._blocks.segment))
-
-    def _arm(self, now: float, burst: Burst) -> Burst:
+        acked = self._acked
+        last = acked + self._agreed.windowsize
+        if last > self._blocks.count:
+            last = self._blocks.count
+        self._sent = last
         self._sent_at = now
-        asked = self._agreed.timeout
-        if asked is not None:
-            self.deadline = now + asked
-        else:
-            calm = _FIRST_TIMEOUT if self._rtt is None else max(_LEAST_TIMEOUT, 4 * self._rtt)
-            self.deadline = now + min(calm * (1 << self._tries), _MOST_TIMEOUT)
-        return burst
+        return self._blocks.span(acked + 1, last)
+
+    def _alone(self, datagram: bytes, now: float) -> Burst:
+        self.segment = len(datagram)
+        self._sent_at = now
+        return datagram
 
     def _end(self, error: str) -> None:
         self.ended = True

@@ -1,16 +1,20 @@
-"""The sockets of the TFTP server: which address a request came to, and a window of datagrams in one system call."""
+"""The sockets of the TFTP server: which address a request came to, a window of datagrams in one system call, and one
+wait for all transfers."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import select
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from metald.boot.tftp.packet import MAX_REQUEST
-from metald.boot.tftp.transfer import DEFAULT_BLKSIZE, Burst
+from metald.boot.tftp.transfer import DEFAULT_BLKSIZE
 
 Address = tuple[Any, ...]
 """A socket address as Python has it: (host, port), and (host, port, flow, scope) for IPv6."""
@@ -26,6 +30,8 @@ _HEADERS = {socket.AF_INET: 20 + 8 + 4, socket.AF_INET6: 40 + 8 + 4}
 _RECEIVE_BUFFER = 4 << 20
 _MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 _MOST_BYTES = 65000
+_LONGEST_ANSWER = 256  # an ACK has 4 bytes, an ERROR a text
+_HEARD_AT_ONCE = 64
 _NO_GSO = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 
@@ -162,22 +168,23 @@ class Path:
         self._gso = size
 
     def receive(self) -> bytes:
-        """One datagram of the client.
+        """One datagram of the client, the end of a long one cut off.
 
         Raises:
             BlockingIOError: none is there.
             ConnectionRefusedError: the client's port is closed.
         """
-        return self._socket.recv(MAX_REQUEST)
+        return self._socket.recv(_LONGEST_ANSWER)
 
-    def send(self, burst: Burst) -> None:
-        """Send a burst. What does not fit the socket's buffer is lost, as on the wire.
+    def send(self, data: bytes | memoryview, segment: int) -> None:
+        """Send datagrams that lie one behind the other, each `segment` bytes long but for the last.
+
+        What does not fit the socket's buffer is lost, as on the wire.
 
         Raises:
             ConnectionRefusedError: the client's port is closed.
             OSError: there is no way to the client.
         """
-        data, segment = burst
         try:
             if len(data) <= segment:
                 self._socket.send(data)
@@ -190,10 +197,9 @@ class Path:
         except OSError as error:
             if error.errno == errno.ENOBUFS:
                 return
-            if self._gso and error.errno in _NO_GSO:
-                self._without_gso(burst)
-                return
-            raise
+            if not self._gso or error.errno not in _NO_GSO:
+                raise
+            self._without_gso(data, segment)
 
     def _send_segmented(self, data: bytes | memoryview, segment: int) -> None:
         step = min(_MOST_SEGMENTS, _MOST_BYTES // segment) * segment
@@ -209,9 +215,44 @@ class Path:
         for at in range(0, len(data), segment):
             self._socket.send(view[at : at + segment])
 
-    def _without_gso(self, burst: Burst) -> None:
+    def _without_gso(self, data: bytes | memoryview, segment: int) -> None:
         # A device without checksum offload answers EIO, a path whose MTU shrank EINVAL or EMSGSIZE.
         self._gso = 0
         self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
         with contextlib.suppress(BlockingIOError):
-            self._send_singly(burst.data, burst.segment)
+            self._send_singly(data, segment)
+
+
+class Ears:
+    """Waits for all transfers at once: one epoll of their sockets, which is one descriptor for the loop.
+
+    A loop that has each socket itself spends as long on handing over a datagram as the kernel on sending one.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._epoll.fileno(), self._hear)
+
+    def add(self, descriptor: int, reader: Callable[[], None]) -> None:
+        """Call `reader`, which must not raise, while there is something to read."""
+        self._readers[descriptor] = reader
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Before the socket is closed."""
+        del self._readers[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Once nobody is heard any more."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _hear(self) -> None:
+        readers = self._readers
+        for descriptor, _ in self._epoll.poll(0, _HEARD_AT_ONCE):
+            reader = readers.get(descriptor)
+            if reader is not None:
+                reader()

@@ -1,0 +1,279 @@
+"""TFTP servers beside each other: CPU seconds of the server per MiB served, in one run on one machine.
+
+    python benchmarks/tftp.py [--clients 200] [--seconds 5] [--windows 1,4,16] [--peers DIR]
+
+metald is compared with dnsmasq, tftpd-hpa and atftpd as far as they are installed (or unpacked below DIR by
+`dpkg -x`). Every client fetches a file of 1 MiB again and again with a block size of 1468. Rates on a busy machine are
+noise; CPU per MiB and the ratios are the result. On loopback the sender's CPU holds the receiver's softirq, for all alike. Needs root, for
+control groups and for dnsmasq, which serves TFTP at port 69 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SIZE = 1 << 20
+BLKSIZE = 1468
+NAME = "mib.efi"
+
+
+class Nobody:
+    """A BootDirectory without nodes."""
+
+    def node_by_mac(self, _mac: str) -> None:
+        return None
+
+    def node(self, _uuid: str) -> None:
+        return None
+
+    def ports(self, _node_uuid: str) -> list[Any]:
+        return []
+
+    def seen(self, kind: str, *, node_uuid: str | None, data: Mapping[str, Any]) -> None:
+        pass
+
+
+async def metald(folder: str, port: int) -> None:
+    """The server under test, in this process."""
+    from metald.boot.files import BootFiles
+    from metald.boot.tftp.server import TftpServer
+    from metald.config import Boot, Settings
+
+    settings = Settings(boot=Boot(tftp_listen=f"127.0.0.1:{port}", ipxe_dir=folder, tftp_transfers_per_client=5000))
+    directory: Any = Nobody()
+    server = TftpServer(directory, BootFiles(directory, settings), settings)
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.close()
+
+
+class Fetch:
+    """One client of the load: a socket that fetches the file over and over."""
+
+    def __init__(self, port: int, window: int) -> None:
+        self.request = f"{NAME}\0octet\0blksize\0{BLKSIZE}\0windowsize\0{window}\0".encode()
+        self.port, self.done, self.resent = port, 0, 0
+        self.socket: socket.socket | None = None
+
+    def begin(self, poll: select.epoll, fetches: dict[int, Fetch]) -> None:
+        if self.socket is not None:
+            fetches.pop(self.socket.fileno())
+            self.socket.close()
+        self.socket = sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        fetches[sock.fileno()] = self
+        poll.register(sock.fileno(), select.EPOLLIN)
+        self.peer: Any = ("127.0.0.1", self.port)
+        self.window, self.block, self.unacked = 1, 0, 0
+        self.say(b"\0\1" + self.request)
+
+    def say(self, data: bytes) -> None:
+        assert self.socket is not None
+        self.last, self.at = data, time.monotonic()
+        self.socket.sendto(data, self.peer)
+
+    def read(self) -> bool:
+        """Take what has come; whether the file is complete."""
+        assert self.socket is not None
+        for _ in range(self.window):
+            try:
+                data, self.peer = self.socket.recvfrom(2048)
+            except BlockingIOError:
+                return False
+            if data[1] == 6:
+                words = data[2:].lower().split(b"\0")
+                options = dict(zip(words[::2], words[1::2], strict=False))
+                assert options[b"blksize"] == b"%d" % BLKSIZE
+                self.window = int(options.get(b"windowsize", b"1"))
+                self.say(b"\0\4\0\0")
+            elif data[1] == 3:
+                if data[2] << 8 | data[3] != self.block + 1:
+                    continue
+                self.block += 1
+                self.unacked += 1
+                last = len(data) < BLKSIZE + 4
+                if last or self.unacked == self.window:
+                    self.unacked = 0
+                    self.say(struct.pack("!HH", 4, self.block))
+                if last:
+                    self.done += 1
+                    return True
+            else:
+                raise SystemExit(f"the server said {data!r}")
+        return False
+
+    def remind(self, now: float) -> None:
+        if now - self.at > 1.0:
+            self.resent += 1
+            self.unacked = 0
+            self.say(self.last if self.block == 0 else struct.pack("!HH", 4, self.block))
+
+
+def load(port: int, window: int, clients: int, seconds: float) -> tuple[int, int, float]:
+    """Files fetched, datagrams sent again, and seconds taken."""
+    poll, fetches = select.epoll(), {}  # type: ignore[var-annotated]
+    everyone = [Fetch(port, window) for _ in range(clients)]
+    for fetch in everyone:
+        fetch.begin(poll, fetches)
+    begun = swept = time.monotonic()
+    running = len(everyone)
+    while running and time.monotonic() - begun < seconds + 30:
+        for descriptor, _ in poll.poll(0.2):
+            fetch = fetches[descriptor]
+            if not fetch.read():
+                continue
+            if time.monotonic() - begun < seconds:
+                fetch.begin(poll, fetches)
+            else:
+                running -= 1
+                fetches.pop(descriptor)
+                poll.unregister(descriptor)
+                assert fetch.socket is not None
+                fetch.socket.close()
+        if time.monotonic() - swept > 0.2:
+            swept = time.monotonic()
+            for fetch in fetches.values():
+                fetch.remind(swept)
+    return sum(fetch.done for fetch in everyone), sum(fetch.resent for fetch in everyone), time.monotonic() - begun
+
+
+class Group:
+    """A control group of its own for one server: its CPU is that of all processes it forks, ended ones too."""
+
+    def __init__(self) -> None:
+        old = Path("/sys/fs/cgroup/cpuacct")
+        self.path = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"metald-bench-{os.getpid()}"
+        self.path.mkdir(exist_ok=True)
+
+    def enter(self) -> None:
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def cpu(self) -> float:
+        usage = self.path / "cpuacct.usage"
+        if usage.exists():
+            return int(usage.read_text()) / 1e9
+        return int((self.path / "cpu.stat").read_text().split()[1]) / 1e6
+
+    def close(self) -> None:
+        for _ in range(50):
+            try:
+                self.path.rmdir()
+                return
+            except OSError:
+                time.sleep(0.1)
+
+
+def servers(folder: str, peers: Path | None) -> dict[str, tuple[list[str], bool]]:
+    """Each server's command line with PORT in it, and whether it knows windowsize."""
+    path = os.pathsep.join([*(str(peers / sub) for sub in ("usr/sbin", "usr/bin") if peers), os.environ["PATH"], "/usr/sbin"])
+    found: dict[str, tuple[list[str], bool]] = {"metald": ([sys.executable, __file__, "--serve", folder, "PORT"], True)}
+    if program := shutil.which("dnsmasq", path=path):
+        quiet = ["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-facility=/dev/null"]
+        tftp = ["--enable-tftp", f"--tftp-root={folder}", "--tftp-max=2000", "--tftp-port-range=20000,40000", "--interface=lo"]
+        # dnsmasq has no option for the port of its TFTP server.
+        found["dnsmasq"] = ([program, *quiet, *tftp], False)
+    if program := shutil.which("in.tftpd", path=path):
+        found["tftpd-hpa"] = ([program, "-L", "-a", "127.0.0.1:PORT", "-s", folder, "-u", "root"], False)
+    if program := shutil.which("atftpd", path=path):
+        found["atftpd"] = (
+            [
+                program,
+                "--daemon",
+                "--no-fork",
+                "--port",
+                "PORT",
+                "--bind-address",
+                "127.0.0.1",
+                "--maxthread",
+                "2000",
+                "--user",
+                "root",
+                folder,
+            ],
+            True,
+        )
+    return found
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def measure(argv: list[str], window: int, clients: int, seconds: float) -> dict[str, float]:
+    port = free_port() if "PORT" in " ".join(argv) else 69
+    group = Group()
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    filled = [arg.replace("PORT", str(port)) for arg in argv]
+    server = subprocess.Popen(filled, stderr=subprocess.DEVNULL, env=environment, preexec_fn=group.enter)
+    try:
+        for _ in range(100):
+            time.sleep(0.1)
+            with Path("/proc/net/udp").open() as table:
+                if any(line.split()[1].endswith(f":{port:04X}") for line in table.readlines()[1:]):
+                    break
+        else:
+            raise SystemExit(f"{argv[0]} does not listen")
+        load(port, window, 1, 0.1)
+        before = group.cpu()
+        files, resent, took = load(port, window, clients, seconds)
+        used = group.cpu() - before
+    finally:
+        server.terminate()
+        server.wait()
+        group.close()
+    mib = files * SIZE / (1 << 20)
+    return {"files": files, "resent": resent, "ms_per_mib": 1000 * used / mib, "mib_per_s": mib / took}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        asyncio.run(metald(sys.argv[2], int(sys.argv[3])))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--windows", default="1,4,16")
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        Path(folder, NAME).write_bytes(os.urandom(SIZE))
+        for name, (argv, windows) in servers(folder, given.peers).items():
+            for window in map(int, given.windows.split(",")):
+                if window > 1 and not windows:
+                    continue
+                found = results[f"{name} w{window}"] = measure(argv, window, given.clients, given.seconds)
+                print(f"{name:10} window {window:2}: " + "  ".join(f"{key} {value:.2f}" for key, value in found.items()), flush=True)
+    for key, ours in results.items():
+        name, _, window = key.partition(" w")
+        if name == "metald":
+            for other in ("dnsmasq w1", "tftpd-hpa w1", f"atftpd w{window}"):
+                if other in results:
+                    print(f"metald at window {window}: {results[other]['ms_per_mib'] / ours['ms_per_mib']:.2f} times {other} per CPU")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+
+
+main()

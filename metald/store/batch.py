@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from metald.store.kinds import BY_TYPE, Kind
 
 MAX_EVENT = 64 << 10
 """Largest event, in bytes of JSON. Every watcher and the broker get all of them."""
-MAX_CHANGES = 1000
+MAX_CHANGES = 500
 """Most changes in one batch: bounds how long installing it holds the loop."""
 MAX_BYTES = 8 << 20
 """Size of documents at which a batch is full; the last change may be larger than what was left."""
@@ -40,6 +40,15 @@ class RowChange:
     expected: int
     """The version that the row must have; 0 for a new row."""
     doc: bytes = b""
+    renamed: bool = False
+    """Whether a unique value may differ from what the row has now."""
+
+    @property
+    def operation(self) -> str:
+        """`insert`, `rename` or `update`; the last leaves the unique columns and their indexes alone."""
+        if not self.expected:
+            return "insert"
+        return "rename" if self.renamed else "update"
 
 
 @dataclass(slots=True)
@@ -54,14 +63,34 @@ class Submission:
     keys: set[Key]
     size: int
     future: asyncio.Future[Committed]
+    settled: asyncio.Event | None = None
+    """Set when the change is settled, if its caller was cancelled and waits for that."""
     releases: list[tuple[Kind[Resource], str, str]] = field(default_factory=list)
     """(kind, field, uuid): unique values that a row must let go of before another row of this change can have them."""
 
+    def succeed(self, committed: Committed) -> None:
+        """Tell the caller."""
+        if not self.future.done():
+            self.future.set_result(committed)
+        elif self.settled is not None:
+            self.settled.set()
+
     def fail(self, error: BaseException) -> None:
-        """Tell the caller, if it still waits."""
+        """Tell the caller."""
         if not self.future.done():
             self.future.set_exception(error)
-            self.future.exception()  # a caller that gave up is nobody's concern
+        elif self.settled is not None:
+            self.settled.set()
+
+    async def outcome(self) -> Committed:
+        """What became of the change. A caller that is cancelled meanwhile leaves when that is known; cancelled twice, at once."""
+        try:
+            return await self.future
+        except asyncio.CancelledError:
+            if self.future.cancelled():
+                self.settled = asyncio.Event()
+                await self.settled.wait()
+            raise
 
 
 def duplicate(kind: Kind[Resource], name: str, value: Any) -> Duplicate:
@@ -77,8 +106,12 @@ def stale(row: RowChange) -> StaleVersion:
     )
 
 
-def submit(change: Change) -> Submission:
+def submit(change: Change, current: Callable[[Kind[Resource], str], Resource | None]) -> Submission:
     """Encode a Change. Runs in the caller, so that what cannot be stored concerns nobody else.
+
+    Args:
+        change: what to store.
+        current: looks a row up in memory.
 
     Raises:
         Invalid: a value cannot be stored, or an event is too large.
@@ -87,7 +120,7 @@ def submit(change: Change) -> Submission:
     """
     keys: set[Key] = set()
     try:
-        saves = [_save(resource, keys) for resource in change.save]
+        saves = [_save(resource, keys, current) for resource in change.save]
         deletes = [_delete(resource, keys) for resource in change.delete]
         journal = [(r.workflow_uuid, r.node_uuid, r.ended_at.timestamp(), _encode(r)) for r in change.journal]
         docs = [_event(event) for event in change.events]
@@ -101,19 +134,23 @@ def submit(change: Change) -> Submission:
     return Submission(saves, deletes, journal, list(change.events), docs, keys, size, future)
 
 
-def _save(resource: Resource, keys: set[Key]) -> RowChange:
+def _save(resource: Resource, keys: set[Key], current: Callable[[Kind[Resource], str], Resource | None]) -> RowChange:
     kind = _kind_of(resource)
     _claim_row(kind, resource, keys)
+    saved = msgspec.structs.replace(resource, version=resource.version + 1)
+    row = RowChange(kind, saved, resource.version, _encode(saved))
+    old = current(kind, resource.uuid) if resource.version else None
     for name in kind.columns:
         value = getattr(resource, name)
-        if value is None:
-            continue
-        _storable(value, name)
-        if (kind.type, name, value) in keys:
-            raise duplicate(kind, name, value)
-        keys.add((kind.type, name, value))
-    saved = msgspec.structs.replace(resource, version=resource.version + 1)
-    return RowChange(kind, saved, resource.version, _encode(saved))
+        if old is not None and old.version == resource.version and getattr(old, name) == value:
+            continue  # what the row had at that version, it may keep
+        row.renamed = True
+        if value is not None:
+            _storable(value, name)
+            if (kind.type, name, value) in keys:
+                raise duplicate(kind, name, value)
+            keys.add((kind.type, name, value))
+    return row
 
 
 def _delete(resource: Resource, keys: set[Key]) -> RowChange:
@@ -158,12 +195,12 @@ class Batch:
     def __init__(self, submissions: list[Submission]) -> None:
         self.submissions = submissions
 
-    def rows(self, what: str) -> dict[Kind[Resource], list[tuple[Submission, RowChange]]]:
-        """The rows to `insert`, `update` or `delete`, by kind, in the order of the changes."""
+    def rows(self, operation: str) -> dict[Kind[Resource], list[tuple[Submission, RowChange]]]:
+        """The rows to `insert`, `update`, `rename` or `delete`, by kind, in the order of the changes."""
         found: dict[Kind[Resource], list[tuple[Submission, RowChange]]] = {}
         for submission in self.submissions:
-            for row in submission.deletes if what == "delete" else submission.saves:
-                if what == "delete" or (row.expected == 0) is (what == "insert"):
+            for row in submission.deletes if operation == "delete" else submission.saves:
+                if operation in ("delete", row.operation):
                     found.setdefault(row.kind, []).append((submission, row))
         return found
 

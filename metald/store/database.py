@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
@@ -24,33 +25,72 @@ from metald.config import ConfigError, StoreSettings
 from metald.errors import Unavailable
 from metald.store import migrate
 from metald.store.dialects import Dialect, Postgres, Sqlite
+from metald.store.statements import Query
+from metald.store.transaction import Steps
+
+T = TypeVar("T")
 
 _EXAMPLES = "Use sqlite:///path or postgresql://user:password@host/database."
 
 
 class Session(Protocol):
-    """One database connection, below SQLAlchemy: one round trip (or one hop to SQLite's thread) for each statement."""
+    """One database connection, below SQLAlchemy, for the writer's own statements."""
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[Sequence[Any]]:
-        """Run a statement and return its rows."""
+    async def run(self, steps: Steps[T]) -> T:
+        """Run the queries that the steps yield and return what they return. Errors go to the steps first."""
 
 
 class _SqliteSession:
+    """All steps in one hop to the connection's thread: between two statements nothing waits for the event loop."""
+
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = await self._driver.execute_fetchall(sql, args)
-        return rows
+    async def run(self, steps: Steps[T]) -> T:
+        result: T = await self._driver._execute(self._drive, steps)
+        return result
+
+    def _drive(self, steps: Steps[T]) -> T:
+        connection: sqlite3.Connection = self._driver._conn
+        try:
+            query = next(steps)
+            while True:
+                try:
+                    cursor = connection.execute(query.sql, query.args)
+                    result: Any = cursor.fetchall() if query.selects else cursor.rowcount
+                except sqlite3.Error as error:
+                    query = steps.throw(error)
+                else:
+                    query = steps.send(result)
+        except StopIteration as stop:
+            returned: T = stop.value
+            return returned
 
 
 class _PostgresSession:
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    async def fetch(self, sql: str, *args: Any) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = await self._driver.fetch(sql, *args)
-        return rows
+    async def run(self, steps: Steps[T]) -> T:
+        try:
+            query = next(steps)
+            while True:
+                try:
+                    result = await self._one(query)
+                except Exception as error:
+                    query = steps.throw(error)
+                else:
+                    query = steps.send(result)
+        except StopIteration as stop:
+            returned: T = stop.value
+            return returned
+
+    async def _one(self, query: Query) -> Any:
+        if query.selects:
+            return await self._driver.fetch(query.sql, *query.args)
+        status: str = await self._driver.execute(query.sql, *query.args)
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdecimal() else 0
 
 
 class Database:
@@ -137,10 +177,10 @@ class Database:
         """
         session = await self.session()
         if self._path is not None:
-            return bool((await session.fetch("SELECT batches FROM counters WHERE name = 'events'"))[0][0] >= receipt)
+            return bool(await session.run(_value("SELECT batches FROM counters")) >= receipt)
         async with asyncio.timeout(self.timeout):
             while True:
-                status = (await session.fetch("SELECT pg_xact_status(CAST($1::text AS xid8))", receipt))[0][0]
+                status = await session.run(_value("SELECT pg_xact_status(CAST($1::text AS xid8))", receipt))
                 if status != "in progress":
                     return bool(status == "committed")
                 await asyncio.sleep(0.05)
@@ -194,6 +234,11 @@ def locate(settings: StoreSettings, state_dir: Path) -> URL:
     raise ConfigError(f"store.url: scheme {url.drivername!r} is not known. {_EXAMPLES}")
 
 
+def _value(sql: str, *args: Any) -> Steps[Any]:
+    ((value,),) = yield Query(sql, args, selects=True)
+    return value
+
+
 def private_directory(path: Path) -> None:
     """Make a directory that its owner alone can enter. One that exists stays as its maker wanted it.
 
@@ -220,7 +265,8 @@ def _sqlite_engine(url: URL, timeout: float, *, writing: bool) -> AsyncEngine:
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below and by the writer, never by the driver
         cursor = connection.cursor()
-        pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"] if writing else ["query_only=ON"]
+        # 4,000 pages: under load the log is folded into the file every few dozen batches, not every few
+        pragmas = ["journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=4000"] if writing else ["query_only=ON"]
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

@@ -39,7 +39,7 @@ class Dialect(Protocol):
     begin: str
     """Statement that begins a writing transaction."""
     receipt: str
-    """SQL expression over the counter's row that identifies the running transaction afterwards."""
+    """SQL expression over the counters' row that identifies the running transaction afterwards."""
     ordered: str
     """ORDER BY clause that keeps the order of `src`."""
 
@@ -90,9 +90,9 @@ class Sqlite:
         return f"(SELECT {fields} FROM json_each(?)) AS src"  # noqa: S608
 
     def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
-        """See `Dialect.bind`. Documents go in as they are: SQLite hands out their text without rewriting it."""
+        """See `Dialect.bind`. Documents go in as strings: SQLite copies those, while it would parse objects again for each column."""
         del columns
-        return (_encode([[msgspec.Raw(v) if type(v) is bytes else v for v in row] for row in rows]).decode(),)
+        return (_encode([[v.decode() if type(v) is bytes else v for v in row] for row in rows]).decode(),)
 
     def trouble(self, error: BaseException) -> Trouble:
         """See `Dialect.trouble`."""

@@ -30,7 +30,7 @@ _decode_record = msgspec.json.Decoder(StepRecord).decode
 
 async def last_seq(connection: AsyncConnection) -> int:
     """The number of the newest event ever committed."""
-    return int((await connection.execute(sa.select(_COUNTERS.value).where(_COUNTERS.name == "events"))).scalar_one())
+    return int((await connection.execute(sa.select(_COUNTERS.events))).scalar_one())
 
 
 async def resources(connection: AsyncConnection, kind: Kind[R]) -> AsyncIterator[list[R]]:

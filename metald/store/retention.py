@@ -7,12 +7,14 @@ numbers that are left have no gap.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from metald.config import StoreSettings
 from metald.model import Workflow, now
 from metald.store.changes import Change
-from metald.store.database import Session
+from metald.store.statements import Query
+from metald.store.transaction import Steps
 from metald.store.writer import StateWriter
 
 if TYPE_CHECKING:
@@ -26,24 +28,17 @@ def horizon(settings: StoreSettings) -> datetime:
 
 async def purge(store: Store, writer: StateWriter, before: datetime, limit: int) -> int:
     """See `Store.purge`."""
-    moment = before.timestamp()
+    ended = [w for w in store.table(Workflow) if w.state.ended and (w.ended_at or w.started_at) < before][:limit]
+    if ended:
+        await store.commit(Change(delete=list(ended)))
+    return len(ended) + await writer.perform(_purge_lines(before.timestamp(), limit))
 
-    async def work(session: Session) -> int:
-        oldest = await session.fetch(f"SELECT seq, time FROM events ORDER BY seq LIMIT {limit:d}")  # noqa: S608
-        last = 0
-        gone = 0
-        for seq, time in oldest:
-            if time >= moment:
-                break
-            last, gone = seq, gone + 1
-        await session.fetch(f"DELETE FROM events WHERE seq <= {last:d}")  # noqa: S608
-        lines = await session.fetch(
-            f"DELETE FROM journal WHERE id IN (SELECT id FROM journal WHERE id <= (SELECT min(id) FROM journal) + {limit - 1:d}) "  # noqa: S608
-            f"AND time < {moment!r} RETURNING id"
-        )
-        return gone + len(lines)
 
-    ended = [w for w in store.table(Workflow) if w.state.ended and (w.ended_at or w.started_at) < before]
-    for workflow in ended[:limit]:
-        await store.commit(Change(delete=[workflow]))
-    return await writer.perform(work) + len(ended[:limit])
+def _purge_lines(moment: float, limit: int) -> Steps[int]:
+    oldest = yield Query(f"SELECT seq, time FROM events ORDER BY seq LIMIT {limit:d}", selects=True)  # noqa: S608
+    run = list(takewhile(lambda row: row[1] < moment, oldest))
+    if run:
+        yield Query(f"DELETE FROM events WHERE seq <= {run[-1][0]:d}")  # noqa: S608
+    first = f"SELECT id FROM journal ORDER BY id LIMIT {limit:d}"  # noqa: S608
+    lines = yield Query(f"DELETE FROM journal WHERE time < {moment!r} AND id IN ({first})")  # noqa: S608
+    return len(run) + int(lines)

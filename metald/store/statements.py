@@ -1,10 +1,13 @@
-"""The writer's SQL: for each table and kind of operation one statement, however many rows it carries."""
+"""The writer's SQL: for each table and kind of operation one statement, however many rows it carries.
+
+No statement returns a row for each row it writes: SQLite's driver would hand the interpreter's lock over for every one
+of them. A count tells whether all rows were as expected; only if not, the database is asked which were not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from metald.model import Resource
 from metald.store.batch import RowChange
@@ -14,10 +17,16 @@ from metald.store.kinds import KINDS, Kind
 _JOURNAL: tuple[Column, ...] = (("workflow_uuid", "text"), ("node_uuid", "text"), ("time", "double precision"), ("doc", "text"))
 _EVENTS: tuple[Column, ...] = (("seq", "bigint"), ("node_uuid", "text"), ("time", "double precision"), ("doc", "text"))
 _KEYS: tuple[Column, ...] = (("uuid", "text"), ("version", "bigint"))
+_DOCUMENTS: tuple[Column, ...] = (*_KEYS, ("doc", "text"))
 _VALUES: tuple[Column, ...] = (("value", "text"),)
 
-Query = tuple[str, tuple[Any, ...]]
-"""SQL and its arguments."""
+
+class Query(NamedTuple):
+    """A statement. Its result is a list of rows if it `selects`, else the number of rows it changed."""
+
+    sql: str
+    args: tuple[Any, ...] = ()
+    selects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +34,11 @@ class _KindSql:
     columns: tuple[Column, ...]
     insert: str
     update: str
+    rename: str
     delete: str
     owners: dict[str, str]
     release: dict[str, str]
+    versions: str
 
 
 class Statements:
@@ -36,47 +47,58 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._kinds = {kind.type: _kind_sql(kind, dialect) for kind in KINDS}
-        self._counter = (
-            f"UPDATE counters SET value = value + {dialect.mark(1)}, batches = batches + 1 "  # noqa: S608
-            f"WHERE name = 'events' RETURNING value, {dialect.receipt}"
-        )
+        numbers = f"events = events + {dialect.mark(1)}, resources = resources + {dialect.mark(2)}, batches = batches + 1"
+        self._count = f"UPDATE counters SET {numbers} RETURNING events, resources, {dialect.receipt}"  # noqa: S608
         self._journal = _append("journal", _JOURNAL, dialect)
         self._events = _append("events", _EVENTS, dialect)
+        self.begin = Query(dialect.begin)
+        self.commit = Query("COMMIT")
+        self.rollback = Query("ROLLBACK")
 
-    def count(self, events: int) -> Query:
-        """Take sequence numbers and the lock that orders all writers. Returns (last number, receipt)."""
-        return self._counter, (events,)
+    def count(self, events: int, resources: int) -> Query:
+        """Take numbers, and the lock that orders all writers. Selects (last event, last resource, receipt)."""
+        return Query(self._count, (events, resources), selects=True)
 
-    def insert(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
-        """Returns (uuid, id) of each row."""
+    def insert(self, kind: Kind[Resource], rows: list[RowChange], ids: range) -> Query:
+        """Insert rows with these ids."""
         sql = self._kinds[kind.type]
-        return sql.insert, self._dialect.bind(sql.columns, [_values(row) for row in rows])
+        return Query(
+            sql.insert, self._dialect.bind((*sql.columns, ("id", "bigint")), [(*_values(r), i) for r, i in zip(rows, ids, strict=True)])
+        )
 
     def update(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
-        """Returns the uuid of each row that had the expected version."""
+        """Replace the documents of the rows that have the expected versions."""
+        values = [(row.resource.uuid, row.expected, row.doc) for row in rows]
+        return Query(self._kinds[kind.type].update, self._dialect.bind(_DOCUMENTS, values))
+
+    def rename(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
+        """Replace documents and unique values of the rows that have the expected versions."""
         sql = self._kinds[kind.type]
-        return sql.update, self._dialect.bind(sql.columns, [_values(row) for row in rows])
+        return Query(sql.rename, self._dialect.bind(sql.columns, [_values(row) for row in rows]))
 
     def delete(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
-        """Returns the uuid of each row that had the expected version."""
-        return self._kinds[kind.type].delete, self._dialect.bind(_KEYS, [(row.resource.uuid, row.expected) for row in rows])
+        """Delete the rows that have the expected versions."""
+        return Query(self._kinds[kind.type].delete, self._dialect.bind(_KEYS, [(row.resource.uuid, row.expected) for row in rows]))
+
+    def versions(self, kind: Kind[Resource], uuids: list[str]) -> Query:
+        """Selects (uuid, version) of those rows that there are."""
+        return Query(self._kinds[kind.type].versions, self._dialect.bind(_VALUES, [(uuid,) for uuid in uuids]), selects=True)
 
     def owners(self, kind: Kind[Resource], field: str, values: list[Any]) -> Query:
-        """Returns (value, uuid) for each of the unique values that some row has."""
-        return self._kinds[kind.type].owners[field], self._dialect.bind(_VALUES, [(value,) for value in values])
+        """Selects (value, uuid) for each of the unique values that some row has."""
+        return Query(self._kinds[kind.type].owners[field], self._dialect.bind(_VALUES, [(value,) for value in values]), selects=True)
 
     def release(self, kind: Kind[Resource], field: str, uuids: list[str]) -> Query:
         """Take a unique value from rows that get another one in the same transaction."""
-        return self._kinds[kind.type].release[field], self._dialect.bind(_VALUES, [(uuid,) for uuid in uuids])
+        return Query(self._kinds[kind.type].release[field], self._dialect.bind(_VALUES, [(uuid,) for uuid in uuids]))
 
     def journal(self, lines: list[tuple[str, str, float, bytes]]) -> Query:
         """Append journal lines."""
-        return self._journal, self._dialect.bind(_JOURNAL, lines)
+        return Query(self._journal, self._dialect.bind(_JOURNAL, lines))
 
-    def events(self, lines: list[tuple[int, str | None, datetime, bytes]]) -> Query:
+    def events(self, lines: list[tuple[int, str | None, float, bytes]]) -> Query:
         """Append events that have their numbers."""
-        rows = [(seq, node, time.timestamp(), doc) for seq, node, time, doc in lines]
-        return self._events, self._dialect.bind(_EVENTS, rows)
+        return Query(self._events, self._dialect.bind(_EVENTS, lines))
 
 
 def _values(row: RowChange) -> tuple[Any, ...]:
@@ -93,16 +115,19 @@ def _append(table: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
 def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
     table = kind.table
     columns: tuple[Column, ...] = (*_KEYS, *((name, "text") for name in kind.columns), ("doc", "text"))
-    names = ", ".join(("uuid", "version", *kind.columns, "doc"))
-    selected = ", ".join(("src.uuid", "src.version + 1", *(f"src.{name}" for name in kind.columns), "src.doc"))
+    names = ", ".join(("uuid", "version", *kind.columns, "doc", "id"))
+    selected = ", ".join(("src.uuid", "src.version + 1", *(f"src.{name}" for name in kind.columns), "src.doc", "src.id"))
     assigned = ", ".join(f"{name} = src.{name}" for name in (*kind.columns, "doc"))
-    source, keys, values = dialect.source(columns), dialect.source(_KEYS), dialect.source(_VALUES)
+    source, documents = dialect.source(columns), dialect.source(_DOCUMENTS)
+    keys, values = dialect.source(_KEYS), dialect.source(_VALUES)
+    new_rows = dialect.source((*columns, ("id", "bigint")))
     same = f"{table}.uuid = src.uuid AND {table}.version = src.version"
     return _KindSql(
         columns=columns,
-        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {source}{dialect.ordered} RETURNING uuid, id",  # noqa: S608
-        update=f"UPDATE {table} SET version = src.version + 1, {assigned} FROM {source} WHERE {same} RETURNING {table}.uuid",  # noqa: S608
-        delete=f"DELETE FROM {table} WHERE id IN (SELECT {table}.id FROM {keys} JOIN {table} ON {same}) RETURNING uuid",  # noqa: S608
+        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {new_rows}",  # noqa: S608
+        update=f"UPDATE {table} SET version = src.version + 1, doc = src.doc FROM {documents} WHERE {same}",  # noqa: S608
+        rename=f"UPDATE {table} SET version = src.version + 1, {assigned} FROM {source} WHERE {same}",  # noqa: S608
+        delete=f"DELETE FROM {table} WHERE id IN (SELECT {table}.id FROM {keys} JOIN {table} ON {same})",  # noqa: S608
         owners={
             name: f"SELECT {table}.{name}, {table}.uuid FROM {values} JOIN {table} ON {table}.{name} = src.value"  # noqa: S608
             for name in ("uuid", *kind.columns)
@@ -111,4 +136,5 @@ def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
             name: f"UPDATE {table} SET {name} = NULL WHERE uuid IN (SELECT src.value FROM {values})"  # noqa: S608
             for name in kind.columns
         },
+        versions=f"SELECT {table}.uuid, {table}.version FROM {values} JOIN {table} ON {table}.uuid = src.value",  # noqa: S608
     )

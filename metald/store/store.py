@@ -44,7 +44,7 @@ class Store:
         self._tables: dict[type[Resource], Memory[Any]] = {kind.type: Memory(kind) for kind in KINDS}
         self._locks = KeyedLocks()
         self._subscribers: list[Subscriber] = []
-        self._writer = StateWriter(database, self._install)
+        self._writer = StateWriter(database, lambda kind, uuid: self._tables[kind.type].get(uuid), self._install)
         self.last_seq: int = 0
         """The sequence number of the newest event that memory and subscribers know."""
 
@@ -188,8 +188,7 @@ class Store:
         if told:
             self._tell(told)
         for submission, outcome in zip(batch, outcomes, strict=True):
-            if not submission.future.done():
-                submission.future.set_result(outcome)
+            submission.succeed(outcome)
 
     def _tell(self, events: Sequence[Event]) -> None:
         for callback in tuple(self._subscribers):

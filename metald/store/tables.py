@@ -1,7 +1,8 @@
 """The SQL tables, made from the registry of kinds. The migrations create them; a test holds the two together.
 
 Times are seconds since 1970 (double), so that both databases compare them alike. Documents are JSON text and never
-`jsonb`: what is read is byte for byte what was written.
+`jsonb`: what is read is byte for byte what was written. The one row of `counters` holds the numbers that the last event
+and the last resource got, and how many batches there were; it changes with every transaction.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ def _identity() -> sa.Column[int]:
     return sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), primary_key=True, autoincrement=True)
 
 
+def _key(name: str) -> sa.Column[int]:
+    """A key whose values the writer takes from the counters. On SQLite it is the rowid."""
+    return sa.Column(name, sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False)
+
+
 def _resource_table(kind: Kind[Resource], metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         kind.table,
         metadata,
-        _identity(),
+        _key("id"),
         sa.Column("uuid", sa.Text(), nullable=False, unique=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         *(sa.Column(field, sa.Text(), nullable=True, unique=True) for field in kind.columns),
         sa.Column("doc", sa.Text(), nullable=False),
-        sqlite_autoincrement=True,
     )
 
 
@@ -45,7 +50,7 @@ def metadata() -> sa.MetaData:
         "journal",
         schema,
         _identity(),
-        sa.Column("workflow_uuid", sa.Text(), nullable=False, index=True),
+        sa.Column("workflow_uuid", sa.Text(), nullable=False),
         sa.Column("node_uuid", sa.Text(), nullable=False, index=True),
         sa.Column("time", sa.Double(), nullable=False),
         sa.Column("doc", sa.Text(), nullable=False),
@@ -54,7 +59,7 @@ def metadata() -> sa.MetaData:
     events = sa.Table(
         "events",
         schema,
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
+        _key("seq"),
         sa.Column("node_uuid", sa.Text(), nullable=True),
         sa.Column("time", sa.Double(), nullable=False),
         sa.Column("doc", sa.Text(), nullable=False),
@@ -63,8 +68,9 @@ def metadata() -> sa.MetaData:
     sa.Table(
         "counters",
         schema,
-        sa.Column("name", sa.Text(), primary_key=True),
-        sa.Column("value", sa.BigInteger(), nullable=False),
+        _key("id"),
+        sa.Column("events", sa.BigInteger(), nullable=False),
+        sa.Column("resources", sa.BigInteger(), nullable=False),
         sa.Column("batches", sa.BigInteger(), nullable=False),
     )
     return schema

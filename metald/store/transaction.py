@@ -1,24 +1,30 @@
 """One batch, one transaction: what is written in which order, and whose fault it is when it cannot be.
 
-The counter's row is taken first. It gives the events their numbers in the order of commits, and it is the lock that
+Nothing here does input or output: the steps are generators that yield queries and are sent their results, so that a
+session can run all of them in one hop to SQLite's thread, or one by one over the network.
+
+The counters' row is taken first. It gives the events their numbers in the order of commits, and it is the lock that
 lets several daemons write to one PostgreSQL without deadlocks. Then come deletes, updates, inserts, journal, events.
-Every statement reports what it did; if a change did not get all of its rows, everything is rolled back and the batch
-is tried again without it.
+If any change did not find its rows as expected, or a unique value is taken, everything is rolled back, the culprits are
+looked for, and the batch is tried again without them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from metald.errors import MetaldError
 from metald.model import Resource
 from metald.store.batch import Batch, RowChange, Submission, duplicate, stale
-from metald.store.database import Session
+from metald.store.dialects import Dialect, Trouble
 from metald.store.kinds import Kind
-from metald.store.statements import Statements
+from metald.store.statements import Query, Statements
 
-Rows = list[tuple[Submission, RowChange]]
+T = TypeVar("T")
+
+Steps = Generator[Query, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Written:
 
 
 class Rejected(Exception):
-    """Some changes of a batch cannot be made; the transaction has to be rolled back.
+    """Some changes of a batch cannot be made; the transaction was rolled back.
 
     Args:
         failed: the error of each change that fails, by `id()` of its submission.
@@ -41,64 +47,94 @@ class Rejected(Exception):
         explained: whether the next try of the rest is another one than this was.
     """
 
-    def __init__(self, failed: dict[int, MetaldError], deferred: set[int] | None = None, *, explained: bool = True) -> None:
+    def __init__(self, failed: dict[int, MetaldError], deferred: set[int], *, explained: bool) -> None:
         super().__init__(f"{len(failed)} changes cannot be made")
         self.failed = failed
-        self.deferred = deferred or set()
+        self.deferred = deferred
         self.explained = explained
 
 
-async def write(session: Session, statements: Statements, batch: Batch) -> Written:
-    """Everything but BEGIN and COMMIT.
+class _Mismatch(Exception):
+    """Some row does not have the version that a change expects."""
+
+
+def transaction(statements: Statements, steps: Steps[T], ready: Callable[[T], None] | None = None) -> Steps[T]:
+    """BEGIN, the steps, COMMIT. `ready` is called with their result just before COMMIT."""
+    yield statements.begin
+    result = yield from steps
+    if ready is not None:
+        ready(result)
+    yield statements.commit
+    return result
+
+
+def batch_steps(dialect: Dialect, statements: Statements, batch: Batch) -> Steps[Written]:
+    """All of a batch inside a transaction.
 
     Raises:
-        Rejected: some of the changes are out of date.
+        Rejected: some of the changes cannot be made; the transaction is rolled back.
     """
+    try:
+        return (yield from _write(statements, batch))
+    except Exception as error:
+        if not isinstance(error, _Mismatch) and dialect.trouble(error) is not Trouble.DUPLICATE:
+            raise
+        yield statements.rollback
+        rejected = yield from _diagnose(statements, batch)
+        raise rejected from error
+
+
+def _write(statements: Statements, batch: Batch) -> Steps[Written]:
     events = [event for s in batch for event in s.events]
-    (counted,) = await session.fetch(*_query(statements.count(len(events))))
-    last_seq, receipt = counted[0], counted[1]
-    await _release(session, statements, batch)
-    missing: dict[int, MetaldError] = {}
-    for kind, rows in batch.rows("delete").items():
-        missing |= _missing(rows, await session.fetch(*_query(statements.delete(kind, [row for _, row in rows]))))
-    for kind, rows in batch.rows("update").items():
-        missing |= _missing(rows, await session.fetch(*_query(statements.update(kind, [row for _, row in rows]))))
-    if missing:
-        raise Rejected(missing)
+    inserts = batch.rows("insert")
+    new = sum(map(len, inserts.values()))
+    ((last_seq, last_id, receipt),) = yield statements.count(len(events), new)
+    yield from _release(statements, batch)
+    for operation, statement in (("delete", statements.delete), ("rename", statements.rename), ("update", statements.update)):
+        for kind, rows in batch.rows(operation).items():
+            if (yield statement(kind, [row for _, row in rows])) != len(rows):
+                raise _Mismatch
     ids: dict[str, int] = {}
-    for kind, rows in batch.rows("insert").items():
-        ids.update((row[0], row[1]) for row in await session.fetch(*_query(statements.insert(kind, [row for _, row in rows]))))
+    next_id = last_id - new + 1
+    for kind, rows in inserts.items():
+        given = range(next_id, next_id + len(rows))
+        yield statements.insert(kind, [row for _, row in rows], given)
+        ids.update((row.resource.uuid, i) for (_, row), i in zip(rows, given, strict=True))
+        next_id += len(rows)
     if journal := [line for s in batch for line in s.journal]:
-        await session.fetch(*_query(statements.journal(journal)))
+        yield statements.journal(journal)
     if events:
-        docs = (doc for s in batch for doc in s.event_docs)
-        first = last_seq - len(events) + 1
-        lines = [(first + i, event.node_uuid, event.time, doc) for i, (event, doc) in enumerate(zip(events, docs, strict=True))]
-        await session.fetch(*_query(statements.events(lines)))
+        docs = [doc for s in batch for doc in s.event_docs]
+        seqs = range(last_seq - len(events) + 1, last_seq + 1)
+        yield statements.events([(n, e.node_uuid, e.time.timestamp(), doc) for n, e, doc in zip(seqs, events, docs, strict=True)])
     return Written(batch, last_seq, receipt, ids)
 
 
-async def diagnose(session: Session, statements: Statements, batch: Batch) -> Rejected:
-    """Find out, after a unique value turned out to be taken, which changes of the batch cannot be made.
+def _diagnose(statements: Statements, batch: Batch) -> Steps[Rejected]:
+    """Find the changes that cannot be made.
 
-    A value whose owner gives it up in the same change is no fault: the change is told to release it first. One whose
-    owner may give it up in another change of the batch puts the claimant off to the next batch.
+    A unique value whose owner gives it up in the same change is no fault: the change is told to release it first. One
+    whose owner may give it up in another change of the batch puts the claimant off to the next batch.
     """
     failed: dict[int, MetaldError] = {}
     deferred: set[int] = set()
     released = False
+    for operation in ("delete", "rename", "update"):
+        for kind, rows in batch.rows(operation).items():
+            present = dict((yield statements.versions(kind, [row.resource.uuid for _, row in rows])))
+            failed |= {id(s): stale(row) for s, row in rows if present.get(row.resource.uuid) != row.expected}
     leaving = {(row.kind.type, row.resource.uuid): s for s in batch for row in (*s.deletes, *s.saves)}
     for (kind, field), wanted in _claims(batch).items():
-        for value, owner in await session.fetch(*_query(statements.owners(kind, field, list(wanted)))):
+        for value, owner in (yield statements.owners(kind, field, list(wanted))):
             submission, row = wanted[value]
             if field == "uuid":
-                failed[id(submission)] = duplicate(kind, field, value)
+                failed.setdefault(id(submission), duplicate(kind, field, value))
                 continue
             if owner == row.resource.uuid:
                 continue
             giver = leaving.get((kind.type, owner))
             if giver is None:
-                failed[id(submission)] = duplicate(kind, field, value)
+                failed.setdefault(id(submission), duplicate(kind, field, value))
             elif giver is not submission:
                 deferred.add(id(submission))
             elif (kind, field, owner) not in submission.releases:
@@ -118,19 +154,10 @@ def _claims(batch: Batch) -> dict[tuple[Kind[Resource], str], dict[Any, tuple[Su
     return claims
 
 
-async def _release(session: Session, statements: Statements, batch: Batch) -> None:
+def _release(statements: Statements, batch: Batch) -> Steps[None]:
     wanted: dict[tuple[Kind[Resource], str], list[str]] = {}
     for s in batch:
         for kind, field, uuid in s.releases:
             wanted.setdefault((kind, field), []).append(uuid)
     for (kind, field), uuids in wanted.items():
-        await session.fetch(*_query(statements.release(kind, field, uuids)))
-
-
-def _missing(rows: Rows, found: Any) -> dict[int, MetaldError]:
-    done = {row[0] for row in found}
-    return {id(s): stale(row) for s, row in rows if row.resource.uuid not in done}
-
-
-def _query(query: tuple[str, tuple[Any, ...]]) -> tuple[Any, ...]:
-    return (query[0], *query[1])
+        yield statements.release(kind, field, uuids)

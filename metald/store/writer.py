@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from metald.errors import Unavailable
+from metald.model import Resource
 from metald.store.batch import Batch, Submission, gather, submit
 from metald.store.changes import Change, Committed
-from metald.store.database import Database, Session, cause_of
+from metald.store.database import Database, cause_of
 from metald.store.dialects import Trouble
+from metald.store.kinds import Kind
 from metald.store.statements import Statements
-from metald.store.transaction import Rejected, Written, diagnose, write
+from metald.store.transaction import Rejected, Steps, Written, batch_steps, transaction
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +40,19 @@ class StateWriter:
 
     Args:
         database: where to; the writer alone uses its writing connection.
+        current: looks a row up in memory.
         install: called with each committed transaction, before its callers return.
     """
 
-    def __init__(self, database: Database, install: Callable[[Written], None]) -> None:
+    def __init__(
+        self, database: Database, current: Callable[[Kind[Resource], str], Resource | None], install: Callable[[Written], None]
+    ) -> None:
         self._database = database
         self._statements = Statements(database.dialect)
+        self._current_row = current
         self._install = install
         self._waiting: deque[Submission] = deque()
-        self._works: deque[tuple[Callable[[Session], Awaitable[Any]], asyncio.Future[Any]]] = deque()
+        self._works: deque[tuple[Steps[Any], asyncio.Future[Any]]] = deque()
         self._slots = asyncio.Semaphore(MAX_WAITING)
         self._wake = asyncio.Event()
         self._current: Batch = Batch([])
@@ -66,16 +72,16 @@ class StateWriter:
 
     async def commit(self, change: Change) -> Committed:
         """See `Store.commit`."""
-        submission = submit(change)
+        submission = submit(change, self._current_row)
         if not (submission.saves or submission.deletes or submission.journal or submission.events):
             return Committed([], [])
         async with self._slots:
             self._check()
             self._waiting.append(submission)
             self._wake.set()
-            return await _settled(submission.future)
+            return await submission.outcome()
 
-    async def perform(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def perform(self, work: Steps[T]) -> T:
         """Run other statements in a transaction of their own, between two batches.
 
         Raises:
@@ -85,7 +91,7 @@ class StateWriter:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._works.append((work, future))
         self._wake.set()
-        return await _settled(future)
+        return await future
 
     async def close(self) -> None:
         """Finish what was accepted, take nothing more."""
@@ -156,22 +162,13 @@ class StateWriter:
                 return
 
     async def _transact(self, batch: Batch) -> Written:
+        def doubt(written: Written) -> None:
+            self._doubtful = written
+
         async with asyncio.timeout(self._database.deadline):
             session = await self._database.session()
-            await session.fetch(self._database.dialect.begin)
-            try:
-                written = await write(session, self._statements, batch)
-            except Rejected:
-                await session.fetch("ROLLBACK")
-                raise
-            except Exception as error:
-                if self._database.dialect.trouble(error) is not Trouble.DUPLICATE:
-                    raise
-                await session.fetch("ROLLBACK")
-                raise await diagnose(session, self._statements, batch) from error
-            self._doubtful = written
-            await session.fetch("COMMIT")
-        return written
+            steps = batch_steps(self._database.dialect, self._statements, batch)
+            return await session.run(transaction(self._statements, steps, doubt))
 
     async def _settle(self) -> Batch | None:
         """Find out what became of a transaction whose COMMIT was not answered; install it if it was made."""
@@ -224,9 +221,7 @@ class StateWriter:
             async with asyncio.timeout(self._database.deadline):
                 await self._settle()
                 session = await self._database.session()
-                await session.fetch(self._database.dialect.begin)
-                result = await work(session)
-                await session.fetch("COMMIT")
+                result = await session.run(transaction(self._statements, work))
         except _DEFECTS:
             raise
         except Exception as error:
@@ -268,17 +263,6 @@ class _Retry:
         return True
 
 
-async def _settled(future: asyncio.Future[T]) -> T:
-    """The result; when cancelled, wait for the result all the same before leaving. A second cancellation leaves at once."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if not future.done():
-            await asyncio.wait([future])
-        raise
-
-
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()

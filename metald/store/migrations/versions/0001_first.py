@@ -23,19 +23,22 @@ def _identity() -> sa.Column[int]:
     return sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), nullable=False)
 
 
+def _key(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False)
+
+
 def upgrade() -> None:
     """Create everything."""
     for table, unique in _RESOURCES.items():
         op.create_table(
             table,
-            _identity(),
+            _key("id"),
             sa.Column("uuid", sa.Text(), nullable=False),
             sa.Column("version", sa.BigInteger(), nullable=False),
             *(sa.Column(field, sa.Text(), nullable=True) for field in unique),
             sa.Column("doc", sa.Text(), nullable=False),
             sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
             *(sa.UniqueConstraint(field, name=f"uq_{table}_{field}") for field in ("uuid", *unique)),
-            sqlite_autoincrement=True,
         )
     op.create_table(
         "journal",
@@ -47,11 +50,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_journal"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_journal_workflow_uuid", "journal", ["workflow_uuid"])
     op.create_index("ix_journal_node_uuid", "journal", ["node_uuid"])
     op.create_table(
         "events",
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
+        _key("seq"),
         sa.Column("node_uuid", sa.Text(), nullable=True),
         sa.Column("time", sa.Double(), nullable=False),
         sa.Column("doc", sa.Text(), nullable=False),
@@ -60,12 +62,13 @@ def upgrade() -> None:
     op.create_index("ix_events_node_uuid_seq", "events", ["node_uuid", "seq"])
     counters = op.create_table(
         "counters",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("value", sa.BigInteger(), nullable=False),
+        _key("id"),
+        sa.Column("events", sa.BigInteger(), nullable=False),
+        sa.Column("resources", sa.BigInteger(), nullable=False),
         sa.Column("batches", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name="pk_counters"),
+        sa.PrimaryKeyConstraint("id", name="pk_counters"),
     )
-    op.bulk_insert(counters, [{"name": "events", "value": 0, "batches": 0}])
+    op.bulk_insert(counters, [{"id": 1, "events": 0, "resources": 0, "batches": 0}])
 
 
 def downgrade() -> None:

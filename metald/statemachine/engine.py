@@ -21,6 +21,7 @@ from metald.model import Event, Node, StepRecord, Workflow, WorkflowKind, Workfl
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeGone, moved, step_event
+from metald.statemachine.last_seen import last_seen
 from metald.statemachine.runner import RETRY, UNHOLD, Runner
 from metald.statemachine.table import Table
 from metald.statemachine.timers import Timers
@@ -274,7 +275,7 @@ class Engine:
         try:
             if context.memo.pop("overdue", False):
                 reason = context.memo.pop("waiting", "the machine")
-                await runner.overdue(DeadlineExceeded(f"Waited for {reason} in vain.", remedy=_remedy(context)))
+                await runner.overdue(DeadlineExceeded(f"Waited for {reason} in vain.", remedy=await self._seen(context)))
             await runner.run()
         except NodeGone:
             _log.info("workflow %s of node %s is no longer ours", workflow.uuid, workflow.node_uuid)
@@ -313,8 +314,10 @@ class Engine:
         elif current.state is WorkflowState.RUNNING and current.version != left.version:
             self.start(current)
 
-
-def _remedy(context: Context) -> str:
-    seen = context.node.driver_internal_info.get("boot_seen")
-    what = f"It was last seen doing: {seen}." if seen else "It did not ask for any boot file."
-    return f"{what} Look at the machine's console and at GET /v1/nodes/{context.node_uuid}/timeline."
+    async def _seen(self, context: Context) -> str:
+        """What to tell of a machine that was waited for in vain."""
+        try:
+            seen = await last_seen(self._store, context.workflow)
+        except Unavailable:
+            seen = ""
+        return f"{seen} Look at its console and at GET /v1/nodes/{context.node_uuid}/timeline.".lstrip()

@@ -16,6 +16,8 @@ class MachineFaults:
     """Seconds from power on to the firmware's first request."""
     no_network: bool = False
     """The network boot gets no address."""
+    panics: bool = False
+    """The kernel from the network ends in a panic; the power stays on."""
     sshd_refuses: bool = False
     """The ramdisk calls metald although nothing listens for SSH."""
     dies_at: int | None = None

@@ -240,7 +240,9 @@ class SimMachine:
         if isinstance(end, Disk):
             return self._boot_disk()
         if isinstance(end, Kernel):
-            await self._run_ramdisk(end.command_line)
+            self.counters.ramdisks += 1
+            if not self.faults.panics:
+                await self._run_ramdisk(end.command_line)
             return True
         return False
 
@@ -249,7 +251,6 @@ class SimMachine:
         if run.exists():
             shutil.rmtree(run)
         run.mkdir()
-        self.counters.ramdisks += 1
         self.running = "ramdisk"
         self.ramdisk = Ramdisk(self._site, run, command_line, self.faults, self.counters, self._pause, self._died, self.macs)
         await self.ramdisk.boot()

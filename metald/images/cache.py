@@ -177,7 +177,7 @@ class ImageCache:
         raw = partial.with_suffix(".raw")
         flight.show(message="Waiting for a conversion to end" if self._conversions.locked() else "Converting the image")
         async with self._conversions:
-            await asyncio.to_thread(self._shelf.make_room, partial.name, 2 * seen.size, request.shown)
+            await asyncio.to_thread(self._shelf.make_room, partial.name, seen.size, request.shown)
             flight.show(message="Converting the image")
             await convert(partial, raw, size=seen.size, shown=request.shown)
             flight.show(message="Computing the checksum of the converted image")

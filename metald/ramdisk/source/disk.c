@@ -41,6 +41,17 @@ static void print_page(const char *name, const char *page)
     printf("\"");
 }
 
+/* The number of the port of its ATA controller that a disk hangs on; empty for other disks. */
+static const char *ata_port(const char *path, char *text, size_t size)
+{
+    int number;
+    const char *at = strstr(path, "/ata");
+    *text = 0;
+    if (at && sscanf(at, "/ata%d/", &number) == 1)
+        read_text(path_below("METALD_SYS", "/sys", "class/ata_port/ata%d/port_no", number), text, size);
+    return text;
+}
+
 /* One JSON line per disk, facts as the kernel spells them; what they mean is metald's business. */
 int command_disks(int argc, char **argv)
 {
@@ -60,8 +71,11 @@ int command_disks(int argc, char **argv)
             printf(",\"%s\":", FACTS[f]);
             print_json_text(text);
         }
+        const char *place = realpath(path_below("METALD_SYS", "/sys", "block/%.64s", name), real) ? real : "";
         printf(",\"path\":");
-        print_json_text(realpath(path_below("METALD_SYS", "/sys", "block/%.64s", name), real) ? real : "");
+        print_json_text(place);
+        printf(",\"ata_port\":");
+        print_json_text(ata_port(place, text, sizeof text));
         print_page(name, "vpd_pg80");
         print_page(name, "vpd_pg83");
         printf("}\n");

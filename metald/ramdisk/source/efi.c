@@ -100,29 +100,39 @@ static int put_variable(const char *path)
     return 0;
 }
 
-/* efivar list | get NAME | put NAME: names as efivarfs spells them; get and put carry the four attribute bytes first. */
+static ssize_t get_variable(const char *name, unsigned char *data, size_t size)
+{
+    int fd = open(path_below("METALD_SYS", "/sys", "firmware/efi/efivars/%.200s", name), O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, data, size);
+    if (fd >= 0)
+        close(fd);
+    return got;
+}
+
+static int list_variables(void)
+{
+    static unsigned char data[65536];
+    struct dirent **entries;
+    int count = scandir(path_below("METALD_SYS", "/sys", "firmware/efi/efivars"), &entries, NULL, alphasort);
+    for (int i = 0; i < count; i++) {
+        if (strncmp(entries[i]->d_name, "Boot", 4) != 0)
+            continue;
+        ssize_t size = get_variable(entries[i]->d_name, data, sizeof data);
+        printf("%s ", entries[i]->d_name);
+        for (ssize_t at = 0; at < size; at++)
+            printf("%02x", data[at]);
+        printf("\n");
+    }
+    return 0;
+}
+
+/* efivar list | put NAME: names as efivarfs spells them, contents with the four attribute bytes first. `list` prints the
+ * boot variables in hex and nothing on a machine that has none; `put` takes its content from the input. */
 int command_efivar(int argc, char **argv)
 {
-    const char *directory = path_below("METALD_SYS", "/sys", "firmware/efi/efivars");
-    if (argc == 2 && strcmp(argv[1], "list") == 0) {
-        struct dirent **entries;
-        int count = scandir(directory, &entries, NULL, alphasort);
-        for (int i = 0; i < count; i++)
-            if (strncmp(entries[i]->d_name, "Boot", 4) == 0)
-                printf("%s\n", entries[i]->d_name);
-        return count < 0 ? 1 : 0;
-    }
-    if (argc != 3 || strchr(argv[2], '/'))
+    if (argc == 2 && strcmp(argv[1], "list") == 0)
+        return list_variables();
+    if (argc != 3 || strcmp(argv[1], "put") != 0 || strchr(argv[2], '/'))
         return 2;
-    const char *path = path_below("METALD_SYS", "/sys", "firmware/efi/efivars/%.200s", argv[2]);
-    if (strcmp(argv[1], "put") == 0)
-        return put_variable(path);
-    static char data[65536];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : read(fd, data, sizeof data);
-    if (size < 0) {
-        fprintf(stderr, "cannot read %s: %s\n", argv[2], strerror(errno));
-        return errno == ENOENT ? 3 : 1;
-    }
-    return write_all(1, data, (size_t)size) ? 1 : 0;
+    return put_variable(strdup(path_below("METALD_SYS", "/sys", "firmware/efi/efivars/%.200s", argv[2])));
 }

@@ -1,0 +1,220 @@
+"""SSH to ramdisks: one kept connection per boot, proved by the keys that were handed to that boot.
+
+Rules: the host key is pinned, the client key is that boot's own, and nothing of the host's SSH configuration or agent is
+used. Handshakes in flight are limited. Keepalives end a connection whose machine was reset; every command has a deadline.
+Commands are fixed words and quoted arguments; data goes by the input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+
+from metald.config import Ssh
+from metald.errors import DeployError, Invalid, RamdiskLost
+from metald.model import Node
+from metald.model.boot import boot_id
+
+COMMAND_TIMEOUT = 60.0
+"""Seconds that an ordinary command may take."""
+
+_PROGRAM = "metald-ramdisk"
+_CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")
+_GONE = (asyncssh.Error, OSError, EOFError, asyncio.IncompleteReadError)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a ramdisk listens, and the keys of its boot."""
+
+    label: str
+    boot: str
+    address: str
+    port: int
+    host_key: str
+    client_key: str
+
+    @classmethod
+    def of(cls, node: Node) -> Target:
+        """The ramdisk that called for the node's present boot.
+
+        Raises:
+            RamdiskLost: none has.
+            Invalid: the node has no keys of a boot.
+        """
+        info = node.driver_internal_info
+        facts = info.get("ramdisk")
+        boot = boot_id(node)
+        if not boot or not isinstance(facts, dict) or facts.get("boot") != boot:
+            raise RamdiskLost(f"Node {node.label}: no ramdisk has called since the machine was last booted.")
+        host, client = info.get("boot_host_public_key"), info.get("boot_client_private_key")
+        if not isinstance(host, str) or not isinstance(client, str):
+            raise Invalid(f"Node {node.label} has no SSH keys of its present boot.")
+        return cls(node.label, boot, str(facts["address"]), int(facts.get("port", 22)), host, client)
+
+
+class Connections:
+    """The kept connections. Opening one is shared by all who need it.
+
+    Args:
+        settings: the section `drivers.ssh`.
+    """
+
+    def __init__(self, settings: Ssh) -> None:
+        self._settings = settings
+        self._handshakes = asyncio.Semaphore(settings.handshakes)
+        self._open: dict[str, asyncssh.SSHClientConnection] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def to(self, node: Node) -> Session:
+        """A session with the node's ramdisk.
+
+        Raises:
+            RamdiskLost: it does not answer.
+            DeployError: another machine answers, or the ramdisk refuses our key.
+        """
+        target = Target.of(node)
+        self._drop_closed()
+        async with self._locks.setdefault(target.boot, asyncio.Lock()):
+            connection = self._open.get(target.boot)
+            if connection is None or connection.is_closed():
+                connection = self._open[target.boot] = await self._connect(target)
+        return Session(target, connection)
+
+    def _drop_closed(self) -> None:
+        for boot in [boot for boot, connection in self._open.items() if connection.is_closed()]:
+            self._open.pop(boot).abort()
+        for boot in [boot for boot, lock in self._locks.items() if not lock.locked() and boot not in self._open]:
+            del self._locks[boot]
+
+    async def _connect(self, target: Target) -> asyncssh.SSHClientConnection:
+        trusted = asyncssh.import_public_key(target.host_key)
+        limit = self._settings.connect_timeout
+        try:
+            async with self._handshakes, asyncio.timeout(limit):
+                return await asyncssh.connect(
+                    target.address,
+                    target.port,
+                    username="root",
+                    known_hosts=([trusted], [], []),
+                    client_keys=[asyncssh.import_private_key(target.client_key)],
+                    server_host_key_algs=["ssh-ed25519"],
+                    encryption_algs=list(_CIPHERS),
+                    compression_algs=["none"],
+                    preferred_auth=["publickey"],
+                    config=None,
+                    agent_path=None,
+                    gss_host=None,
+                    keepalive_interval=self._settings.keepalive,
+                    keepalive_count_max=3,
+                    connect_timeout=limit,
+                    login_timeout=limit,
+                )
+        except asyncssh.HostKeyNotVerifiable:
+            raise DeployError(
+                f"Node {target.label}: the machine at {target.address} is not the ramdisk of this boot (wrong host key).",
+                remedy="Check that no other machine has this address.",
+            ) from None
+        except asyncssh.PermissionDenied:
+            raise DeployError(f"Node {target.label}: the ramdisk at {target.address} refuses the key of its boot.") from None
+        except TimeoutError:
+            raise RamdiskLost(f"Node {target.label}: the ramdisk at {target.address} did not answer in {limit:g} seconds.") from None
+        except _GONE as error:
+            raise RamdiskLost(f"Node {target.label}: the ramdisk at {target.address} cannot be reached: {error}.") from None
+
+    async def close(self, boot: str) -> None:
+        """Close the connection of a boot, if there is one."""
+        connection = self._open.pop(boot, None)
+        self._locks.pop(boot, None)
+        if connection is not None:
+            connection.abort()
+            await connection.wait_closed()
+
+    async def close_all(self) -> None:
+        """Close every connection."""
+        for boot in list(self._open):
+            await self.close(boot)
+
+
+class Session:
+    """Commands in one ramdisk."""
+
+    def __init__(self, target: Target, connection: asyncssh.SSHClientConnection) -> None:
+        self._target = target
+        self._connection = connection
+
+    def _lost(self, error: BaseException | str) -> RamdiskLost:
+        why = str(error) or type(error).__name__
+        return RamdiskLost(f"Node {self._target.label}: the connection to the ramdisk at {self._target.address} was lost: {why}.")
+
+    async def run(self, *argv: str, data: bytes = b"", timeout: float = COMMAND_TIMEOUT) -> bytes:
+        """Run a command of `metald-ramdisk` and return its output.
+
+        Args:
+            data: its input.
+            timeout: seconds until it must have ended.
+
+        Raises:
+            RamdiskLost: the connection broke or nothing came in time.
+            DeployError: the command failed; the text is what it said.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                process = await self._connection.create_process(shlex.join([_PROGRAM, *argv]), encoding=None)
+                async with process:
+                    output, errors = await process.communicate(data or None)
+        except TimeoutError:
+            self._connection.abort()
+            raise self._lost(f"{argv[0]} did not end in {timeout:g} seconds") from None
+        except _GONE as error:
+            raise self._lost(error) from None
+        if process.exit_status == 0:
+            return bytes(output or b"")
+        if process.exit_status is None:
+            raise self._lost("the command was cut off")
+        said = bytes(errors or b"").decode("utf-8", "replace").strip() or f"exit status {process.exit_status}"
+        raise DeployError(f"Node {self._target.label}: {argv[0]} failed in the ramdisk: {said}.")
+
+    async def lines(self, *argv: str, silence: float) -> AsyncIterator[dict[str, Any]]:
+        """Run a command that prints JSON lines, and give each as it comes.
+
+        Args:
+            silence: seconds without a line after which the ramdisk counts as lost.
+
+        Raises:
+            RamdiskLost: the connection broke or went silent.
+        """
+        try:
+            process = await self._connection.create_process(shlex.join([_PROGRAM, *argv]), encoding=None, stderr=asyncssh.STDOUT)
+            async with process:
+                while True:
+                    async with asyncio.timeout(silence):
+                        line = await process.stdout.readline()
+                    if not line:
+                        return
+                    yield self._decode(line)
+        except TimeoutError:
+            self._connection.abort()
+            raise self._lost(f"nothing came for {silence:g} seconds") from None
+        except _GONE as error:
+            raise self._lost(error) from None
+
+    def _decode(self, line: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise DeployError(f"Node {self._target.label}: the ramdisk said: {line[:200].decode('utf-8', 'replace').strip()}.")
+        return found
+
+
+def ranges(parts: Sequence[tuple[int, int]]) -> list[str]:
+    """Pairs of offset and length as the ramdisk's commands take them."""
+    return [f"{offset}:{length}" for offset, length in parts]

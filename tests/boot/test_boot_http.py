@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -181,8 +182,6 @@ async def test_nothing_else_is_served(site: Site, path: str) -> None:
 
 
 async def test_a_fifo_or_directory_is_not_a_file(site: Site, web: aiohttp.ClientSession) -> None:
-    import os
-
     os.mkfifo(site.folder / "ipxe/pipe.efi")
     (site.folder / "ipxe/dir.efi").mkdir()
     await text(web, f"{site.base}/ipxe/pipe.efi", 404)
@@ -353,6 +352,53 @@ async def test_a_client_that_asks_nothing_is_shown_out(tmp_path: Path) -> None:
             writer.close()
     finally:
         await site.server.close()
+
+
+async def test_a_body_that_does_not_come_is_not_awaited(tmp_path: Path) -> None:
+    site = Site(tmp_path, http_stall_timeout=0.2)
+    node = site.fleet.boot(site.fleet.add(MAC))
+    await site.server.start()
+    try:
+        token = node.driver_internal_info["boot_token"]
+        head = f"POST /boot/{node.uuid}/{token}/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nport="
+        assert (await raw(site, head.encode())).startswith(b"HTTP/1.1 408 ")
+        assert (await site.fleet.event("node.http", f"boot/{node.uuid}/ready"))[1]["error"] == "too slow"
+    finally:
+        await site.server.close()
+
+
+async def test_a_request_that_runs_when_the_server_stops_ends(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    node = site.fleet.boot(site.fleet.add(MAC))
+    entered = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    site.fleet.ramdisk_called = hang  # type: ignore[method-assign]
+    await site.server.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    token = node.driver_internal_info["boot_token"]
+    writer.write(f"POST /boot/{node.uuid}/{token}/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    await entered.wait()
+    await site.server.close()
+    assert (await site.fleet.event("node.http", f"boot/{node.uuid}/ready"))[1]["error"] == "the server stopped"
+    writer.close()
+
+
+async def test_a_file_that_shrinks_while_it_is_sent_ends_the_connection(site: Site) -> None:
+    path = site.folder / "ramdisk/initramfs"
+    path.write_bytes(bytes(64 << 20))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(b"GET /ramdisk/initramfs HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readexactly(1000)
+    os.truncate(path, 100)
+    async with asyncio.timeout(20):
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(64 << 20)
+    assert (await site.fleet.event("node.http", "ramdisk/initramfs"))[1]["error"]
+    writer.close()
 
 
 async def test_a_client_that_aborts_is_told_of(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ class Ssh(Section):
     connect_timeout: Annotated[Seconds, Meta(description="Seconds for a connection and its handshake.")] = 20.0
     keepalive: Annotated[Seconds, Meta(description="Seconds between keepalives; three unanswered ones end the connection.")] = 5.0
     handshakes: Annotated[Positive, Meta(description="Most handshakes in flight at once.")] = 16
+    minimum_disk: Annotated[Positive, Meta(description="Smallest disk in bytes that is taken when a node has no root device hints.")] = 4 << 30
 
 
 class Drivers(Section):

@@ -1,7 +1,7 @@
 """Which disk of a machine becomes its root disk: the operator's hints against what the machine has.
 
 Hints stand in `instance_info.root_device`, else in `properties.root_device`, as Ironic has them: each names a property
-of the disk and an expression; a disk must match all of them. Without hints the smallest disk of at least 4 GiB is taken.
+of the disk and an expression; a disk must match all of them. Without hints the smallest disk that is large enough is taken.
 Texts are compared in lower case. An error lists every disk with the reason why it was not taken.
 """
 
@@ -18,8 +18,6 @@ from metald.errors import DeployError, Invalid
 from metald.model import Node
 
 GIB = 1 << 30
-MINIMUM = 4 * GIB
-"""The smallest disk in bytes that is taken when nobody gave a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +193,11 @@ def _within(text: str) -> Callable[[str], bool]:
     return lambda have: _is_number(have) and above(float(have), low) and below(float(have), high)
 
 
-def choose(disks: Sequence[Disk], given: Mapping[str, Any], label: str) -> Disk:
-    """The disk that becomes the root disk: the first that matches all hints, or the smallest of at least 4 GiB.
+def choose(disks: Sequence[Disk], given: Mapping[str, Any], label: str, *, minimum: int = 4 * GIB) -> Disk:
+    """The disk that becomes the root disk: the first that matches all hints, or without hints the smallest that is large enough.
+
+    Args:
+        minimum: bytes that are large enough.
 
     Raises:
         Invalid: a hint cannot be read.
@@ -206,27 +207,27 @@ def choose(disks: Sequence[Disk], given: Mapping[str, Any], label: str) -> Disk:
     reasons: list[str] = []
     fitting: list[Disk] = []
     for disk in disks:
-        reason = _why_not(disk, tests, given)
+        reason = _why_not(disk, tests, given, minimum)
         if reason:
             reasons.append(f"{disk}: {reason}")
         else:
             fitting.append(disk)
     if fitting:
         return fitting[0] if tests else min(fitting, key=lambda disk: (disk.size, disk.name))
-    what = "matches the root device hints" if tests else f"has at least {MINIMUM // GIB} GiB"
+    what = "matches the root device hints" if tests else f"has at least {minimum / GIB:.1f} GiB"
     raise DeployError(
         f"Node {label}: no disk {what}. Found: {'; '.join(reasons) or 'no disk at all'}.",
         remedy="Change properties/root_device." if disks else "Check the disk controller, and that the ramdisk's kernel has its driver.",
     )
 
 
-def _why_not(disk: Disk, tests: Hints, given: Mapping[str, Any]) -> str:
+def _why_not(disk: Disk, tests: Hints, given: Mapping[str, Any], minimum: int) -> str:
     if not disk.size:
         return "it has no medium"
     if disk.read_only:
         return "it is read-only"
     if not tests:
-        return "" if disk.size >= MINIMUM else "it is too small"
+        return "" if disk.size >= minimum else "it is too small"
     failed = [key for key, test in tests.items() if not test(disk)]
     return ", ".join(f"{key} is {_shown(disk, key)}, wanted {given[key]!r}" for key in failed)
 

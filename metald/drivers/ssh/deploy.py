@@ -44,6 +44,7 @@ class SshDeploy(Deploy):
     def __init__(self, settings: Settings, images: ImageCache) -> None:
         self._images = images
         self._connections = Connections(settings.drivers.ssh)
+        self._minimum_disk = settings.drivers.ssh.minimum_disk
 
     async def validate(self, ctx: NodeContext) -> None:
         """Image, checksum, root device hints and config drive can be used, as far as their words tell.
@@ -97,7 +98,7 @@ class SshDeploy(Deploy):
             if found is None:
                 raise DeployError(f"Node {ctx.node.label}: the root disk {known['name']} is gone. Found: {_listed(disks)}.")
             return found
-        return choose(disks, root_hints(ctx.node), ctx.node.label)
+        return choose(disks, root_hints(ctx.node), ctx.node.label, minimum=self._minimum_disk)
 
     @step(Phase.DEPLOY, 80, requires_ramdisk=True)
     async def write_image(self, ctx: StepContext) -> Outcome:

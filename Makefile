@@ -1,0 +1,61 @@
+# metald's commands. `make help` explains them.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+# Where the demo and the tests keep what is dear to build: the ramdisk and the small image.
+BUILD := build
+
+.DEFAULT_GOAL := help
+.PHONY: help venv packages demo test check lint format bench run generate lock clean
+
+help:  ## explain these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/.complete  ## make .venv with everything metald needs, as locked in constraints.txt
+
+.venv/.complete: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed." >&2; exit 1; }
+	@$(PYTHON) -m venv --help >/dev/null 2>&1 && $(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/install-packages
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+packages:
+	@scripts/install-packages
+
+demo: packages venv  ## two virtual machines behind real BMCs, from powered off to SSH
+	$(BIN)/python -m lab.demo
+
+test: packages venv  ## every test, with private servers, one real machine and the coverage of branches
+	scripts/run-tests
+
+check: packages venv lint test  ## what every commit must pass: lint, types, layers, generated files, tests
+
+lint: venv  ## style, types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate.py --check
+
+format: venv  ## put the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: packages venv  ## measure speed and memory; fails where a bar is missed
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+run: venv  ## run the daemon here, with its state in ./var
+	METALD__STATE_DIR=var $(BIN)/metald serve
+
+generate: venv  ## write the files that are made from the code
+	$(BIN)/python scripts/generate.py
+
+lock: venv  ## renew constraints.txt within the bounds of pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --extra dev --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate -o constraints.txt pyproject.toml
+
+clean:  ## remove what the other commands made
+	rm -rf .venv $(BUILD) var .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

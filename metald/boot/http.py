@@ -44,6 +44,10 @@ MAX_BODY = 64 << 10
 CALL_TIMEOUT = 60.0
 """Seconds until a ramdisk's call must be durable."""
 MAX_MACS = 16
+LINGER = 1.0
+"""Seconds that a client which was answered early may go on sending its body, so that it gets to read the answer."""
+STOP_GRACE = 2.0
+"""Seconds that running requests have when the server stops; as many again after they were cancelled."""
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 _log = logging.getLogger(__name__)
@@ -78,7 +82,12 @@ class BootHttp:
             OSError: an address cannot be bound.
         """
         self._runner = web.AppRunner(
-            self.application(), access_log=None, keepalive_timeout=self._stall, shutdown_timeout=2.0, handle_signals=False
+            self.application(),
+            access_log=None,
+            keepalive_timeout=self._stall,
+            lingering_time=LINGER,
+            shutdown_timeout=STOP_GRACE,
+            handle_signals=False,
         )
         await self._runner.setup()
         assert self._runner.server is not None
@@ -92,7 +101,7 @@ class BootHttp:
             raise
 
     async def close(self) -> None:
-        """Stop listening, give running requests two seconds, end the rest."""
+        """Stop listening, let running requests end for `STOP_GRACE`, end the rest."""
         for server in self._servers:
             server.close()
         if self._runner is not None:

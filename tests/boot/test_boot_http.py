@@ -15,6 +15,7 @@ import aiohttp
 import asyncssh
 import pytest
 
+from metald.boot import http
 from metald.boot.files import BootFiles
 from metald.boot.http import MAX_BODY, BootHttp
 from metald.model import Node
@@ -354,7 +355,8 @@ async def test_a_client_that_asks_nothing_is_shown_out(tmp_path: Path) -> None:
         await site.server.close()
 
 
-async def test_a_body_that_does_not_come_is_not_awaited(tmp_path: Path) -> None:
+async def test_a_body_that_does_not_come_is_not_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "LINGER", 0.1)
     site = Site(tmp_path, http_stall_timeout=0.2)
     node = site.fleet.boot(site.fleet.add(MAC))
     await site.server.start()
@@ -367,7 +369,8 @@ async def test_a_body_that_does_not_come_is_not_awaited(tmp_path: Path) -> None:
         await site.server.close()
 
 
-async def test_a_request_that_runs_when_the_server_stops_ends(tmp_path: Path) -> None:
+async def test_a_request_that_runs_when_the_server_stops_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "STOP_GRACE", 0.1)
     site = Site(tmp_path)
     node = site.fleet.boot(site.fleet.add(MAC))
     entered = asyncio.Event()

@@ -16,7 +16,7 @@ import msgspec
 from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Power, Rescue
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
-from metald.model import Event, Node, Port, Workflow
+from metald.model import Event, Node, Port, Resource, Workflow
 from metald.store.store import Store
 
 _SHARED = ("driver_internal_info", "instance_info")
@@ -138,6 +138,7 @@ class Context(NodeView):
         self.fires: list[str] = []
         self._checkpoint = checkpoint
         self._progress = progress
+        self._looked = 0
 
     @property
     def node(self) -> Node:
@@ -145,6 +146,19 @@ class Context(NodeView):
         node = super().node
         fields = self.pending.onto(node)
         return msgspec.structs.replace(node, **fields) if fields else node
+
+    def look(self) -> None:
+        """A step is about to look at the node as it is now."""
+        self._looked = super().node.version
+
+    def wrote(self, saved: Sequence[Resource]) -> None:
+        """A boundary of this run was written; its own change of the node is known to the step."""
+        self._looked += sum(isinstance(resource, Node) for resource in saved)
+
+    def changed_since_look(self) -> bool:
+        """Whether anybody else changed the node since the step began to look."""
+        found = self._store.table(Node).get(self.node_uuid)
+        return found is None or found.version != self._looked
 
     def set(self, **fields: Any) -> None:
         """See StepContext."""

@@ -22,6 +22,10 @@ from metald.store.store import Store
 _log = logging.getLogger(__name__)
 
 
+class NodeChanged(Exception):
+    """Somebody changed the node since the step looked at it; what the step waits for may be there already."""
+
+
 class NodeGone(Exception):
     """The node, or the workflow, was deleted or taken over; the run has nothing left to do."""
 
@@ -109,12 +113,18 @@ class Journal:
         fire: str | None = None,
         record: StepRecord | None = None,
         events: Sequence[Event] = (),
+        unchanged: bool = False,
     ) -> None:
         """Commit everything that `context` gathered, plus the given changes.
 
         A store that cannot take it now is tried again until it can.
 
+        Args:
+            unchanged: only while the node is still as the step saw it. A signal that is being written while the step
+                looks would be lost otherwise: it finds no waiting workflow to wake.
+
         Raises:
+            NodeChanged: it is not.
             NodeGone: the node or the workflow is no longer there, or somebody else's.
         """
         fires = [*context.fires, *([fire] if fire else [])]
@@ -122,6 +132,9 @@ class Journal:
         while True:
             try:
                 async with self._store.owning(context.node_uuid):
+                    if unchanged and context.changed_since_look():
+                        context.notes.clear()
+                        raise NodeChanged
                     change = self._change(context, workflow or {}, node or {}, fires, record, events)
                     committed = await self._store.commit(change)
                 break
@@ -163,6 +176,7 @@ class Journal:
 
     def _settle(self, context: Context, committed: Committed) -> None:
         context.workflow = cast(Workflow, committed.saved[0])
+        context.wrote(committed.saved)
         context.pending.clear()
         context.notes.clear()
         context.fires.clear()

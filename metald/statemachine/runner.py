@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from metald.errors import DeadlineExceeded, MetaldError, Unsupported, WorldError
 from metald.model import Event, PlannedStep, StepRecord, Workflow, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
-from metald.statemachine.journal import Journal
+from metald.statemachine.journal import Journal, NodeChanged
 from metald.statemachine.steps import engine_step
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Runner:
     async def _attempt(self, step: PlannedStep) -> None:
         started = now()
         try:
+            self._context.look()
             try:
                 outcome = await self._call(step)
             finally:
@@ -135,13 +137,16 @@ class Runner:
         again = workflow.wait_for == outcome.signal and workflow.deadline is not None and outcome.signal != "timer"
         deadline = workflow.deadline if again else now() + timedelta(seconds=outcome.timeout)
         self._context.memo["waiting"] = outcome.reason
-        await self._journal.boundary(
-            self._context,
-            workflow={"state": WorkflowState.WAITING, "wait_for": outcome.signal, "deadline": deadline},
-            node={"reservation": None} if outcome.callback else {},
-            fire="wait" if outcome.callback else None,
-            record=None if again else self._record(step, started, "wait", outcome.reason),
-        )
+        # When the node changed while the step looked, `run` calls the step again instead.
+        with contextlib.suppress(NodeChanged):
+            await self._journal.boundary(
+                self._context,
+                workflow={"state": WorkflowState.WAITING, "wait_for": outcome.signal, "deadline": deadline},
+                node={"reservation": None} if outcome.callback else {},
+                fire="wait" if outcome.callback else None,
+                record=None if again else self._record(step, started, "wait", outcome.reason),
+                unchanged=outcome.signal != "timer",
+            )
 
     async def _hold(self, step: PlannedStep, started: datetime, outcome: Hold) -> None:
         await self._journal.boundary(

@@ -163,6 +163,24 @@ async def test_a_call_before_the_wait_is_not_lost(house: House) -> None:
     await house.do(node.uuid, Verb.DEPLOY, P.ACTIVE)
 
 
+async def test_a_call_that_is_written_while_the_step_looks_is_not_lost(house: House) -> None:
+    _ramdisk(house)
+    node = await house.add(provision_state=P.AVAILABLE)
+    looks = house.deploy.ramdisk_ready
+    calls: list[asyncio.Task[None]] = []
+
+    async def look_while_it_calls(ctx: StepContext) -> bool:
+        ready = await looks(ctx)
+        if not calls:
+            calls.append(asyncio.create_task(house.engine.signal(node.uuid, "ramdisk", _call, [])))
+            await asyncio.sleep(0)  # the call holds the node now, and is being written
+        return ready
+
+    house.deploy.ramdisk_ready = look_while_it_calls  # type: ignore[method-assign]
+    await house.do(node.uuid, Verb.DEPLOY, P.ACTIVE)
+    await calls[0]
+
+
 async def test_a_ramdisk_that_never_calls_fails_at_its_deadline_and_is_cleaned_up(tmp_path: Path) -> None:
     house = House(tmp_path, settings(deploy_callback_timeout=0.05))
     async with house.open():

@@ -21,6 +21,7 @@ from pathlib import Path
 from aiohttp import web
 
 from metald import log, sdnotify
+from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
 from metald.boot.interface import IpxeBoot
@@ -196,11 +197,11 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
 def _registry(settings: Settings, hub: IpmiHub, images: ImageCache) -> Registry:
     hardware = fake.FakeHardware(settings.drivers.fake)
     interfaces: list[Interface] = [
-        PyghmiPower(hub, settings),
-        PyghmiManagement(hub, settings),
-        IpmitoolPower(settings),
-        IpmitoolManagement(settings),
-        IpxeBoot(settings),
+        PyghmiPower(hub, settings.drivers.ipmi),
+        PyghmiManagement(hub, settings.drivers.ipmi),
+        IpmitoolPower(settings.drivers.ipmi),
+        IpmitoolManagement(settings.drivers.ipmi),
+        IpxeBoot(settings, dhcp.provider(settings)),
         SshDeploy(settings, images),
         NoopNetwork(),
         Noop("storage"),
@@ -220,10 +221,7 @@ async def _register(store: Store, registry: Registry, hostname: str) -> None:
     """Make this daemon known as a conductor."""
     drivers = [t.name for t in registry.hardware_types()]
     known = store.table(ConductorRecord).by("hostname", hostname)
-    if known is None:
-        record = ConductorRecord(hostname=hostname, drivers=drivers)
-    else:
-        record = known.changed(drivers=drivers, heartbeat_at=now())
+    record = ConductorRecord(hostname=hostname, drivers=drivers) if known is None else known.changed(drivers=drivers, heartbeat_at=now())
     await store.commit(Change(save=[record]))
 
 

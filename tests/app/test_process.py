@@ -121,7 +121,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (Settings(boot=Boot(tftp_listen="69")), "boot.tftp_listen"),
+        (Settings(boot=Boot(tftp_listen="127.0.0.1:tftp")), "boot.tftp_listen"),
         (Settings(boot=Boot(http_listen="example:1")), "boot.http_listen"),
         (Settings(api=Api(htpasswd="/nonexistent")), "api.htpasswd"),
         (Settings(api=Api(tls_certificate="/nonexistent", tls_key="/nonexistent")), "api.tls_certificate"),

@@ -60,6 +60,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         {},
         {"blksize": 1468},
         {"blksize": 65464, "windowsize": 64},
+        {"blksize": 32000, "windowsize": 64},
+        {"blksize": 1468, "windowsize": 64},
         {"blksize": 1428, "windowsize": 4, "tsize": 0},
         {"windowsize": 16},
         {"blksize": 100, "windowsize": 9},

@@ -149,7 +149,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             ready=ready.is_set,
         )
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval)
-        background = asyncio.create_task(_background(engine, sightings, power_sync, store, settings), name="background")
+        background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         runner = web.AppRunner(application, access_log=None, handle_signals=False)
         await runner.setup()
@@ -163,25 +163,26 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ready.clear()
 
 
-async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store, settings: Settings) -> None:
+async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store) -> None:
     async with asyncio.TaskGroup() as group:
         others = [
             group.create_task(sightings.run(), name="sightings"),
             group.create_task(power_sync.run(), name="power sync"),
             group.create_task(sdnotify.watchdog(), name="watchdog"),
-            group.create_task(_purge(store, settings.store.event_retention_days), name="retention"),
+            group.create_task(_purge(store), name="retention"),
         ]
         await engine.run()
         for task in others:
             task.cancel()
 
 
-async def _purge(store: Store, days: int) -> None:
-    """Let go of old events and journals, a little every hour."""
+async def _purge(store: Store) -> None:
+    """Let go of old events and journals, a little at a time, every hour."""
     while True:
         await asyncio.sleep(3600)
         try:
-            await store.purge(days=days)
+            while await store.purge():
+                await asyncio.sleep(1)
         except MetaldError as error:
             _log.warning("old events could not be removed: %s", error)
 

@@ -26,6 +26,7 @@ from metald.model import (
     PlannedStep,
     PowerTarget,
     ProvisionState,
+    Resource,
     Verb,
     Workflow,
     WorkflowKind,
@@ -206,7 +207,7 @@ class Conductor:
                 old.changed(state=WorkflowState.ABORTED, cause="superseded", last_error=f"Superseded by {verb.value}.", ended_at=now())
             )
             self._engine.forget(old)
-        committed = await self._store.commit(Change(save=saves, events=[fact]))
+        committed = await self._store.commit(Change(save=saves, delete=self._past(node), events=[fact]))
         self._engine.start(cast(Workflow, committed.saved[0]))
 
     async def _move(self, node: Node, verb: Verb, fields: dict[str, Any], caller: Caller) -> None:
@@ -214,6 +215,10 @@ class Conductor:
         changed, fact = moved(self.table, node, fields, verb.value, None)
         fact = msgspec.structs.replace(fact, user=caller.user)
         await self._store.commit(Change(save=[node.changed(**changed)], events=[fact]))
+
+    def _past(self, node: Node) -> list[Resource]:
+        """The node's ended workflows. Its journal and events tell what they did; memory holds only the last one."""
+        return [w for w in self._store.table(Workflow).where("node_uuid", node.uuid) if w.state.ended]
 
     async def _unhold(self, node: Node, caller: Caller) -> None:
         workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
@@ -280,7 +285,7 @@ class Conductor:
                 last_error=None, reservation=self.hostname, target_power_state=PowerTarget.OFF if off else PowerTarget.ON
             )
             fact = Event(type="node.power", node_uuid=node.uuid, user=caller.user, data={"target": target.value, "from": node.power_state})
-            committed = await self._store.commit(Change(save=[workflow, changed], events=[fact]))
+            committed = await self._store.commit(Change(save=[workflow, changed], delete=self._past(node), events=[fact]))
         self._engine.start(cast(Workflow, committed.saved[0]))
 
     async def get_boot_device(self, node_uuid: str) -> tuple[BootDevice | None, bool | None]:

@@ -35,7 +35,9 @@ async def test_from_enroll_to_active_and_back(house: House) -> None:
     await house.store.commit(Change(save=[active.changed(instance_info={"image_source": "x"}, instance_uuid=active.uuid)]))
     gone = await house.do(node.uuid, Verb.DELETE, P.AVAILABLE)
     assert (gone.instance_info, gone.instance_uuid, gone.power_state) == ({}, None, PowerState.OFF)
-    assert [w.state for w in house.workflows(node.uuid)] == [WorkflowState.DONE] * 4
+    ends = [e.data["state"] for e in await house.conductor.timeline(node.uuid) if e.type == "node.workflow"]
+    assert ends == [WorkflowState.DONE] * 4
+    assert [w.state for w in house.workflows(node.uuid)] == [WorkflowState.DONE]
 
 
 async def test_events_tell_the_whole_story_in_order(house: House) -> None:

@@ -95,6 +95,7 @@ STARTED = (
     "confalgo",
     "aeskey",
     "sockaddr",
+    "ipmi15only",
 )
 """Fields that `_initsession` sets, which ours relies on."""
 

@@ -65,6 +65,7 @@ class IpmiHub:
     def __init__(self, settings: Ipmi) -> None:
         self.settings = settings
         self.window = AdmissionWindow(settings.login_window)
+        self.closed = False
         self.logins = 0
         self.strays = 0
         """Datagrams that came from no BMC we know."""
@@ -95,6 +96,7 @@ class IpmiHub:
 
     async def close(self) -> None:
         """Close all sessions (one datagram each, answers are not awaited) and the sockets."""
+        self.closed = True
         for link in self._links.values():
             link.close()
         self._links.clear()

@@ -162,6 +162,9 @@ class Link:
         hub = self._hub
         await hub.window.acquire(urgent=urgent)
         self._place = _INSIDE
+        if hub.closed:
+            self._release()
+            raise _stopping(info)
         started = self._loop.time()
         session = self.session = BmcSession(info, self, suite=self._suite)
         self._cause = ""
@@ -234,7 +237,7 @@ class Link:
         waiter, session = self._waiter, self.session
         self._drop()
         if waiter is not None and not waiter.done() and session is not None:
-            waiter.set_exception(BmcUnreachable(f"{session.info.label} is given up: metald stops."))
+            waiter.set_exception(_stopping(session.info))
 
     # -- Wire: what the session calls
 
@@ -311,3 +314,7 @@ class Link:
             return
         self._note("closed when idle")
         self._drop()
+
+
+def _stopping(info: BmcInfo) -> BmcUnreachable:
+    return BmcUnreachable(f"{info.label} is given up: metald stops.")

@@ -48,6 +48,7 @@ _SUITE_SILENCE = 2  # unanswered open requests after which the next suite is tri
 _NO_QUEUE_ENTRY = (None, None, None)
 _CLOSE_SESSION = (0x06, 0x3C)
 _SET_PRIVILEGE = (0x06, 0x3B)
+_INVALID_FIELD = 0xCC
 _RMCP = b"\xff\x07"
 
 
@@ -94,6 +95,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self.heard = False
         self.full = False
         self.malformed = 0
+        self._reserved_bit = False
         self._pyghmi_fields()
 
     def _pyghmi_fields(self) -> None:
@@ -191,6 +193,8 @@ class BmcSession(Session):  # type: ignore[misc]
     def _login_timed_out(self) -> None:
         self._tries += 1
         context = self.sessioncontext
+        # What precedes and what ends the login are plain commands, which may be repeated as they are.
+        plain = context is None or (context == "ESTABLISHED" and self._tries < len(PATIENCE))
         if self.full:
             self.full = False
             self.login()
@@ -198,7 +202,7 @@ class BmcSession(Session):  # type: ignore[misc]
             if self._tries >= _SUITE_SILENCE and self._suite + 1 < len(self._suites):
                 self._next_suite()  # some BMCs say nothing to a suite they do not have
             self._open_rmcpplus_request()
-        elif self.lastpayload and (context is None or (context == "ESTABLISHED" and self._tries < len(self._patience))):
+        elif plain and self.lastpayload and self.request_entry:
             self.hasretried = 1
             self.send_payload()
         else:
@@ -223,6 +227,7 @@ class BmcSession(Session):  # type: ignore[misc]
         super()._initsession()
         self.localsid = secrets.randbits(31)  # pyghmi's is always the same, so that stale answers fit
         self.attemptedhash = _HASHES[self.suite]
+        self.ipmi15only = int(self._reserved_bit)
         self.established = False
         self.seqlun = secrets.randbits(6)  # likewise: a late answer to the login before must not fit
 
@@ -249,6 +254,12 @@ class BmcSession(Session):  # type: ignore[misc]
             return
         self.heard = True
         self._tries = 0
+        if response["code"] == _INVALID_FIELD and not self._reserved_bit:
+            # Some BMCs take the bit that asks for IPMI 2.0 amiss. pyghmi would ask again from within the answer to its
+            # first question, and then not know the second answer.
+            self._reserved_bit = True
+            self._wire.arm(0.0)
+            return
         super()._got_channel_auth_cap(response)
 
     def _get_session_challenge(self) -> None:

@@ -1,0 +1,214 @@
+"""The HTTP API: one dispatcher over the route table, on aiohttp's server.
+
+Rules: whatever a client sends is answered with 4xx, a field and a remedy; what is not foreseen is answered 500 with the
+request's id alone and logged once with everything. Every answer carries the version headers and the id. Versions are
+negotiated, callers authenticated, arguments and bodies checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from metald.config import Api, Settings
+from metald.drivers.registry import Registry
+from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
+from metald.http import auth, body, problem, tls, versions
+from metald.http.call import Call, Reply, Services
+from metald.http.problem import RoutingError
+from metald.http.route import Route, Router
+from metald.http.routes import ROUTES
+from metald.http.views import Views
+from metald.model.masking import mask_text
+from metald.statemachine.agents import Agents
+from metald.statemachine.conductor import Conductor
+from metald.statemachine.fleet import Fleet
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_SUFFIX_UNTIL = 91
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
+_EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}"
+_RETRY_AFTER = "2"
+
+
+def ssl_context(settings: Api) -> ssl.SSLContext | None:
+    """The TLS context of the listener; see `tls.context`."""
+    return tls.context(settings)
+
+
+def build(
+    *,
+    settings: Settings,
+    store: Store,
+    registry: Registry,
+    conductor: Conductor,
+    agents: Agents,
+    fleet: Fleet,
+    ready: Callable[[], bool],
+) -> web.Application:
+    """The application that serves the whole API.
+
+    Raises:
+        ConfigError: the settings of authentication cannot work.
+    """
+    views = Views(lambda _node: conductor.hostname)
+    services = Services(settings, store, registry, conductor, agents, fleet, ready, views)
+    dispatcher = Dispatcher(services, auth.build(settings.api))
+    application = web.Application(client_max_size=0)
+    application.router.add_route("*", "/{path:.*}", dispatcher.handle)
+    return application
+
+
+class Dispatcher:
+    """Turns requests into calls of handlers, and what comes of them into answers.
+
+    Args:
+        services: what handlers work with.
+        authenticator: finds out who calls.
+    """
+
+    def __init__(self, services: Services, authenticator: auth.Authenticator) -> None:
+        self._services = services
+        self._authenticator = authenticator
+        self._router = Router(ROUTES)
+        self._roots = {route.path.split("/")[2] for route in ROUTES if route.path.startswith("/v1/")}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        request_id = f"req-{uuid.uuid4()}"
+        headers = CIMultiDict(
+            {
+                "Content-Type": "application/json",
+                versions.MIN_HEADER: f"1.{versions.MIN}",
+                versions.MAX_HEADER: f"1.{versions.MAX}",
+                "x-openstack-request-id": request_id,
+                "openstack-request-id": request_id,
+            }
+        )
+        try:
+            status, content = await self._answer(request, headers, request_id)
+        except MetaldError as error:
+            status, content = self._refusal(request, headers, error, request_id)
+        except Exception:
+            _log.exception("%s %s failed (%s)", request.method, request.path, request_id)
+            status, content = 500, problem.internal(request_id)
+        if not content:
+            del headers["Content-Type"]
+        return web.Response(status=status, body=content, headers=headers)
+
+    def _refusal(self, request: web.Request, headers: CIMultiDict[str], error: MetaldError, request_id: str) -> tuple[int, bytes]:
+        text = mask_text(str(error))
+        level = logging.ERROR if error.status >= 500 and not isinstance(error, WorldError) else logging.INFO
+        _log.log(level, "%s %s -> %d %s (%s)", request.method, request.path[:200], error.status, text[:500], request_id)
+        if isinstance(error, Busy | Unavailable):
+            headers["Retry-After"] = _RETRY_AFTER
+        if error.status == 401 or isinstance(error, auth.BadCredentials):
+            headers["WWW-Authenticate"] = f'Basic realm="{auth.REALM}"'
+            return error.status, orjson.dumps({"error": {"message": text, "code": error.status}})
+        if error.status in (408, 413):
+            headers["Connection"] = "close"
+        return error.status, problem.encode(error)
+
+    async def _answer(self, request: web.Request, headers: CIMultiDict[str], request_id: str) -> tuple[int, bytes]:
+        segments = self._segments(request)
+        version = versions.negotiate(request.headers)
+        headers[versions.OLD_HEADER] = f"1.{version}"
+        if "Origin" in request.headers:
+            headers["Access-Control-Expose-Headers"] = _EXPOSED
+        literal = None
+        if segments and version < _SUFFIX_UNTIL and segments[-1].endswith(".json") and segments[-1] != ".json" and len(segments) > 1:
+            literal = segments
+            segments = [*segments[:-1], segments[-1].removesuffix(".json")]
+        try:
+            return await self._run(request, segments, version, headers, request_id)
+        except (NotFound, RoutingError) as error:
+            if literal is None or error.status != 404:
+                raise
+        return await self._run(request, literal, version, headers, request_id)
+
+    def _segments(self, request: web.Request) -> list[str]:
+        raw = request.rel_url.raw_path
+        if "%" in raw:
+            try:
+                segments = [unquote_to_bytes(part).decode() for part in raw.split("/")[1:]]
+            except UnicodeDecodeError:
+                raise RoutingError(400, "The path is not UTF-8", field="path") from None
+        else:
+            segments = raw.split("/")[1:]
+        while segments and not segments[-1]:
+            segments.pop()
+        if segments and segments[0] != "v1" and segments[0] in self._roots:
+            segments.insert(0, "v1")
+        return segments
+
+    def _route(self, request: web.Request, segments: list[str], version: int) -> tuple[Route | Mapping[str, Route], dict[str, str]]:
+        found = self._router.find(segments)
+        if found is None:
+            raise RoutingError(404, remedy="There is no such path.", field="path")
+        methods, parameters = found
+        method = request.method
+        if method == "OPTIONS":
+            return methods, parameters
+        route = methods.get("GET" if method == "HEAD" and len(segments) < 2 else method)
+        if route is None:
+            raise RoutingError(405, remedy=f"The path takes {', '.join(methods)}.", field="method")
+        if version < route.since:
+            if route.too_old == 406:
+                versions.require(version, route.since)
+            raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER)
+        return route, parameters
+
+    async def _run(
+        self, request: web.Request, segments: list[str], version: int, headers: CIMultiDict[str], request_id: str
+    ) -> tuple[int, bytes]:
+        route, parameters = self._route(request, segments, version)
+        if not isinstance(route, Route):
+            headers["Allow"] = ", ".join((*route, "OPTIONS"))
+            return 200, b""
+        settings = self._services.settings.api
+        caller = (
+            auth.PUBLIC if route.public else await self._authenticator.authenticate(request.headers, self._caller_id(request, request_id))
+        )
+        args: Mapping[str, Any] = route.read_args(request.query, version) if request.rel_url.raw_query_string or route.args else {}
+        call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method)
+        if route.body is not None:
+            limit = settings.max_provision_body if route.large else settings.max_body
+            call.body = await body.read(request, limit=limit, depth=settings.max_depth)
+            call.body = body.conformed(call.body, route)
+        result = await route.handler(call)
+        return self._reply(route, result, headers)
+
+    @staticmethod
+    def _reply(route: Route, result: Any, headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        if isinstance(result, bytes):
+            return route.status, result
+        if isinstance(result, Reply):
+            if result.location is not None:
+                headers["Location"] = result.location
+            return result.status or route.status, result.body
+        return route.status, b"" if result is None else orjson.dumps(result)
+
+    def _base(self, request: web.Request) -> str:
+        if self._services.settings.api.public_url:
+            return self._services.settings.api.public_url.rstrip("/")
+        host = request.host
+        if _HOST.fullmatch(host) is None or len(host) > 255:
+            raise RoutingError(400, "The Host header is not a host", field="Host")
+        return f"{request.scheme}://{host}"
+
+    @staticmethod
+    def _caller_id(request: web.Request, request_id: str) -> str:
+        given = request.headers.get("X-OpenStack-Request-ID", "")
+        return given if _GLOBAL_ID.fullmatch(given) else request_id

@@ -1,0 +1,136 @@
+"""Reading a JSON body: within its size, its time and its depth, and nothing but JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.client_exceptions import ClientPayloadError
+
+from metald.errors import Invalid
+from metald.http.problem import BodyError, RoutingError
+from metald.http.route import Route
+from metald.http.schema import conform
+
+TIMEOUT = 60.0
+"""Seconds that a client may take between two pieces of a body."""
+_MOST_CONTAINERS = 400_000
+_REFUSED_TYPES = ("application/x-www-form-urlencoded", "multipart/", "text/html", "application/xml", "text/xml", "image/")
+
+
+async def read(request: web.Request, *, limit: int, depth: int) -> Any:
+    """The JSON value of a request's body; an empty body is an empty object.
+
+    Args:
+        request: whose body.
+        limit: most bytes.
+        depth: deepest nesting.
+
+    Raises:
+        BodyError: too big (413), too deep (400).
+        Invalid: not JSON.
+        RoutingError: another type of content (415), or too slow (408).
+    """
+    content_type = request.headers.get("Content-Type", "").lower()
+    if content_type.startswith(_REFUSED_TYPES):
+        raise RoutingError(415, f"The body must be application/json, not {content_type[:80]}", field="Content-Type")
+    data = await _bytes(request, limit)
+    if not data.strip():
+        return {}
+    if data.count(b"[") + data.count(b"{") > _MOST_CONTAINERS:
+        raise BodyError(413, f"The body holds more than {_MOST_CONTAINERS} lists and objects")
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if "recursion" in str(error).lower():
+            raise _too_deep(depth) from None
+        raise Invalid(f"The body is not valid JSON: {error.msg}: line {error.lineno} column {error.colno}", field="body") from None
+    check_depth(value, depth)
+    if b"\\u0000" in data:
+        _check_nul(value)
+    return value
+
+
+async def _bytes(request: web.Request, limit: int) -> bytes:
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_big(limit)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while True:
+            async with asyncio.timeout(TIMEOUT):
+                piece = await request.content.readany()
+            if not piece:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            size += len(piece)
+            if size > limit:
+                raise _too_big(limit)
+            pieces.append(piece)
+    except TimeoutError:
+        raise RoutingError(408, f"The body did not go on for {TIMEOUT:.0f} seconds", field="body") from None
+    except (ClientPayloadError, web.HTTPException) as error:
+        raise Invalid(f"The body cannot be read: {error}", field="body") from None
+
+
+def conformed(value: Any, route: Route) -> Any:
+    """The body as the route's schema wants it.
+
+    Raises:
+        Invalid: it does not fit; what is missing at the top is called a missing parameter.
+    """
+    schema = route.body or {}
+    if isinstance(value, dict) and route.body_name == "body":
+        for name in schema.get("required", ()):
+            if name not in value:
+                raise Invalid(f"Missing mandatory parameter: {name}", field=name)
+        known = schema.get("properties")
+        unknown = [name for name in value if known is not None and name not in known and schema.get("additionalProperties") is False]
+        if unknown:
+            raise Invalid(
+                f"Unexpected arguments: {', '.join(unknown)[:200]}", remedy=f"Known are: {', '.join(known or ())}.", field=unknown[0][:80]
+            )
+    return conform(value, schema, route.body_name)
+
+
+def _too_big(limit: int) -> BodyError:
+    return BodyError(413, f"The body is larger than {limit} bytes")
+
+
+def _too_deep(depth: int) -> BodyError:
+    return BodyError(400, f"The body is nested deeper than {depth}")
+
+
+def check_depth(value: Any, depth: int) -> None:
+    """Refuse what is nested deeper than `depth`; without recursion.
+
+    Raises:
+        BodyError: it is.
+    """
+    level = [value]
+    for _ in range(depth + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(v for v in item.values() if isinstance(v, dict | list))
+            elif isinstance(item, list):
+                below.extend(v for v in item if isinstance(v, dict | list))
+        if not below:
+            return
+        level = below
+    raise _too_deep(depth)
+
+
+def _check_nul(value: Any) -> None:
+    """Refuse the character NUL, which PostgreSQL cannot keep in JSON."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str) and "\0" in item:
+            raise Invalid("The body holds the character NUL, which cannot be stored", field="body")
+        if isinstance(item, dict):
+            pending.extend(item)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)

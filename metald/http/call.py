@@ -1,0 +1,74 @@
+"""One request as handlers see it, and what they answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from metald.config import Settings
+from metald.drivers.registry import Registry
+from metald.http import versions
+from metald.model.caller import Caller
+from metald.statemachine.agents import Agents
+from metald.statemachine.conductor import Conductor
+from metald.statemachine.fleet import Fleet
+from metald.store.store import Store
+
+if TYPE_CHECKING:
+    from metald.http.route import Route
+    from metald.http.views import Views
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers work with, built once."""
+
+    settings: Settings
+    store: Store
+    registry: Registry
+    conductor: Conductor
+    agents: Agents
+    fleet: Fleet
+    ready: Callable[[], bool]
+    views: Views
+
+
+@dataclass(slots=True)
+class Call:
+    """A request whose path, version, arguments and body have been checked against its route."""
+
+    services: Services
+    route: Route
+    version: int
+    base: str
+    """What links begin with: scheme and authority."""
+    path: Mapping[str, str]
+    args: Mapping[str, Any]
+    caller: Caller
+    method: str
+    body: Any = None
+
+    def require(self, since: int) -> None:
+        """Refuse what the request's version does not know yet (406)."""
+        versions.require(self.version, since)
+
+    def url(self, path: str) -> str:
+        """An absolute URL below the API's root."""
+        return f"{self.base}/v1/{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that needs more than a body: another status, or where the thing is."""
+
+    body: bytes = b""
+    status: int | None = None
+    location: str | None = None
+
+    @classmethod
+    def of(cls, value: Any, *, status: int | None = None, location: str | None = None) -> Reply:
+        """A JSON answer."""
+        return cls(orjson.dumps(value), status, location)

@@ -1,0 +1,59 @@
+"""Errors on the wire: Ironic's two forms, in one object whose value is a string that holds JSON.
+
+Form A comes from handlers, form B from routing and version negotiation; both are what existing clients parse. Beside it stands
+metald's own `metald` object with a machine-readable code, the field at fault and the remedy. The text of an error that is
+not in `metald.errors` never reaches a client.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from metald.errors import MetaldError
+from metald.http.versions import BadVersion
+from metald.model.masking import mask_text
+
+
+class RoutingError(MetaldError):
+    """There is no such path, the method is wrong, or the path cannot be read; answered in form B."""
+
+    code = "routing"
+
+    def __init__(self, status: int, message: str = "", *, remedy: str = "", field: str | None = None) -> None:
+        super().__init__(message, remedy=remedy, field=field)
+        self.status = status  # type: ignore[misc]  # one class for the few statuses of routing
+
+
+class BodyError(MetaldError):
+    """The body is too big or too deep; answered without the outer object, as Ironic's middleware does."""
+
+    code = "body"
+
+    def __init__(self, status: int, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy, field="body")
+        self.status = status  # type: ignore[misc]
+
+
+def encode(error: MetaldError) -> bytes:
+    """The body that answers `error`."""
+    text = mask_text(str(error))
+    own = {"code": error.code, "field": error.field, "remedy": mask_text(error.remedy) or None}
+    client = error.status < 500
+    if isinstance(error, BodyError):
+        return orjson.dumps({"faultcode": "Client", "faultstring": text, "metald": own})
+    inner: dict[str, Any]
+    if isinstance(error, RoutingError | BadVersion):
+        inner = {"code": error.status, "title": HTTPStatus(error.status).phrase, "description": text}
+    else:
+        inner = {"faultcode": "Client" if client else "Server", "faultstring": text, "debuginfo": None}
+    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": own})
+
+
+def internal(request_id: str) -> bytes:
+    """The body that answers a defect: nothing but the id under which the log tells more."""
+    inner = {"faultcode": "Server", "faultstring": f"Internal error; the log knows it as {request_id}.", "debuginfo": None}
+    own = {"code": "internal", "field": None, "remedy": f"Report it with the log lines of {request_id}."}
+    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": own})

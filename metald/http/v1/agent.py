@@ -1,0 +1,93 @@
+"""`/v1/lookup` and `/v1/heartbeat`: what deploy agents say. Nobody is asked who they are: the agent's token is the proof."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metald.errors import Invalid
+from metald.http import values
+from metald.http.call import Call
+from metald.http.route import UUID, Arg, Route
+from metald.http.schema import NULLABLE_TEXT, Schema
+from metald.http.v1 import lookups
+from metald.model.masking import masked
+
+_TOKEN_SINCE = 62
+_LATER = {"agent_version": 36, "agent_token": 62, "agent_verify_ca": 68, "agent_status": 72, "agent_status_message": 72}
+HEARTBEAT_TIMEOUT = 300
+HEARTBEAT: Schema = {
+    "type": "object",
+    "properties": {
+        "callback_url": {"type": "string", "maxLength": 2048},
+        **dict.fromkeys(_LATER, NULLABLE_TEXT),
+        "node_ident": NULLABLE_TEXT,
+    },
+    "required": ["callback_url"],
+    "additionalProperties": False,
+}
+
+
+async def lookup(call: Call) -> dict[str, Any]:
+    """Find the node that an agent runs on, and how the agent shall behave."""
+    addresses = []
+    for given in call.args.get("addresses", "").split(","):
+        try:
+            addresses.append(values.mac("addresses", given.strip()))
+        except Invalid:
+            continue  # agents send the addresses of every card they see, InfiniBand's included
+    uuid = call.args.get("node_uuid")
+    if not addresses and uuid is None:
+        raise Invalid(
+            "Either a valid address or a node_uuid must be given", remedy="addresses takes MAC addresses and commas.", field="addresses"
+        )
+    node, token = await call.services.agents.lookup(addresses=addresses, node_uuid=uuid)
+    view = call.services.views.nodes
+    document = view.document(node, call.version, call.base, ("uuid", "properties", "instance_info"))
+    document["driver_internal_info"] = masked(node.driver_internal_info)
+    config = dict(_CONFIG)
+    config["agent_token"] = token if call.version >= _TOKEN_SINCE else None
+    config["agent_token_required"] = True
+    return {"node": document, "config": config}
+
+
+_CONFIG: dict[str, Any] = {
+    "metrics": {"backend": "noop", "prepend_host": False, "prepend_uuid": False, "prepend_host_reverse": True, "global_prefix": None},
+    "metrics_statsd": {"statsd_host": "localhost", "statsd_port": 8125},
+    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+    "agent_containers": {"allow_arbitrary_containers": False, "allowed_containers": [], "container_steps_file": "", "runner": "podman"},
+    "agent_md5_checksum_enable": False,
+    "disable_deep_image_inspection": False,
+    "permitted_image_formats": ["raw", "gpt", "qcow2", "iso"],
+    "agent_skip_bmc_detect": False,
+    "enable_bios_bootloader_install": False,
+    "tls_min_version": "1.2",
+    "tls_cipher_suites": None,
+}
+
+
+async def heartbeat(call: Call) -> None:
+    """Take note of an agent."""
+    body = call.body
+    for name, since in _LATER.items():
+        if body.get(name) is not None and call.version < since:
+            raise Invalid(f"Field {name} is not known in version 1.{call.version}", remedy=f"It needs version 1.{since}.", field=name)
+    node = lookups.node(call)
+    await call.services.agents.heartbeat(
+        node.uuid, callback_url=body["callback_url"], **{name: body[name] for name in _LATER if body.get(name) is not None}
+    )
+
+
+ROUTES = (
+    Route("GET", "/v1/lookup", lookup, "Find an agent's node", since=22, args=(Arg("addresses"), Arg("node_uuid", UUID)), public=True),
+    Route(
+        "POST",
+        "/v1/heartbeat/{node}",
+        heartbeat,
+        "An agent's heartbeat",
+        since=22,
+        body=HEARTBEAT,
+        body_name="heartbeat",
+        status=202,
+        public=True,
+    ),
+)

@@ -1,0 +1,56 @@
+"""Finding what a path names: by UUID in any form, or by name where the version knows names."""
+
+from __future__ import annotations
+
+from metald.errors import NotFound
+from metald.http import values
+from metald.http.call import Call
+from metald.http.problem import RoutingError
+from metald.model import Node, Port
+
+NAMES_SINCE = 5
+PORT_NAMES_SINCE = 88
+
+
+def ident(text: str, noun: str) -> str:
+    """A canonical UUID or a well-formed name from a path.
+
+    Raises:
+        RoutingError: it is neither (400).
+    """
+    uuid = values.as_uuid(text)
+    if uuid is not None:
+        return uuid
+    if not values.is_name(text):
+        raise RoutingError(400, f"Expected UUID or name for {noun}: {values.shown(text)}", field=noun)
+    return text
+
+
+def node(call: Call, given: str | None = None) -> Node:
+    """The node that the path names.
+
+    Raises:
+        NotFound: there is none, or names are newer than the version.
+        RoutingError: it is neither a UUID nor a name.
+    """
+    text = call.path["node"] if given is None else given
+    found = call.services.store.table(Node).get(text)
+    if found is not None:
+        return found
+    name = ident(text, "node")
+    if call.version < NAMES_SINCE and values.as_uuid(name) is None:
+        raise NotFound(f"Node {name} could not be found.", remedy=f"Names need version 1.{NAMES_SINCE}.", field="node")
+    return call.services.fleet.nodes.find(name)
+
+
+def port(call: Call) -> Port:
+    """The port that the path names.
+
+    Raises:
+        NotFound: there is none, or names are newer than the version.
+        RoutingError: it is neither a UUID nor a name.
+    """
+    name = ident(call.path["port"], "port")
+    if call.version < PORT_NAMES_SINCE and values.as_uuid(name) is None:
+        raise RoutingError(400, f"Expected UUID for port: {values.shown(name)}", field="port")
+    return call.services.fleet.ports.find(name)

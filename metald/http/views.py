@@ -1,0 +1,206 @@
+"""How each kind of resource is shown: the tables of fields, with the microversion that brought each.
+
+A new field is one line here. Order is that of the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+from metald.http.fields import Field, View
+from metald.model import Chassis, Conductor, Node, Port, ProvisionState
+from metald.model.masking import mask_text, masked
+from metald.model.resource import Resource
+
+_TEXT = {"type": ["string", "null"]}
+_FLAG = {"type": "boolean"}
+_TIME = {"type": ["string", "null"], "format": "date-time"}
+_OBJECT = {"type": "object"}
+_UUID = {"type": "string", "format": "uuid"}
+_NULL_UUID = {"type": ["string", "null"], "format": "uuid"}
+
+
+def _text(name: str, since: int = 1) -> Field[Any]:
+    return Field(name, since, schema=_TEXT)
+
+
+def _flag(name: str, since: int = 1) -> Field[Any]:
+    return Field(name, since, schema=_FLAG)
+
+
+def _time(name: str, since: int = 1) -> Field[Any]:
+    return Field(name, since, schema=_TIME)
+
+
+def _object(name: str, since: int = 1, *, secret: bool = False) -> Field[Any]:
+    get = attrgetter(name)
+    return Field(name, since, (lambda thing, _version: masked(get(thing))) if secret else None, sortable=False, schema=_OBJECT)
+
+
+def _provision_state(node: Node, version: int) -> str | None:
+    if node.provision_state is ProvisionState.AVAILABLE and version < 2:
+        return None
+    if node.provision_state is ProvisionState.INSPECT_WAIT and version < 39:
+        return ProvisionState.INSPECTING
+    return node.provision_state
+
+
+def _last_error(node: Node, _version: int) -> str | None:
+    return mask_text(node.last_error) if node.last_error else node.last_error
+
+
+UUID = Field[Any]("uuid", schema=_UUID)
+TIMES = (_time("created_at"), _time("updated_at"))
+
+
+def _node_fields(conductor: Callable[[Node], str | None]) -> tuple[Field[Node], ...]:
+    return (
+        UUID,
+        *TIMES,
+        Field("automated_clean", 47, schema={"type": ["boolean", "null"]}),
+        _text("bios_interface", 40),
+        _text("boot_interface", 31),
+        _text("boot_mode", 75),
+        _object("clean_step", 7),
+        Field("conductor_group", 46, schema={"type": "string"}),
+        _flag("console_enabled"),
+        _text("console_interface", 31),
+        _flag("disable_power_off", 95),
+        _text("deploy_interface", 31),
+        _object("deploy_step", 44),
+        _text("description", 51),
+        Field("driver", schema={"type": "string"}),
+        _object("driver_info", secret=True),
+        _object("driver_internal_info", 3, secret=True),
+        _object("extra"),
+        _text("fault", 42),
+        _text("firmware_interface", 86),
+        _text("health", 109),
+        _time("inspection_finished_at", 6),
+        _time("inspection_started_at", 6),
+        _text("inspect_interface", 31),
+        _object("instance_info", secret=True),
+        _text("instance_name", 104),
+        Field("instance_uuid", schema=_NULL_UUID),
+        Field("last_error", 1, _last_error, schema=_TEXT),
+        _text("lessee", 65),
+        _flag("maintenance"),
+        _text("maintenance_reason"),
+        _text("management_interface", 31),
+        _text("name", 5),
+        _object("network_data", 66),
+        _text("network_interface", 20),
+        _text("owner", 50),
+        _text("parent_node", 83),
+        _text("power_interface", 31),
+        _text("power_state"),
+        _object("properties"),
+        _flag("protected", 48),
+        _text("protected_reason", 48),
+        Field("provision_state", 1, _provision_state, schema=_TEXT),
+        _time("provision_updated_at"),
+        _object("raid_config", 12),
+        _text("raid_interface", 31),
+        _text("rescue_interface", 38),
+        _text("reservation"),
+        _text("resource_class", 21),
+        _flag("retired", 61),
+        _text("retired_reason", 61),
+        Field("secure_boot", 75, schema={"type": ["boolean", "null"]}),
+        _object("service_step", 87),
+        _text("shard", 82),
+        _text("storage_interface", 33),
+        _text("target_power_state"),
+        _text("target_provision_state"),
+        _object("target_raid_config", 12),
+        Field("traits", 37, sortable=False, schema={"type": "array", "items": {"type": "string"}}),
+        _text("vendor_interface", 31),
+        Field("conductor", 49, lambda node, _version: conductor(node), sortable=False, schema=_TEXT),
+        Field("allocation_uuid", 52, sortable=False, schema=_NULL_UUID),
+        Field("chassis_uuid", sortable=False, schema=_NULL_UUID),
+    )
+
+
+PORT_FIELDS: tuple[Field[Port], ...] = (
+    UUID,
+    *TIMES,
+    Field("address", schema={"type": "string"}),
+    _object("extra"),
+    _object("internal_info", 18),
+    _flag("is_smartnic", 53),
+    _object("local_link_connection", 19),
+    _flag("pxe_enabled", 19),
+    _text("physical_network", 34),
+    _text("name", 88),
+    _text("description", 97),
+    _text("vendor", 100),
+    _text("category", 101),
+    _flag("available_for_dynamic_portgroup", 111),
+    Field("node_uuid", sortable=False, schema=_UUID),
+    Field("portgroup_uuid", 24, sortable=False, schema=_NULL_UUID),
+)
+
+CHASSIS_FIELDS: tuple[Field[Chassis], ...] = (UUID, *TIMES, _text("description"), _object("extra"))
+
+
+class ChassisView(View[Chassis]):
+    """Chassis, whose `nodes` link is an array inside an array on the wire."""
+
+    def document(self, thing: Chassis, version: int, base: str, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """See View."""
+        found = super().document(thing, version, base, names)
+        if names is None:
+            found["nodes"] = [self.link(base, f"{thing.uuid}/nodes")]
+        return found
+
+
+CONDUCTOR_FIELDS: tuple[Field[Conductor], ...] = (
+    Field("hostname", schema={"type": "string"}),
+    Field("conductor_group", schema={"type": "string"}),
+    Field("alive", 1, lambda _conductor, _version: True, sortable=False, schema=_FLAG),
+    Field("drivers", sortable=False, schema={"type": "array", "items": {"type": "string"}}),
+    *TIMES,
+)
+
+NODE_LINKS = (("ports", 1, "ports"), ("states", 14, "states"), ("portgroups", 24, "portgroups"), ("volume", 32, "volume"))
+
+
+class Views:
+    """Every view.
+
+    Args:
+        conductor: the host name of the conductor that serves a node.
+    """
+
+    def __init__(self, conductor: Callable[[Node], str | None]) -> None:
+        self.nodes: View[Node] = View(
+            "nodes",
+            "nodes",
+            _node_fields(conductor),
+            ("instance_uuid", "maintenance", "power_state", "provision_state", "uuid", "name"),
+            links=NODE_LINKS,
+            unknown="Field {} is not a valid field.",
+        )
+        self.ports: View[Port] = View("ports", "ports", PORT_FIELDS, ("uuid", "address"))
+        self.chassis = ChassisView("chassis", "chassis", CHASSIS_FIELDS, ("uuid", "description"))
+        self.conductors: View[Conductor] = View(
+            "conductors", "conductors", CONDUCTOR_FIELDS, ("hostname", "conductor_group", "alive"), ident=attrgetter("hostname")
+        )
+
+    def of(self, kind: type[Resource]) -> View[Any]:
+        """The view of a resource class."""
+        views: dict[type[Resource], View[Any]] = {
+            Node: self.nodes,
+            Port: self.ports,
+            Chassis: self.chassis,
+            Conductor: self.conductors,
+        }
+        return views[kind]
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A time as the wire writes it."""
+    return moment.isoformat() if moment is not None else None

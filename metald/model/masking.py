@@ -1,0 +1,48 @@
+"""What must never leave the daemon: which values are secrets, and how they are hidden.
+
+A secret is known by the name of its key, wherever it is nested; inside texts by the `password=...` look of it. Hiding is
+for readers only: what is stored stays as it was given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MASK = "******"
+
+_PARTS = (
+    "adminpass|admin_pass|password|passwd|new_pass|token|secret|sys_pswd|configdrive|chappassword|encrypted_key|private_key|fernetkey|"
+    "sslkey|passphrase|ipmi_hex_kg_key|snmp_auth_key|snmp_priv_key|cephclusterfsid|cephmonkey|image_url"
+)
+_SECRET_KEY = re.compile(_PARTS, re.IGNORECASE)
+_IN_TEXT = re.compile(
+    r"((?:admin_?pass|password|passwd|new_pass|token|secret|private_key|passphrase|kg_key)[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"'&,;]+)",
+    re.IGNORECASE,
+)
+_IN_URL = re.compile(r"(\w+://[^\s/:@]*:)([^\s/@]+)(?=@)")
+
+
+def is_secret(key: str) -> bool:
+    """Whether a value of this key must not be shown."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def mask_text(text: str) -> str:
+    """A text for people or logs, with what looks like a password or token replaced."""
+    if "=" in text or ":" in text:
+        text = _IN_URL.sub(rf"\1{MASK}", text)
+        return _IN_TEXT.sub(rf"\1{MASK}", text)
+    return text
+
+
+def masked(value: Any) -> Any:
+    """A copy of a JSON value in which every secret reads `******`."""
+    if isinstance(value, Mapping):
+        return {k: MASK if _SECRET_KEY.search(k) and v is not None else masked(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    if isinstance(value, str):
+        return _IN_TEXT.sub(rf"\1{MASK}", value) if "=" in value or ":" in value else value
+    return value

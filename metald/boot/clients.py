@@ -40,10 +40,13 @@ class Clients:
         """The node's UUID from memory alone."""
         return self._nodes.get(address)
 
+    def on_a_wire(self, address: str) -> bool:
+        """Whether the neighbour table may know the address, so that `node_of` is worth its while."""
+        return ":" not in address and not address.startswith("127.")
+
     async def node_of(self, address: str) -> str | None:
         """The node's UUID: by the neighbour table, which is fresher, else from memory."""
-        asked = ":" not in address and not address.startswith("127.")
-        mac = await asyncio.to_thread(neighbour, address) if asked else None
+        mac = await asyncio.to_thread(neighbour, address) if self.on_a_wire(address) else None
         node = self._directory.node_by_mac(mac) if mac else None
         if node is not None:
             self.learn(address, node.uuid)

@@ -246,6 +246,17 @@ async def test_clients_are_remembered_and_bounded(fleet: Fleet) -> None:
     assert await clients.node_of("10.0.0.2") is None
 
 
+async def test_the_neighbour_table_is_asked_for_addresses_on_a_wire(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fleet.add(MAC)
+    monkeypatch.setattr("metald.boot.clients.neighbour", lambda address: MAC if address == "10.0.0.5" else "52:54:00:00:00:0f")
+    clients = Clients(fleet)
+    assert await clients.node_of("10.0.0.5") == made.uuid
+    assert clients.known("10.0.0.5") == made.uuid
+    assert await clients.node_of("10.0.0.6") is None
+    assert not clients.on_a_wire("127.0.0.1")
+    assert not clients.on_a_wire("fe80::1")
+
+
 def test_neighbour_table(tmp_path: Path) -> None:
     table = tmp_path / "arp"
     table.write_text(

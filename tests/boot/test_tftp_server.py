@@ -92,6 +92,14 @@ async def test_rendered_text(site: Site) -> None:
     assert (await site.fleet.event("node.tftp", "ramdisk/kernel"))[0] == node.uuid
 
 
+async def test_a_client_on_the_wire_is_known_by_its_mac(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = site.fleet.add(MAC)
+    monkeypatch.setattr("metald.boot.clients.neighbour", lambda address: MAC)
+    monkeypatch.setattr(site.files.clients, "on_a_wire", lambda address: True)
+    await fetch(site.address, "undionly.kpxe")
+    assert (await site.fleet.event("node.tftp", "undionly.kpxe"))[0] == node.uuid
+
+
 async def test_netascii(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await fetch(site.address, "boot.ipxe", mode="netascii", tsize=0)
     assert client.data.startswith(b"#!ipxe\r\n")

@@ -248,17 +248,19 @@ class TftpServer:
 
     def report(self, arrival: Arrival, name: str, node_uuid: str | None, facts: dict[str, Any]) -> None:
         """Tell the directory of one request."""
-        if len(self._tasks) >= _MOST_REPORTS:
-            return
-        data = {"client": plain(arrival.peer[0]), "file": name, **facts}
-        self._spawn(self._tell(node_uuid, data))
-
-    async def _tell(self, node_uuid: str | None, data: dict[str, Any]) -> None:
         clients = self._files.clients
-        if node_uuid is None:
-            node_uuid = await clients.node_of(data["client"])
-        else:
-            clients.learn(data["client"], node_uuid)
+        client = plain(arrival.peer[0])
+        data = {"client": client, "file": name, **facts}
+        if node_uuid is not None:
+            clients.learn(client, node_uuid)
+        elif clients.on_a_wire(client):
+            if len(self._tasks) < _MOST_REPORTS:
+                self._spawn(self._ask_and_tell(data))
+            return
+        self._directory.seen("node.tftp", node_uuid=node_uuid or clients.known(client), data=data)
+
+    async def _ask_and_tell(self, data: dict[str, Any]) -> None:
+        node_uuid = await self._files.clients.node_of(data["client"])
         self._directory.seen("node.tftp", node_uuid=node_uuid, data=data)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

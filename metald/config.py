@@ -25,7 +25,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of every section."""
 
 
-class Api(Section):
+class Api(Section, frozen=True):
     """The Ironic-compatible HTTP API."""
 
     listen: Annotated[str, Meta(description="Address and port of the API, `host:port` or `[v6]:port`.")] = "127.0.0.1:6385"
@@ -45,7 +45,7 @@ class Api(Section):
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
 
 
-class StoreSettings(Section):
+class StoreSettings(Section, frozen=True):
     """Where the state is kept."""
 
     url: Annotated[
@@ -58,13 +58,13 @@ class StoreSettings(Section):
     ] = 10.0
 
 
-class Amqp(Section):
+class Amqp(Section, frozen=True):
     """The message broker, for commands in and events out."""
 
     url: Annotated[str, Meta(description="`amqp://user:password@host/vhost`. Empty: no broker.")] = ""
 
 
-class Boot(Section):
+class Boot(Section, frozen=True):
     """The boot servers: what machines load over the network."""
 
     tftp_listen: Annotated[str, Meta(description="Address and port of the TFTP server. Empty: off.")] = ""
@@ -87,7 +87,7 @@ class Boot(Section):
     tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64
 
 
-class Dhcp(Section):
+class Dhcp(Section, frozen=True):
     """How machines get addresses."""
 
     provider: Annotated[Literal["none", "dnsmasq"], Meta(description="`none`: somebody else's DHCP. `dnsmasq`: host and option files.")] = (
@@ -99,7 +99,7 @@ class Dhcp(Section):
     ipxe_script: Annotated[Literal["http", "tftp"], Meta(description="How iPXE fetches its first script.")] = "http"
 
 
-class Images(Section):
+class Images(Section, frozen=True):
     """Operating system images and their cache."""
 
     cache_dir: Annotated[str, Meta(description="Where images are kept; by default `images` below the state directory.")] = ""
@@ -110,7 +110,7 @@ class Images(Section):
     download_timeout: Annotated[Seconds, Meta(description="Seconds without a byte after which a download fails.")] = 60.0
 
 
-class Conductor(Section):
+class Conductor(Section, frozen=True):
     """Workflows: what is done by default and how long is waited."""
 
     name: Annotated[str, Meta(description="Name of this conductor; by default the host's name.")] = ""
@@ -127,7 +127,7 @@ class Conductor(Section):
     ] = 10.0
 
 
-class Fake(Section):
+class Fake(Section, frozen=True):
     """fake-hardware: how slow and how unreliable it pretends to be. Seconds per call, failures as a share of calls."""
 
     power_delay: Seconds = 0.0
@@ -146,7 +146,7 @@ class Fake(Section):
     failure_rate: Annotated[float, Meta(ge=0, le=1, description="Share of power and deploy calls that fail.")] = 0.0
 
 
-class Ipmi(Section):
+class Ipmi(Section, frozen=True):
     """BMCs over RMCP+."""
 
     command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
@@ -160,16 +160,16 @@ class Ipmi(Section):
     ipmitool: Annotated[str, Meta(description="The program that the interface `ipmitool` runs.")] = "ipmitool"
 
 
-class Ssh(Section):
+class Ssh(Section, frozen=True):
     """SSH connections to ramdisks."""
 
     connect_timeout: Annotated[Seconds, Meta(description="Seconds for a connection and its handshake.")] = 20.0
     keepalive: Annotated[Seconds, Meta(description="Seconds between keepalives; three unanswered ones end the connection.")] = 5.0
     handshakes: Annotated[Positive, Meta(description="Most handshakes in flight at once.")] = 16
-    minimum_disk: Annotated[Positive, Meta(description="Smallest disk in bytes that is taken when a node has no root device hints.")] = 4 << 30
+    minimum_disk: Annotated[Positive, Meta(description="Smallest disk in bytes that a node without root device hints gets.")] = 4 << 30
 
 
-class Drivers(Section):
+class Drivers(Section, frozen=True):
     """Hardware types and their settings."""
 
     enabled_hardware_types: Annotated[list[str], Meta(description="Hardware types that nodes may use.")] = msgspec.field(
@@ -180,14 +180,14 @@ class Drivers(Section):
     ssh: Ssh = Ssh()
 
 
-class Log(Section):
+class Log(Section, frozen=True):
     """Log lines, on stderr."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")] = "info"
     format: Annotated[Literal["text", "json"], Meta(description="`text` for people, `json` for machines.")] = "text"
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """Everything that can be set."""
 
     state_dir: Annotated[str, Meta(description="Where metald keeps its own files.")] = "/var/lib/metald"

@@ -28,11 +28,8 @@ async def test_a_dead_bmc_is_known_dead_within_its_budget_and_only_once_for_all_
     async with simulated() as server, hub(login_timeout=0.3) as started:
         server.bmc.faults.dead = True
         bmc = Bmc(started, coordinates(server))
-        begin = asyncio.get_running_loop().time()
         results = await asyncio.gather(*(bmc.power_is_on() for _ in range(20)), return_exceptions=True)
-        spent = asyncio.get_running_loop().time() - begin
         assert all(isinstance(result, BmcUnreachable) for result in results)
-        assert spent < 20 * 0.3 / 2  # not one wait after the other
         assert [moment.what for moment in started.history(bmc.info)].count("login") == 1
         server.bmc.faults.dead = False
         assert await bmc.power_is_on() is False
@@ -241,10 +238,11 @@ async def test_a_cancelled_call_leaves_nothing_behind(when: str) -> None:
         bmc = Bmc(started, coordinates(server))
         if when != "login":
             await bmc.power_is_on()
-        server.bmc.faults.delay = 0.05
+        server.bmc.faults.dead = True
         tasks = [asyncio.create_task(bmc.power_is_on()) for _ in range(3)]
         await asyncio.sleep(0.01)
         tasks[1 if when == "queue" else 0].cancel()
+        server.bmc.faults.dead = False
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results].count(asyncio.CancelledError) == 1
         assert results.count(False) == 2
@@ -274,25 +272,25 @@ async def test_a_name_is_resolved_and_one_that_is_none_is_said_to_be_that() -> N
 
 
 async def test_three_hundred_bmcs_a_tenth_of_them_dead() -> None:
-    """The healthy ones are all done before the first dead one is given up, though the window is far smaller."""
+    """The healthy ones are all done while the dead ones still wait, though the window is smaller than the dead are many."""
     fleet = Fleet(build(300, "127.24.0.0", users=(ADMIN,)))
     for index, simulated_bmc in enumerate(fleet.bmcs.values()):
         simulated_bmc.faults.dead = index % 10 == 0
-    async with fleet, hub(login_window=16, login_timeout=3.0) as started:
-        order: list[bool] = []
-
-        async def work(address: str) -> None:
-            try:
-                await Bmc(started, BmcInfo(address, fleet.port, ADMIN.name, ADMIN.password)).power_on()
-                order.append(True)
-            except BmcUnreachable:
-                order.append(False)
-
-        async with asyncio.TaskGroup() as group:
-            for address in fleet.bmcs:
-                group.create_task(work(address))
-        assert order == [True] * 270 + [False] * 30
+    async with fleet, hub(login_window=16, login_timeout=600.0, command_timeout=600.0) as started:
+        tasks = {
+            address: asyncio.create_task(Bmc(started, BmcInfo(address, fleet.port, ADMIN.name, ADMIN.password)).power_on())
+            for address in fleet.bmcs
+        }
+        healthy = [task for address, task in tasks.items() if not fleet.bmcs[address].faults.dead]
+        dead = [task for task in tasks.values() if task not in healthy]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*healthy)
+        assert len(dead) == 30
+        assert not any(task.done() for task in dead)
         assert fleet.report()["power_on"] == 270
+        for task in dead:
+            task.cancel()
+        await asyncio.gather(*dead, return_exceptions=True)
         assert started.window.taken == started.window.aside == started.window.waiting == 0
 
 

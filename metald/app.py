@@ -30,7 +30,7 @@ from metald.config import ConfigError, Settings, parse_listen
 from metald.drivers import fake, types
 from metald.drivers.base import Interface
 from metald.drivers.ipmi.hub import IpmiHub
-from metald.drivers.ipmi.ipmitool import IpmitoolManagement, IpmitoolPower
+from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
 from metald.drivers.ipmi.power import PyghmiPower
 from metald.drivers.network_noop import NoopNetwork
@@ -148,7 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             fleet=Fleet(store, registry, settings),
             ready=ready.is_set,
         )
-        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval)
+        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, hub.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         runner = web.AppRunner(application, access_log=None, handle_signals=False)
@@ -197,11 +197,12 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
 
 def _registry(settings: Settings, hub: IpmiHub, images: ImageCache) -> Registry:
     hardware = fake.FakeHardware(settings.drivers.fake)
+    ipmitool = Ipmitool(settings.drivers.ipmi)
     interfaces: list[Interface] = [
         PyghmiPower(hub, settings.drivers.ipmi),
         PyghmiManagement(hub, settings.drivers.ipmi),
-        IpmitoolPower(settings.drivers.ipmi),
-        IpmitoolManagement(settings.drivers.ipmi),
+        IpmitoolPower(settings.drivers.ipmi, ipmitool),
+        IpmitoolManagement(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
         SshDeploy(settings, images),
         NoopNetwork(),

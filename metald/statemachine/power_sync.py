@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from metald.drivers.registry import Registry
 from metald.errors import MetaldError, NotFound
@@ -32,9 +34,13 @@ class PowerSync:
         store: the state.
         registry: hardware types and interfaces.
         interval: seconds between two looks at one node; 0 never looks.
+        background: a context in which drivers give others precedence.
     """
 
-    def __init__(self, store: Store, registry: Registry, interval: float) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, interval: float, background: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._background = background
         self._store = store
         self._registry = registry
         self._interval = interval
@@ -71,7 +77,8 @@ class PowerSync:
         try:
             view = NodeView(self._store, self._registry, uuid)
             label = view.node.label
-            state = await view.power.get_power_state(view)
+            with self._background():
+                state = await view.power.get_power_state(view)
             if self._strikes.pop(uuid, 0) >= _FAILURES:
                 _log.info("node %s: its power can be read again", label)
             async with self._store.owning(uuid):

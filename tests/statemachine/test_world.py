@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -122,7 +123,7 @@ async def test_power_sync_records_what_it_sees(house: House) -> None:
     house.engine._registry.interface("power", "fake").get_power_state = look  # type: ignore[attr-defined]
     changed = asyncio.Event()
     house.store.subscribe(lambda events: changed.set() if any(_seen(e) for e in events) else None)
-    sync = asyncio.create_task(PowerSync(house.store, house.engine._registry, 0.01).run())
+    sync = asyncio.create_task(PowerSync(house.store, house.engine._registry, 0.01, contextlib.nullcontext).run())
     await changed.wait()
     while asked.count(dead.uuid) < 4:
         await asyncio.sleep(0.01)
@@ -139,4 +140,4 @@ def _seen(event: Event) -> bool:
 
 
 async def test_power_sync_that_is_turned_off_ends_at_once(house: House) -> None:
-    await PowerSync(house.store, house.engine._registry, 0).run()
+    await PowerSync(house.store, house.engine._registry, 0, contextlib.nullcontext).run()

@@ -29,7 +29,7 @@ from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.drivers import fake, types
 from metald.drivers.base import Interface
-from metald.drivers.ipmi.hub import IpmiHub
+from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
 from metald.drivers.ipmi.power import PyghmiPower
@@ -53,6 +53,9 @@ from metald.store.changes import Change
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
+
+_PURGES = 1000
+"""Most calls of `Store.purge`, each of which does bounded work, in an hour."""
 
 
 async def serve(settings: Settings) -> int:
@@ -119,7 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(settings.store, state_dir)
         stack.push_async_callback(store.close)
-        hub = IpmiHub(settings.drivers.ipmi)
+        hub = ipmi.IpmiHub(settings.drivers.ipmi)
         await hub.start()
         stack.push_async_callback(hub.close)
         images = ImageCache(settings.images, state_dir)
@@ -148,7 +151,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             fleet=Fleet(store, registry, settings),
             ready=ready.is_set,
         )
-        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, hub.background)
+        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         runner = web.AppRunner(application, access_log=None, handle_signals=False)
@@ -181,8 +184,9 @@ async def _purge(store: Store) -> None:
     while True:
         await asyncio.sleep(3600)
         try:
-            while await store.purge():
-                await asyncio.sleep(1)
+            for _ in range(_PURGES):
+                if not await store.purge():
+                    break
         except MetaldError as error:
             _log.warning("old events could not be removed: %s", error)
 
@@ -195,7 +199,7 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
         await sightings.flush()
 
 
-def _registry(settings: Settings, hub: IpmiHub, images: ImageCache) -> Registry:
+def _registry(settings: Settings, hub: ipmi.IpmiHub, images: ImageCache) -> Registry:
     hardware = fake.FakeHardware(settings.drivers.fake)
     ipmitool = Ipmitool(settings.drivers.ipmi)
     interfaces: list[Interface] = [

@@ -208,6 +208,14 @@ class ImageCache:
                 remedy="Free space there, or set images.cache_dir to a larger file system.",
             ) from error
 
+    async def drop_if_damaged(self, image: CachedImage) -> bool:
+        """Compare a raw disk with its name, and remove it when it is not what it says. Returns whether it was removed."""
+        with suppress(FileNotFoundError):
+            if await asyncio.to_thread(digest_file, image.path, "sha512") == image.sha512:
+                return False
+            await asyncio.to_thread(image.path.unlink)
+        return True
+
     async def store_config_drive(self, node_uuid: str, data: bytes) -> CachedImage:
         """Keep a node's config drive for its ramdisk to fetch.
 

@@ -85,6 +85,7 @@ def base_tree(parts: Parts, wanted: Iterable[str] = modules.WANTED) -> Tree:
     for applet in run(str(busybox), "--list").split():
         if applet not in ("busybox", "init", "linuxrc"):
             tree.link(f"bin/{applet}", "busybox")
+    tree.link("sbin/modprobe", "/bin/busybox")  # the kernel calls it by this name for file systems
     for program in ("dropbear", "dropbearkey"):
         tree.file(f"bin/{program}", _find(parts.packages["dropbear-bin"], program).read_bytes(), 0o755)
     for package, names in _LIBRARIES.items():

@@ -17,7 +17,7 @@ from metald.drivers.root_device import Disk, choose, parse_hints, root_hints
 from metald.drivers.ssh import efi
 from metald.drivers.ssh.connection import Connections
 from metald.drivers.ssh.layout import Layout, drive_place, erase_ranges, read_layout
-from metald.drivers.ssh.ramdisk import Ramdisk
+from metald.drivers.ssh.ramdisk import Ramdisk, WrittenWrong
 from metald.errors import DeployError, WorldError
 from metald.images.cache import CachedImage, ImageCache
 from metald.images.config_drive import build_config_drive, check_config_drive
@@ -113,9 +113,20 @@ class SshDeploy(Deploy):
             )
         ctx.memo["root_disk"] = _identity(disk)
         await ctx.checkpoint()
-        state = await ramdisk.write(disk, "image", size=image.size, sha512=image.sha512, show=_shower(ctx, f"to {disk.name}"))
+        state = await self._write(ctx, ramdisk, disk, image)
         ctx.note("image_written", disk=disk.name, bytes=image.size, seconds=state.get("seconds"), sha512=image.sha512)
         return Done(f"{image.size} bytes written to {disk} and read back in {state.get('seconds')} s.")
+
+    async def _write(self, ctx: StepContext, ramdisk: Ramdisk, disk: Disk, image: CachedImage) -> dict[str, Any]:
+        """Write the image; when it is the cache that was damaged, fetch it anew and write once more."""
+        show = _shower(ctx, f"to {disk.name}")
+        try:
+            return await ramdisk.write(disk, "image", size=image.size, sha512=image.sha512, show=show)
+        except WrittenWrong:
+            if not await self._images.drop_if_damaged(image):
+                raise
+        image = await self._image(ctx)
+        return await ramdisk.write(disk, "image", size=image.size, sha512=image.sha512, show=show)
 
     @step(Phase.DEPLOY, 70, requires_ramdisk=True)
     async def write_configdrive(self, ctx: StepContext) -> Outcome:

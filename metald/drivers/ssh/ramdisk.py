@@ -22,6 +22,10 @@ _PATIENCE = 900
 """Seconds without a byte from metald after which the writer gives up: long enough for a restart of the daemon."""
 
 
+class WrittenWrong(DeployError):
+    """The disk does not hold the bytes that it should."""
+
+
 class Ramdisk:
     """See the module.
 
@@ -88,6 +92,7 @@ class Ramdisk:
 
         Raises:
             RamdiskLost: the machine went away.
+            WrittenWrong: what was read back is not what should be there.
             DeployError: the writer failed; says why and what to do.
         """
         job = hashlib.sha256(f"{what}:{target.name}:{offset}:{sha512}".encode()).hexdigest()[:32]
@@ -101,11 +106,12 @@ class Ramdisk:
 
     def _failed(self, what: str, target: Disk, state: dict[str, Any]) -> DeployError:
         remedies = {
-            "mismatch": "The disk or the machine's memory is faulty, or the image in metald's cache was damaged.",
+            "mismatch": "Check the disk and the machine's memory.",
             "network": "Check that the machine reaches metald's boot HTTP server (boot.http_url).",
             "http": "Check that the machine reaches metald's boot HTTP server (boot.http_url).",
             "disk": "Check the disk.",
         }
         remedy = remedies.get(str(state.get("kind")), "")
         why = state.get("error") or "the writer ended without a word"
-        return DeployError(f"Node {self._label}: the {what} could not be written to {target.name}: {why}.", remedy=remedy)
+        kind = WrittenWrong if state.get("kind") == "mismatch" else DeployError
+        return kind(f"Node {self._label}: the {what} could not be written to {target.name}: {why}.", remedy=remedy)

@@ -28,7 +28,6 @@ from metald.http.problem import RoutingError
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
 from metald.http.views import Views
-from metald.model.masking import mask_text
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
@@ -109,7 +108,7 @@ class Dispatcher:
         return web.Response(status=status, body=content, headers=headers)
 
     def _refusal(self, request: web.Request, headers: CIMultiDict[str], error: MetaldError, request_id: str) -> tuple[int, bytes]:
-        text = mask_text(str(error))
+        text = problem.text_of(error)
         level = logging.ERROR if error.status >= 500 and not isinstance(error, WorldError) else logging.INFO
         _log.log(level, "%s %s -> %d %s (%s)", request.method, request.path[:200], error.status, text[:500], request_id)
         if isinstance(error, Busy | Unavailable):

@@ -37,9 +37,20 @@ class BodyError(MetaldError):
         self.status = status  # type: ignore[misc]
 
 
+_SHORT = 200
+
+
+def text_of(error: MetaldError) -> str:
+    """What happened and, unless it is long, what to do: one text for people, without secrets."""
+    text = error.message
+    if error.remedy and len(error.remedy) <= _SHORT:
+        text = f"{text}{'' if not text or text[-1] in '.!?' else '.'} {error.remedy}".strip()
+    return mask_text(text)
+
+
 def encode(error: MetaldError) -> bytes:
     """The body that answers `error`."""
-    text = mask_text(str(error))
+    text = text_of(error)
     own = {"code": error.code, "field": error.field, "remedy": mask_text(error.remedy) or None}
     client = error.status < 500
     if isinstance(error, BodyError):

@@ -39,32 +39,43 @@ NULLABLE_UUID: Schema = {"type": ["string", "null"], "format": "uuid"}
 NULLABLE_OBJECT: Schema = {"type": ["object", "null"]}
 
 
-def conform(value: Any, schema: Schema, name: str) -> Any:
-    """`value` as `schema` wants it; `name` is what error texts call it.
+def conform(value: Any, schema: Schema, name: str, path: str = "") -> Any:
+    """`value` as `schema` wants it.
+
+    Args:
+        value: what a client sent.
+        schema: what it shall be.
+        name: what error texts call the whole.
+        path: where in the whole the value stands.
 
     Raises:
         Invalid: with the path of the offending part as its field.
     """
     if "anyOf" in schema:
-        return _any_of(value, schema["anyOf"], name)
+        return _any_of(value, schema["anyOf"], name, path)
     types = schema.get("type")
     if types is not None and not _is(value, types):
         expected = types if isinstance(types, str) else " or ".join(types)
-        raise Invalid(f"Schema error for {name}: {_kind(value)} is not of type {expected}", field=name)
+        raise _wrong(f"{_kind(value)} is not of type {expected}", name, path)
     if "enum" in schema and value not in schema["enum"]:
-        raise Invalid(f"Schema error for {name}: {values.shown(value)} is not one of {list(schema['enum'])}", field=name)
+        raise _wrong(f"{values.shown(value)} is not one of {list(schema['enum'])}", name, path)
     if value is None:
         return None
     if isinstance(value, str):
-        _check_text(value, schema, name)
+        _check_text(value, schema, name, path)
     elif isinstance(value, dict):
-        value = _object(value, schema, name)
+        value = _object(value, schema, name, path)
     elif isinstance(value, list):
-        value = _array(value, schema, name)
+        value = _array(value, schema, name, path)
     elif "minimum" in schema and not isinstance(value, bool) and value < schema["minimum"]:
-        raise Invalid(f"Schema error for {name}: {value} is less than the minimum of {schema['minimum']}", field=name)
+        raise _wrong(f"{value} is less than the minimum of {schema['minimum']}", name, path)
     form = _FORMATS.get(schema.get("format", ""))
-    return form(name, value) if form is not None else value
+    return form(path or name, value) if form is not None else value
+
+
+def _wrong(what: str, name: str, path: str, *, remedy: str = "") -> Invalid:
+    place = f"{name} at {path}" if path else name
+    return Invalid(f"Schema error for {place}: {what}", remedy=remedy, field=path or name)
 
 
 def _kind(value: Any) -> str:
@@ -78,16 +89,15 @@ def _is(value: Any, types: str | list[str]) -> bool:
     return any(isinstance(value, _TYPES[kind]) for kind in wanted)
 
 
-def _any_of(value: Any, choices: list[Schema], name: str) -> Any:
+def _any_of(value: Any, choices: list[Schema], name: str, path: str) -> Any:
     reasons = []
     for choice in choices:
         try:
-            return conform(value, choice, name)
+            return conform(value, choice, name, path)
         except Invalid as error:
             reasons.append(error)
     # The most telling reason is the one found deepest inside the value.
-    best = max(reasons, key=lambda error: len(error.field or ""))
-    raise Invalid(best.message, field=best.field)
+    raise max(reasons, key=lambda error: len(error.field or ""))
 
 
 @cache
@@ -95,19 +105,19 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _check_text(value: str, schema: Schema, name: str) -> None:
+def _check_text(value: str, schema: Schema, name: str, path: str) -> None:
     if len(value) > schema.get("maxLength", len(value)):
-        raise Invalid(f"Schema error for {name}: it is longer than {schema['maxLength']} characters", field=name)
+        raise _wrong(f"it is longer than {schema['maxLength']} characters", name, path)
     if len(value) < schema.get("minLength", 0):
-        raise Invalid(f"Schema error for {name}: {values.shown(value)} is too short", field=name)
+        raise _wrong(f"{values.shown(value)} is too short", name, path)
     if "pattern" in schema and _pattern(schema["pattern"]).search(value) is None:
-        raise Invalid(f"Schema error for {name}: {values.shown(value)} does not match {schema['pattern']!r}", field=name)
+        raise _wrong(f"{values.shown(value)} does not match {schema['pattern']!r}", name, path)
 
 
-def _object(value: dict[str, Any], schema: Schema, name: str) -> dict[str, Any]:
+def _object(value: dict[str, Any], schema: Schema, name: str, path: str) -> dict[str, Any]:
     for key in schema.get("required", ()):
         if key not in value:
-            raise Invalid(f"Schema error for {name}: {key!r} is a required property", field=_under(name, key))
+            raise _wrong(f"{key!r} is a required property", name, _under(path, key))
     properties = schema.get("properties")
     others = schema.get("additionalProperties", True)
     if properties is None and others is True:
@@ -116,30 +126,29 @@ def _object(value: dict[str, Any], schema: Schema, name: str) -> dict[str, Any]:
     for key, item in value.items():
         known = (properties or {}).get(key)
         if known is not None:
-            found[key] = conform(item, known, _under(name, key))
+            found[key] = conform(item, known, name, _under(path, key))
         elif others is False:
-            known_names = ", ".join(properties or ())
-            raise Invalid(
-                f"Schema error for {name}: Additional properties are not allowed ({values.shown(key)} was unexpected)",
-                remedy=f"Known are: {known_names}." if known_names else "",
-                field=_under(name, key),
+            names = ", ".join(properties or ())
+            remedy = f"Known are: {names}." if names else ""
+            raise _wrong(
+                f"Additional properties are not allowed ({values.shown(key)} was unexpected)", name, _under(path, key), remedy=remedy
             )
         else:
-            found[key] = item if others is True else conform(item, others, _under(name, key))
+            found[key] = item if others is True else conform(item, others, name, _under(path, key))
     for key, needed in schema.get("dependentRequired", {}).items():
         if key in value and (missing := [n for n in needed if n not in value]):
-            raise Invalid(f"Schema error for {name}: {missing[0]!r} is a dependency of {key!r}", field=_under(name, missing[0]))
+            raise _wrong(f"{missing[0]!r} is a dependency of {key!r}", name, _under(path, missing[0]))
     return found
 
 
-def _under(name: str, key: str) -> str:
-    return f"{name}/{key[:80]}"
+def _under(path: str, key: str) -> str:
+    return f"{path}/{key[:80]}" if path else key[:80]
 
 
-def _array(value: list[Any], schema: Schema, name: str) -> list[Any]:
+def _array(value: list[Any], schema: Schema, name: str, path: str) -> list[Any]:
     if len(value) < schema.get("minItems", 0):
-        raise Invalid(f"Schema error for {name}: it must have at least {schema['minItems']} items", field=name)
+        raise _wrong(f"it must have at least {schema['minItems']} items", name, path)
     if len(value) > schema.get("maxItems", len(value)):
-        raise Invalid(f"Schema error for {name}: it has more than {schema['maxItems']} items", field=name)
+        raise _wrong(f"it has more than {schema['maxItems']} items", name, path)
     items = schema.get("items")
-    return value if items is None else [conform(item, items, f"{name}/{index}") for index, item in enumerate(value)]
+    return value if items is None else [conform(item, items, name, _under(path, str(index))) for index, item in enumerate(value)]

@@ -52,7 +52,7 @@ def _last_error(node: Node, _version: int) -> str | None:
     return mask_text(node.last_error) if node.last_error else node.last_error
 
 
-UUID = Field[Any]("uuid", schema=_UUID)
+UUID: Field[Any] = Field("uuid", schema=_UUID)
 TIMES = (_time("created_at"), _time("updated_at"))
 
 

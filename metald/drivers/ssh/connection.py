@@ -124,9 +124,16 @@ class Connections:
         except asyncssh.PermissionDenied:
             raise DeployError(f"Node {target.label}: the ramdisk at {target.address} refuses the key of its boot.") from None
         except TimeoutError:
-            raise RamdiskLost(f"Node {target.label}: the ramdisk at {target.address} did not answer in {limit:g} seconds.") from None
+            raise self._unreachable(target, f"no answer in {limit:g} seconds") from None
         except _GONE as error:
-            raise RamdiskLost(f"Node {target.label}: the ramdisk at {target.address} cannot be reached: {error}.") from None
+            raise self._unreachable(target, str(error) or type(error).__name__) from None
+
+    @staticmethod
+    def _unreachable(target: Target, why: str) -> RamdiskLost:
+        return RamdiskLost(
+            f"Node {target.label}: the ramdisk cannot be reached by SSH at {target.address} port {target.port}: {why}.",
+            remedy="Look at the machine's console, and check that nothing between it and metald blocks SSH.",
+        )
 
     async def close(self, boot: str) -> None:
         """Close the connection of a boot, if there is one."""

@@ -41,18 +41,20 @@ async def test_wrong_checksum(scene: Scene) -> None:
 
 async def test_image_that_is_not_there(scene: Scene) -> None:
     box = await scene.box()
+    image = scene.lab.image(name="wanted.raw", seed=2)  # one that no other test has brought into the cache
     async with _web(scene.lab.folder / "files") as url:
-        await scene.lab.deploy(scene.api, box, scene.image, image_source=f"{url}/no-such.raw")
+        await scene.lab.deploy(scene.api, box, image, image_source=f"{url}/no-such.raw")
         await scene.fails(box, "deploy failed", "404", "no-such.raw")
         assert box.bmc.counters.power_on == 0
-        await scene.recovers(box, image_source=f"{url}/image.raw")
+        await scene.recovers(box, image, image_source=f"{url}/wanted.raw")
 
 
 async def test_file_outside_the_roots(scene: Scene) -> None:
     box = await scene.box()
-    await scene.lab.deploy(scene.api, box, scene.image, image_source="file:///etc/passwd")
+    image = scene.lab.image(name="inside.raw", seed=3)
+    await scene.lab.deploy(scene.api, box, image, image_source="file:///etc/passwd")
     await scene.fails(box, "deploy failed", "/etc/passwd", "file_roots")
-    await scene.recovers(box)
+    await scene.recovers(box, image)
 
 
 async def test_image_larger_than_the_disk(scene: Scene) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _LEASH = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -20,8 +21,13 @@ class LabError(Exception):
     """The lab cannot do what it was asked for; the text says why and what to do about it."""
 
 
-async def spawn(argv: Sequence[str], log: Path, *, piped: bool = False) -> asyncio.subprocess.Process:
+async def spawn(
+    argv: Sequence[str], log: Path, *, piped: bool = False, environment: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
     """Start a child on the leash; its output goes to the end of `log`, or stdout to a pipe when `piped`.
+
+    Args:
+        environment: variables on top of this process's own.
 
     Raises:
         LabError: the program is not installed.
@@ -34,6 +40,7 @@ async def spawn(argv: Sequence[str], log: Path, *, piped: bool = False) -> async
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if piped else output,
                 stderr=output,
+                env={**os.environ, **(environment or {})},
             )
         except FileNotFoundError as error:
             raise LabError(f"{error.filename} is not installed; scripts/install-packages installs what the lab needs.") from error

@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from metald.config import Api, Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, problem, tls, versions
+from metald.http import auth, body, openapi, problem, tls, versions
 from metald.http.call import Call, Reply, Services
 from metald.http.problem import RoutingError
 from metald.http.route import Route, Router
@@ -63,7 +63,7 @@ def build(
         ConfigError: the settings of authentication cannot work.
     """
     views = Views(lambda _node: conductor.hostname)
-    services = Services(settings, store, registry, conductor, agents, fleet, ready, views)
+    services = Services(settings, store, registry, conductor, agents, fleet, ready, views, orjson.dumps(openapi.document(ROUTES, views)))
     dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
     application.router.add_route("*", "/{path:.*}", dispatcher.handle)

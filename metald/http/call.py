@@ -34,6 +34,8 @@ class Services:
     fleet: Fleet
     ready: Callable[[], bool]
     views: Views
+    openapi: bytes
+    """The OpenAPI document."""
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def page(
     bodies = [view.one(thing, call.version, call.base, names) for thing in selected]
     out = b'{"' + view.key.encode() + b'":[' + b",".join(bodies) + b"]"
     if len(selected) == limit and not endless:
-        out += b',"next":' + orjson.dumps(_next(call, path or view.resource, limit, view.ident(selected[-1])))
+        out += b',"next":' + orjson.dumps(_next(call, path or view.resource, names, limit, view.ident(selected[-1])))
     return out + b"}"
 
 
@@ -121,10 +121,10 @@ def _check_sort(call: Call, view: View[Any], key: str) -> None:
     if key == "id":
         return
     field = view.fields.get(key)
+    if field is not None and field.since > call.version:
+        raise NotAcceptable("Request not acceptable.", remedy=f"Sorting by {key} needs version 1.{field.since}.", field="sort_key")
     if field is None or not field.sortable:
         raise Invalid(f"The sort_key value {key[:80]} is an invalid field for sorting", field="sort_key")
-    if field.since > call.version:
-        raise NotAcceptable("Request not acceptable.", remedy=f"Sorting by {key} needs version 1.{field.since}.", field="sort_key")
 
 
 def _sort_value(thing: Any, key: str) -> tuple[bool, Any]:
@@ -136,12 +136,12 @@ def _sort_value(thing: Any, key: str) -> tuple[bool, Any]:
     return value is not None, "" if value is None else value
 
 
-def _next(call: Call, path: str, limit: int, marker: str) -> str:
+def _next(call: Call, path: str, names: tuple[str, ...] | None, limit: int, marker: str) -> str:
     args = dict(call.args)
     parts = [f"sort_key={args.pop('sort_key', None) or 'id'}", f"sort_dir={args.pop('sort_dir', None) or 'asc'}"]
     for name in ("limit", "marker"):
         args.pop(name, None)
-    fields = args.pop("fields", None)
+    fields = args.pop("fields", None) or names
     for name, value in args.items():
         text = ",".join(quote(item) for item in value) if isinstance(value, list) else quote(str(value))
         parts.append(f"{name}={text}")

@@ -6,14 +6,12 @@ A new field is one line here. Order is that of the answers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 from metald.http.fields import Field, View
 from metald.model import Chassis, Conductor, Node, Port, ProvisionState
 from metald.model.masking import mask_text, masked
-from metald.model.resource import Resource
 
 _TEXT = {"type": ["string", "null"]}
 _FLAG = {"type": "boolean"}
@@ -190,17 +188,6 @@ class Views:
             "conductors", "conductors", CONDUCTOR_FIELDS, ("hostname", "conductor_group", "alive"), ident=attrgetter("hostname")
         )
 
-    def of(self, kind: type[Resource]) -> View[Any]:
-        """The view of a resource class."""
-        views: dict[type[Resource], View[Any]] = {
-            Node: self.nodes,
-            Port: self.ports,
-            Chassis: self.chassis,
-            Conductor: self.conductors,
-        }
-        return views[kind]
-
-
-def iso(moment: datetime | None) -> str | None:
-    """A time as the wire writes it."""
-    return moment.isoformat() if moment is not None else None
+    def named(self) -> dict[str, View[Any]]:
+        """Each view by the name of one such resource."""
+        return {"node": self.nodes, "port": self.ports, "chassis": self.chassis, "conductor": self.conductors}

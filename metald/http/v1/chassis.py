@@ -146,7 +146,7 @@ ROUTES = (
         "List the nodes of a chassis",
         args=(*PAGING, FIELDS, DETAIL, *nodes.FILTERS),
         policy="baremetal:node:list",
-        answer="nodes",
+        answer="node_list",
     ),
     Route(
         "GET",
@@ -155,6 +155,6 @@ ROUTES = (
         "List the nodes of a chassis with all fields",
         args=(*PAGING, *nodes.FILTERS),
         policy="baremetal:node:list",
-        answer="nodes",
+        answer="node_list",
     ),
 )

@@ -52,5 +52,5 @@ def port(call: Call) -> Port:
     """
     name = ident(call.path["port"], "port")
     if call.version < PORT_NAMES_SINCE and values.as_uuid(name) is None:
-        raise RoutingError(400, f"Expected UUID for port: {values.shown(name)}", field="port")
+        raise NotFound(f"Port {name} could not be found.", remedy=f"Names need version 1.{PORT_NAMES_SINCE}.", field="port")
     return call.services.fleet.ports.find(name)

@@ -223,7 +223,7 @@ ROUTES = (
         replace_traits,
         "Replace traits",
         since=37,
-        too_old=406,
+        too_old=405,
         body=TRAITS,
         status=204,
         policy="baremetal:node:traits:set",

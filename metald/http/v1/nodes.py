@@ -21,7 +21,7 @@ FILTERS: tuple[Arg, ...] = (
     Arg("instance_uuid", UUID),
     Arg("associated", BOOLEAN),
     Arg("maintenance", BOOLEAN),
-    Arg("retired", BOOLEAN, 61),
+    Arg("retired", BOOLEAN),
     Arg("provision_state", since=9),
     Arg("driver", since=16),
     Arg("resource_class", since=21),
@@ -29,7 +29,7 @@ FILTERS: tuple[Arg, ...] = (
     Arg("conductor_group", since=46),
     Arg("conductor", since=49),
     Arg("owner", since=50),
-    Arg("description_contains", since=51),
+    Arg("description_contains"),
     Arg("lessee", since=65),
     Arg("project"),
     Arg("shard", NAMES, 82),
@@ -115,7 +115,7 @@ def _filtered(call: Call, nodes: Iterable[Node]) -> Iterable[Node]:
         found = table.by("instance_uuid", args.pop("instance_uuid"))
         nodes = [found] if found is not None else []
     elif "chassis_uuid" in args:
-        nodes = table.where("chassis_uuid", args.pop("chassis_uuid"))
+        nodes = table.where("chassis_uuid", call.services.fleet.chassis.find(args.pop("chassis_uuid")).uuid)
     children = args.pop("include_children", False) or "parent_node" in args
     if "parent_node" in args:
         nodes = table.where("parent_node", _parent(call, args.pop("parent_node")))
@@ -223,7 +223,13 @@ async def validate(call: Call) -> dict[str, Any]:
 
 ROUTES = (
     Route(
-        "GET", "/v1/nodes", list_nodes, "List nodes", args=(*PAGING, FIELDS, DETAIL, *FILTERS), policy="baremetal:node:list", answer="nodes"
+        "GET",
+        "/v1/nodes",
+        list_nodes,
+        "List nodes",
+        args=(*PAGING, FIELDS, DETAIL, *FILTERS),
+        policy="baremetal:node:list",
+        answer="node_list",
     ),
     Route(
         "POST",
@@ -243,7 +249,7 @@ ROUTES = (
         "List nodes with all fields",
         args=(*PAGING, *FILTERS),
         policy="baremetal:node:list",
-        answer="nodes",
+        answer="node_list",
     ),
     Route(
         "GET",

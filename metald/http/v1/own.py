@@ -56,7 +56,14 @@ async def events(call: Call) -> Reply:
     return Reply.of({"events": [_event(event) for event in found], "last_seq": call.services.store.last_seq})
 
 
+async def openapi(call: Call) -> bytes:
+    """The OpenAPI document."""
+    return call.services.openapi
+
+
 ROUTES = (
+    Route("GET", "/openapi.json", openapi, "This document", public=True, versioned=False),
+    Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),
     Route("GET", "/readyz", readyz, "Whether the daemon takes requests", public=True, versioned=False),
     Route("GET", "/v1/nodes/{node}/timeline", timeline, "What happened to a node", policy="baremetal:node:history:get"),

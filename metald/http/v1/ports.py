@@ -46,7 +46,7 @@ FILTERS: tuple[Arg, ...] = (
     Arg("address", MAC),
     Arg("portgroup", IDENTIFIER, 24),
     Arg("shard", NAMES, 82),
-    Arg("description_contains", since=97),
+    Arg("description_contains"),
     Arg("conductor_groups", WORDS, 99),
 )
 
@@ -182,7 +182,13 @@ async def delete(call: Call) -> None:
 
 ROUTES = (
     Route(
-        "GET", "/v1/ports", list_ports, "List ports", args=(*PAGING, FIELDS, DETAIL, *FILTERS), policy="baremetal:port:list", answer="ports"
+        "GET",
+        "/v1/ports",
+        list_ports,
+        "List ports",
+        args=(*PAGING, FIELDS, DETAIL, *FILTERS),
+        policy="baremetal:port:list",
+        answer="port_list",
     ),
     Route(
         "POST",
@@ -202,7 +208,7 @@ ROUTES = (
         "List ports with all fields",
         args=(*PAGING, *FILTERS),
         policy="baremetal:port:list",
-        answer="ports",
+        answer="port_list",
     ),
     Route("GET", "/v1/ports/{port}", show, "Show a port", args=(FIELDS,), policy="baremetal:port:get", answer="port"),
     Route(
@@ -223,7 +229,7 @@ ROUTES = (
         "List a node's ports",
         args=(*PAGING, FIELDS, DETAIL),
         policy="baremetal:port:list",
-        answer="ports",
+        answer="port_list",
     ),
     Route(
         "GET",
@@ -232,6 +238,6 @@ ROUTES = (
         "List a node's ports with all fields",
         args=PAGING,
         policy="baremetal:port:list",
-        answer="ports",
+        answer="port_list",
     ),
 )

@@ -69,8 +69,6 @@ class Nodes:
         node = Node(**{"uuid": new_uuid(), **_filled(fields)})
         self._check_driver(node)
         self._check_relatives(node)
-        if node.retired_reason and not node.retired:
-            raise Invalid("The retired_reason field can only be set when retired is True", field="retired_reason")
         node = msgspec.structs.replace(node, **self._interfaces(node))
         self._registry.check(node)
         event = Event(type="node.create", node_uuid=node.uuid, user=caller.user, data={"name": node.name, "driver": node.driver})

@@ -111,7 +111,7 @@ class Ports:
 
 
 def _check(port: Port) -> None:
-    if port.is_smartnic and not {"port_id", "hostname"} <= set(port.local_link_connection):
+    if port.is_smartnic and port.local_link_connection and not {"port_id", "hostname"} <= set(port.local_link_connection):
         raise Invalid("Smart NIC ports must have port_id and hostname in local_link_connection", field="local_link_connection")
 
 

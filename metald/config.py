@@ -122,6 +122,9 @@ class Conductor(Section, frozen=True):
     retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0
     power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take.")] = 60.0
     soft_power_off_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take.")] = 600.0
+    restart_grace: Annotated[
+        Seconds, Meta(description="Least seconds that a waiting step gets after a restart; what it waits for may have come meanwhile.")
+    ] = 120.0
     drain_timeout: Annotated[
         Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")
     ] = 10.0

@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
-from metald.model import BootDevice, BootMode, Node, Port, PowerState, PowerTarget
+from metald.model import BootDevice, BootMode, Node, PlannedStep, Port, PowerState, PowerTarget
 
 
 class Phase(StrEnum):
@@ -103,6 +103,8 @@ class Wait:
     """What is awaited, in words for users; becomes part of the error at the deadline."""
     callback: bool = False
     """Whether the machine's ramdisk is to call: the node then shows `wait call-back`, `clean wait` and so on."""
+    instead: Sequence[PlannedStep] = ()
+    """Steps that run at the deadline instead of failing, before the plan goes on behind this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,6 @@ _TIMED = (RETRY, "timer")
 STORE_PAUSE = 5.0
 """Seconds until a wake-up that the store could not take is tried again."""
 
-RESTART_GRACE = 120.0
-"""Seconds that a waiting workflow gets at least after a restart: its machine may have called while nobody listened."""
-
 
 class Engine:
     """Runs workflows.
@@ -225,7 +222,8 @@ class Engine:
         if workflow.state is WorkflowState.RUNNING:
             self.start(workflow)
         else:
-            self._arm(workflow, RESTART_GRACE if workflow.wait_for not in _TIMED else 0.0)
+            # The machine may have called while nobody listened; it does so again within the grace.
+            self._arm(workflow, self._settings.restart_grace if workflow.wait_for not in _TIMED else 0.0)
 
     def _arm(self, workflow: Workflow, least: float = 0.0) -> None:
         if workflow.deadline is not None:

@@ -22,6 +22,10 @@ STEP_INTERFACES: Mapping[str, int] = MappingProxyType(
 """Interfaces that may offer steps, with their rank among equal priorities."""
 
 
+BOOTS = 2
+"""How often a machine is booted for a ramdisk within the time that its call may take."""
+
+
 def core(interface: str, step: str, **args: Any) -> PlannedStep:
     """One of the engine's own steps."""
     return PlannedStep(interface=interface, step=step, args=args, requires_ramdisk=False)
@@ -120,7 +124,7 @@ def ramdisk_up(purpose: str, timeout: float) -> list[PlannedStep]:
         core("boot", "prepare_ramdisk", purpose=purpose),
         core("management", "set_boot_device", device="pxe"),
         core("power", "power_on"),
-        core("deploy", "wait_ramdisk", timeout=timeout),
+        core("deploy", "wait_ramdisk", timeout=timeout, boots=BOOTS),
     ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,7 +72,7 @@ class Runner:
             await self._attempt(step)
 
     async def overdue(self, error: DeadlineExceeded) -> None:
-        """The present step waited in vain: fail it, unless a last look finds what it waited for."""
+        """The present step waited in vain: fail it or do what it planned for that, unless a last look finds what it waited for."""
         workflow = self._context.workflow
         step = workflow.steps[workflow.cursor]
         started = now()
@@ -82,8 +82,26 @@ class Runner:
             outcome = Wait("", 0, "")
         if isinstance(outcome, Done):
             await self._done(step, started, outcome)
+        elif isinstance(outcome, Wait) and outcome.instead:
+            await self._detour(step, started, outcome.instead, error)
         else:
             await self._failed(step, started, error, error.code)
+
+    async def _detour(self, step: PlannedStep, started: datetime, steps: Sequence[PlannedStep], error: DeadlineExceeded) -> None:
+        workflow = self._context.workflow
+        at = workflow.cursor + 1
+        await self._journal.boundary(
+            self._context,
+            workflow={
+                "steps": [*workflow.steps[:at], *steps, *workflow.steps[at:]],
+                "cursor": at,
+                "attempt": 1,
+                "wait_for": None,
+                "deadline": None,
+            },
+            node=self._shown(steps[0]),
+            record=self._record(step, started, "retry", str(error)),
+        )
 
     async def _attempt(self, step: PlannedStep) -> None:
         started = now()

@@ -6,12 +6,12 @@ field's own: `power.power_on`, `boot.prepare_ramdisk`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DriverError
-from metald.model import BootDevice, PowerState, PowerTarget, now
+from metald.model import BootDevice, PlannedStep, PowerState, PowerTarget, now
 from metald.statemachine.context import Context
 
 CoreStep = Callable[..., Awaitable[Outcome]]
@@ -137,11 +137,31 @@ async def prepare_deploy(context: Context) -> Outcome:
     return await context.deploy.prepare(context)
 
 
-async def wait_ramdisk(context: Context, timeout: float) -> Outcome:
-    """Wait until the ramdisk of this boot has called."""
+async def wait_ramdisk(context: Context, timeout: float, boots: int = 1) -> Outcome:
+    """Wait until the ramdisk of this boot has called; in between boot the machine again.
+
+    A network boot can fail for a passing reason: a lost datagram, or a metald that was restarting when the firmware asked.
+    The machine then sits in front of nothing, or in what its disk held before, and only another boot leads on.
+
+    Args:
+        timeout: seconds for all boots together.
+        boots: how many there are to be, the present one included.
+    """
     if await context.deploy.ramdisk_ready(context):
         return Done()
-    return Wait("ramdisk", timeout, "the ramdisk to boot and call", callback=True)
+    share = timeout / boots
+    again = ramdisk_again(timeout - share, boots - 1) if boots > 1 else ()
+    return Wait("ramdisk", share, "the ramdisk to boot and call", callback=True, instead=again)
+
+
+def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
+    """The steps that boot a ramdisk once more which was prepared already."""
+    return (
+        PlannedStep(interface="power", step="power_off", requires_ramdisk=False),
+        PlannedStep(interface="management", step="set_boot_device", args={"device": "pxe"}, requires_ramdisk=False),
+        PlannedStep(interface="power", step="power_on", requires_ramdisk=False),
+        PlannedStep(interface="deploy", step="wait_ramdisk", args={"timeout": timeout, "boots": boots}, requires_ramdisk=False),
+    )
 
 
 async def tear_down(context: Context) -> Outcome:

@@ -183,6 +183,31 @@ async def test_a_call_that_is_written_while_the_step_looks_is_not_lost(house: Ho
     await calls[0]
 
 
+async def test_a_machine_that_missed_its_network_boot_is_booted_again(tmp_path: Path) -> None:
+    house = House(tmp_path, settings(deploy_callback_timeout=0.1))
+    async with house.open():
+        _ramdisk(house)
+        node = await house.add(provision_state=P.AVAILABLE)
+
+        async def ready_in_the_second_boot(ctx: StepContext) -> bool:
+            workflow = house.workflows(ctx.node.uuid)[0]
+            return workflow.steps[workflow.cursor].args.get("boots") == 1
+
+        house.deploy.ramdisk_ready = ready_in_the_second_boot  # type: ignore[method-assign]
+        await house.do(node.uuid, Verb.DEPLOY, P.ACTIVE)
+        lines = [(r.step, r.outcome) for r in await house.store.journal(node_uuid=node.uuid)]
+    at = lines.index(("wait_ramdisk", "retry"))
+    assert lines[at - 1 : at + 5] == [
+        ("wait_ramdisk", "wait"),
+        ("wait_ramdisk", "retry"),
+        ("power_off", "done"),
+        ("set_boot_device", "done"),
+        ("power_on", "done"),
+        ("wait_ramdisk", "done"),
+    ]
+    assert house.boot.calls.count("prepare deploy") == 1
+
+
 async def test_a_ramdisk_that_never_calls_fails_at_its_deadline_and_is_cleaned_up(tmp_path: Path) -> None:
     house = House(tmp_path, settings(deploy_callback_timeout=0.05))
     async with house.open():

@@ -154,7 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, keepalive_timeout=api.IDLE_TIMEOUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = parse_listen(settings.api.listen)

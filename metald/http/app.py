@@ -41,6 +41,9 @@ _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}"
 _RETRY_AFTER = "2"
 
+IDLE_TIMEOUT = 75.0
+"""Seconds that a connection may take for the head of its next request; for the runner."""
+
 
 def ssl_context(settings: Api) -> ssl.SSLContext | None:
     """The TLS context of the listener; see `tls.context`."""

@@ -29,6 +29,9 @@ Room = Callable[[int], Any]
 
 _CHUNK = 4 << 20
 _TRIES = 4
+RETRY_DELAY = 0.2
+"""Seconds before the second try; four and nine times as long before the others."""
+
 _TOTAL = 6 * 3600.0
 _CHECKSUM_FILE = 1 << 20
 _REDIRECTS = 5
@@ -93,14 +96,13 @@ def open_allowed(url: str, roots: Sequence[str]) -> tuple[BinaryIO, int]:
             f"The image {shown_url(url)} is not below an allowed directory.",
             remedy=f"Put it below {', '.join(map(str, roots)) or 'a directory listed in images.file_roots'}.",
         )
-    file = os.fdopen(descriptor, "rb")
     facts = os.fstat(descriptor)
     # a directory on the way may have been exchanged for a link since it was resolved
     now = Path(f"/proc/self/fd/{descriptor}").readlink()
     if not stat.S_ISREG(facts.st_mode) or not any(now.is_relative_to(root) for root in allowed):
-        file.close()
+        os.close(descriptor)
         raise ImageError(f"The image {shown_url(url)} is no regular file.")
-    return file, facts.st_size
+    return os.fdopen(descriptor, "rb"), facts.st_size
 
 
 def file_identity(url: str, roots: Sequence[str]) -> str:
@@ -143,7 +145,7 @@ class Download:
                 except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                     if not left or isinstance(error, aiohttp.TooManyRedirects):
                         raise unreachable(self._shown, error, self._timeout) from None
-                    await asyncio.sleep(0.2 * (_TRIES - left) ** 2)
+                    await asyncio.sleep(RETRY_DELAY * (_TRIES - left) ** 2)
                 else:
                     return
 

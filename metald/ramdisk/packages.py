@@ -70,26 +70,49 @@ def fetch(names: list[str], work: Path) -> dict[str, Package]:
     """
     store = work / "packages"
     store.mkdir(parents=True, exist_ok=True)
-    return {name: _fetch(name, store, work) for name in names}
+    known = _known(names)
+    wanted = [f"{name}={fields['Version']}" for name, fields in known.items() if not _whole(store, name, fields)]
+    if wanted:
+        run("apt-get", "-o", "APT::Sandbox::User=root", "download", *wanted, cwd=store)
+    return {name: _unpack(store, name, known[name], work) for name in names}
 
 
-def _fetch(name: str, store: Path, work: Path) -> Package:
-    shown = run("apt-cache", "show", "--no-all-versions", name)
-    fields = dict(line.split(": ", 1) for line in shown.splitlines() if ": " in line and not line.startswith(" "))
-    if "Filename" not in fields:
-        raise BuildError(f"The ramdisk cannot be built: apt does not know the package {name}.", remedy="Run apt-get update.")
+def _known(names: list[str]) -> dict[str, dict[str, str]]:
+    """What apt's lists say of each package's candidate. One call, for apt reads all its lists each time."""
+    found: dict[str, dict[str, str]] = {}
+    try:
+        shown = run("apt-cache", "show", "--no-all-versions", *names)
+    except BuildError as error:
+        raise BuildError(f"{error} Wanted: {', '.join(names)}.", remedy="Run apt-get update.") from None
+    for paragraph in shown.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        if "SHA256" in fields:
+            found.setdefault(fields["Package"], fields)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise BuildError(f"The ramdisk cannot be built: apt does not know the package {missing[0]}.", remedy="Run apt-get update.")
+    return found
+
+
+def _archive(store: Path, name: str, fields: dict[str, str]) -> Path:
+    return store / f"{name}_{fields['Version'].replace(':', '%3a')}_{fields['Architecture']}.deb"
+
+
+def _whole(store: Path, name: str, fields: dict[str, str]) -> bool:
+    archive = _archive(store, name, fields)
+    return archive.exists() and _sha256(archive) == fields["SHA256"]
+
+
+def _unpack(store: Path, name: str, fields: dict[str, str], work: Path) -> Package:
     version, sha256 = fields["Version"], fields["SHA256"]
-    archive = store / f"{name}_{version.replace(':', '%3a')}_{fields['Architecture']}.deb"
-    if not archive.exists() or _sha256(archive) != sha256:
-        run("apt-get", "-o", "APT::Sandbox::User=root", "download", f"{name}={version}", cwd=store)
-    if not archive.exists() or _sha256(archive) != sha256:
+    if not _whole(store, name, fields):
         raise BuildError(f"The ramdisk cannot be built: the package {name} {version} was not fetched whole.", remedy="Run apt-get update.")
     root = work / "unpacked" / sha256[:16]
     if not root.exists():
         partial = root.with_name(root.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        run("dpkg-deb", "-x", str(archive), str(partial))
+        run("dpkg-deb", "-x", str(_archive(store, name, fields)), str(partial))
         partial.rename(root)
     return Package(name, version, sha256, root)
 

@@ -94,7 +94,7 @@ def open_allowed(url: str, roots: Sequence[str]) -> tuple[BinaryIO, int]:
     if descriptor < 0:
         raise NotAllowed(
             f"The image {shown_url(url)} is not below an allowed directory.",
-            remedy=f"Put it below {', '.join(map(str, roots)) or 'a directory listed in images.file_roots'}.",
+            remedy=f"Put it below a directory of images.file_roots ({', '.join(map(str, roots)) or 'none is set'}).",
         )
     facts = os.fstat(descriptor)
     # a directory on the way may have been exchanged for a link since it was resolved

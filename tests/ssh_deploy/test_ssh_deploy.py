@@ -179,8 +179,10 @@ async def test_the_root_disk_that_was_chosen_must_stay(site: Site) -> None:
     await site.boot()
     steps = site.steps()
     await site.deploy.write_image(steps)
-    steps.memo["root_disk"]["serial"] = "exchanged"
-    with pytest.raises(DeployError, match="the root disk /dev/sda is gone"):
+    steps.memo["root_disk"] = {"boot": "another", "disk": {**steps.memo["root_disk"]["disk"], "name": "/dev/sdz"}}
+    await site.deploy.prepare_instance_boot(steps)
+    steps.memo["root_disk"]["disk"]["serial"] = "exchanged"
+    with pytest.raises(DeployError, match=r"the root disk /dev/sdz .* is gone"):
         await site.deploy.prepare_instance_boot(steps)
 
 

@@ -97,6 +97,7 @@ class Connections:
         trusted = asyncssh.import_public_key(target.host_key)
         limit = self._settings.connect_timeout
         try:
+            # waiting for one's turn is not the machine's time
             async with self._handshakes, asyncio.timeout(limit):
                 return await asyncssh.connect(
                     target.address,

@@ -8,6 +8,7 @@ reaches the ramdisk but as a number, a digest or bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from metald.config import Settings
@@ -90,13 +91,19 @@ class SshDeploy(Deploy):
         return Ramdisk(await self._connections.to(node), node.label)
 
     async def _root_disk(self, ctx: StepContext, ramdisk: Ramdisk) -> Disk:
-        """The disk by the node's hints; the one that `write_image` took when it has run."""
+        """The disk by the node's hints; the one that `write_image` took when it has run.
+
+        Names hold for one boot of the ramdisk; after another one the disk is looked for by what it says of itself.
+        """
+        known: dict[str, Any] | None = ctx.memo.get("root_disk")
+        if known is not None and known["boot"] == boot_id(ctx.node):
+            return Disk(**known["disk"])
         disks = await ramdisk.disks()
-        known = ctx.memo.get("root_disk")
         if known is not None:
-            found = next((disk for disk in disks if _identity(disk) == known), None)
+            wanted = Disk(**known["disk"])
+            found = next((disk for disk in disks if _identity(disk) == _identity(wanted)), None)
             if found is None:
-                raise DeployError(f"Node {ctx.node.label}: the root disk {known['name']} is gone. Found: {_listed(disks)}.")
+                raise DeployError(f"Node {ctx.node.label}: the root disk {wanted} is gone. Found: {_listed(disks)}.")
             return found
         return choose(disks, root_hints(ctx.node), ctx.node.label, minimum=self._minimum_disk)
 
@@ -111,7 +118,7 @@ class SshDeploy(Deploy):
                 f"Node {ctx.node.label}: the image has {image.size} bytes, the disk {disk} has {disk.size}.",
                 remedy="Use a smaller image or a larger disk (properties/root_device).",
             )
-        ctx.memo["root_disk"] = _identity(disk)
+        ctx.memo["root_disk"] = {"boot": boot_id(ctx.node), "disk": asdict(disk)}
         await ctx.checkpoint()
         state = await self._write(ctx, ramdisk, disk, image)
         ctx.note("image_written", disk=disk.name, bytes=image.size, seconds=state.get("seconds"), sha512=image.sha512)
@@ -232,9 +239,9 @@ class SshDeploy(Deploy):
         await self._connections.close_all()
 
 
-def _identity(disk: Disk) -> dict[str, Any]:
-    """What a disk is known by within one deployment; names may change between boots, so the rest goes with it."""
-    return {"name": disk.name, "size": disk.size, "serial": disk.serial, "wwn": disk.wwn}
+def _identity(disk: Disk) -> tuple[object, ...]:
+    """What a disk is known by from one boot to the next: its serial number or WWN, else its name and size."""
+    return (disk.serial, disk.wwn) if disk.serial or disk.wwn else (disk.name, disk.size)
 
 
 def _listed(disks: Sequence[Disk]) -> str:

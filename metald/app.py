@@ -126,7 +126,9 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         await hub.start()
         stack.push_async_callback(hub.close)
         images = ImageCache(settings.images, state_dir)
-        registry = _registry(settings, hub, images)
+        ssh = SshDeploy(settings, images)
+        stack.push_async_callback(ssh.close)
+        registry = _registry(settings, hub, ssh)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -154,7 +156,9 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, keepalive_timeout=api.IDLE_TIMEOUT)
+        runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, keepalive_timeout=api.IDLE_TIMEOUT, logger=api.server_log()
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = parse_listen(settings.api.listen)
@@ -199,7 +203,7 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
         await sightings.flush()
 
 
-def _registry(settings: Settings, hub: ipmi.IpmiHub, images: ImageCache) -> Registry:
+def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry:
     hardware = fake.FakeHardware(settings.drivers.fake)
     ipmitool = Ipmitool(settings.drivers.ipmi)
     interfaces: list[Interface] = [
@@ -208,7 +212,7 @@ def _registry(settings: Settings, hub: ipmi.IpmiHub, images: ImageCache) -> Regi
         IpmitoolPower(settings.drivers.ipmi, ipmitool),
         IpmitoolManagement(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
-        SshDeploy(settings, images),
+        ssh,
         NoopNetwork(),
         Noop("storage"),
         NoopManagement(),

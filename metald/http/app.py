@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from metald.config import Api, Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, openapi, problem, tls, versions
+from metald.http import auth, body, openapi, problem, serverlog, tls, versions
 from metald.http.call import Call, Reply, Services
 from metald.http.problem import RoutingError
 from metald.http.route import Route, Router
@@ -48,6 +48,11 @@ IDLE_TIMEOUT = 75.0
 def ssl_context(settings: Api) -> ssl.SSLContext | None:
     """The TLS context of the listener; see `tls.context`."""
     return tls.context(settings)
+
+
+def server_log() -> logging.Logger:
+    """The logger for the runner; see `serverlog`."""
+    return serverlog.logger()
 
 
 def build(

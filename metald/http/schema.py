@@ -96,8 +96,8 @@ def _any_of(value: Any, choices: list[Schema], name: str, path: str) -> Any:
             return conform(value, choice, name, path)
         except Invalid as error:
             reasons.append(error)
-    # The most telling reason is the one found deepest inside the value.
-    raise max(reasons, key=lambda error: len(error.field or ""))
+    # The most telling reason is the one found deepest inside the value, for the form that is described last and fully.
+    raise max(reversed(reasons), key=lambda error: 0 if error.field == (path or name) else 1 + str(error.field).count("/"))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class Api:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-        async with self.client.request(method, path, data=data, headers=sent, allow_redirects=False) as answer:
+        stream = io.BytesIO(data) if data is not None else None
+        async with self.client.request(method, path, data=stream, headers=sent, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def get(self, path: str, version: str | None = LATEST) -> Any:

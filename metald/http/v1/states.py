@@ -141,14 +141,14 @@ def _arguments(call: Call, target: str, verb: Verb | None) -> dict[str, Any]:
         if body.get(name):
             if verb is not wanted:
                 raise Invalid(f'"{name}" is only valid when setting target provision state to {wanted.value}', field=name)
-            found[name] = conform(body[name], STEPS, name)
+            found[name] = conform(body[name], STEPS, name, name)
         elif verb is wanted:
             raise Invalid(f'"{name}" is required when setting target provision state to {wanted.value}', field=name)
     if body.get("deploy_steps"):
         call.require(69)
         if verb not in (Verb.DEPLOY, Verb.REBUILD):
             raise Invalid('"deploy_steps" is only valid when setting target provision state to active or rebuild', field="deploy_steps")
-        found["deploy_steps"] = conform(body["deploy_steps"], DEPLOY_STEPS, "deploy_steps")
+        found["deploy_steps"] = conform(body["deploy_steps"], DEPLOY_STEPS, "deploy_steps", "deploy_steps")
     return found | _rescue(body, verb)
 
 
@@ -176,7 +176,7 @@ def _configdrive(call: Call, target: str, verb: Verb | None, given: Any) -> Any:
     if verb is not Verb.DEPLOY and not (verb is Verb.REBUILD and call.version >= 35):
         allowed = "active, rebuild" if call.version >= 35 else "active"
         raise Invalid(f"Adding a config drive is only supported when setting provision state to {allowed}, not {target[:80]}", field=field)
-    given = conform(given, CONFIGDRIVE, field)
+    given = conform(given, CONFIGDRIVE, field, field)
     if isinstance(given, dict):
         for needed, since, what in (
             (True, 56, "a JSON object for configdrive"),

@@ -98,6 +98,7 @@ class Dispatcher:
         headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
+                "Server": "metald",
                 versions.MIN_HEADER: f"1.{versions.MIN}",
                 versions.MAX_HEADER: f"1.{versions.MAX}",
                 "x-openstack-request-id": request_id,

@@ -15,8 +15,9 @@ from pathlib import Path
 from metald.errors import ImageError
 
 _MEMORY = 2 << 30
+_BASE = 60.0
 _PER_GIB = 120.0
-"""Seconds of processor time and of waiting per GiB of disk, on top of a minute."""
+"""Seconds of processor time and of waiting: these, and these per GiB of disk."""
 
 
 async def convert(source: Path, target: Path, *, size: int, shown: str) -> None:
@@ -26,8 +27,8 @@ async def convert(source: Path, target: Path, *, size: int, shown: str) -> None:
         ImageError: `qemu-img` is missing, failed, or did not end in time.
         OSError: with ENOSPC, when the file system is full.
     """
-    seconds = 60 + _PER_GIB * size / (1 << 30)
-    limits = (f"--as={_MEMORY}", f"--cpu={int(seconds)}", f"--fsize={size}", "--core=0")
+    seconds = _BASE + _PER_GIB * size / (1 << 30)
+    limits = (f"--as={_MEMORY}", f"--cpu={int(seconds) + 1}", f"--fsize={size}", "--core=0")
     argv = ("prlimit", *limits, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", "-t", "writeback", str(source), str(target))
     try:
         process = await asyncio.create_subprocess_exec(

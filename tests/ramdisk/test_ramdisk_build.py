@@ -31,7 +31,7 @@ def test_the_same_packages_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_missing_packages_and_tools_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="linux-image-of-nobody.*apt-get update"):
+    with pytest.raises(BuildError, match=r"linux-image-of-nobody.*apt-get update"):
         fetch(["linux-image-of-nobody"], tmp_path)
     with pytest.raises(BuildError, match=r"no-such-tool is not installed\. Install it: apt-get install no-such-tool"):
         run("no-such-tool")

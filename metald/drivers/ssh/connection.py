@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,13 @@ class Connections:
             connection = self._open.get(target.boot)
             if connection is None or connection.is_closed():
                 connection = self._open[target.boot] = await self._connect(target)
-        return Session(target, connection)
+        return Session(target, connection, lambda: self._drop(target.boot, connection))
+
+    def _drop(self, boot: str, connection: asyncssh.SSHClientConnection) -> None:
+        """Have no more to do with a connection that does not answer; the next call opens another."""
+        if self._open.get(boot) is connection:
+            del self._open[boot]
+        connection.abort()
 
     def _drop_closed(self) -> None:
         for boot in [boot for boot, connection in self._open.items() if connection.is_closed()]:
@@ -153,11 +159,13 @@ class Connections:
 class Session:
     """Commands in one ramdisk."""
 
-    def __init__(self, target: Target, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, target: Target, connection: asyncssh.SSHClientConnection, drop: Callable[[], None]) -> None:
         self._target = target
         self._connection = connection
+        self._drop = drop
 
     def _lost(self, error: BaseException | str) -> RamdiskLost:
+        self._drop()
         why = str(error) or type(error).__name__
         return RamdiskLost(f"Node {self._target.label}: the connection to the ramdisk at {self._target.address} was lost: {why}.")
 
@@ -178,7 +186,6 @@ class Session:
                 async with process:
                     output, errors = await process.communicate(data or None)
         except TimeoutError:
-            self._connection.abort()
             raise self._lost(f"{argv[0]} did not end in {timeout:g} seconds") from None
         except _GONE as error:
             raise self._lost(error) from None
@@ -205,10 +212,13 @@ class Session:
                     async with asyncio.timeout(silence):
                         line = await process.stdout.readline()
                     if not line:
-                        return
+                        break
                     yield self._decode(line)
+                async with asyncio.timeout(silence):
+                    await process.wait_closed()
+            if process.exit_status is None:
+                raise self._lost("the command was cut off")
         except TimeoutError:
-            self._connection.abort()
             raise self._lost(f"nothing came for {silence:g} seconds") from None
         except _GONE as error:
             raise self._lost(error) from None

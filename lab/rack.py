@@ -28,6 +28,7 @@ from lab.process import LabError
 _PREFIX = "metald-lab-"
 _USER = "admin"
 _MEMORY = 768
+_LONGEST_PLACE = 60
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class Lab:
 
     async def __aenter__(self) -> Self:
         sweep()
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_place()))
         try:
             await self._start()
         except BaseException:
@@ -259,9 +260,15 @@ def _bridged_settings(network: BridgedNetwork) -> dict[str, str]:
     }
 
 
+def _place() -> Path:
+    """Where labs keep their files: paths of Unix sockets have 107 characters at most, so a deep TMPDIR does not do."""
+    wanted = tempfile.gettempdir()
+    return Path(wanted if len(wanted) <= _LONGEST_PLACE else "/tmp")
+
+
 def sweep() -> None:
     """Remove the files of labs whose process is gone: SIGKILL leaves nothing else behind."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+    for path in _place().glob(f"{_PREFIX}*-*"):
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -127,8 +127,8 @@ def submit(change: Change, current: Callable[[Kind[Resource], str], Resource | N
         for record in change.journal:
             _storable(record.workflow_uuid, "workflow_uuid")
             _storable(record.node_uuid, "node_uuid")
-    except (UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise Invalid(f"A value cannot be stored: {error}.", remedy="Use text of valid Unicode and numbers of at most 64 bits.") from error
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise Invalid(f"A value cannot be stored: {error}.", remedy="Use text of valid Unicode, and less nesting.") from error
     size = sum(len(row.doc) for row in saves) + sum(len(line[3]) for line in journal) + sum(map(len, docs))
     future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
     return Submission(saves, deletes, journal, list(change.events), docs, keys, size, future)
@@ -140,11 +140,11 @@ def _save(resource: Resource, keys: set[Key], current: Callable[[Kind[Resource],
     saved = msgspec.structs.replace(resource, version=resource.version + 1)
     row = RowChange(kind, saved, resource.version, _encode(saved))
     old = current(kind, resource.uuid) if resource.version else None
+    known = old is not None and (old.id, old.version) == (resource.id, resource.version)
     for name in kind.columns:
         value = getattr(resource, name)
-        if old is not None and old.version == resource.version and getattr(old, name) == value:
-            continue  # what the row had at that version, it may keep
-        row.renamed = True
+        if not (known and getattr(old, name) == value):
+            row.renamed = True
         if value is not None:
             _storable(value, name)
             if (kind.type, name, value) in keys:

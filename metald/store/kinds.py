@@ -11,7 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from metald.model import Chassis, Conductor, Node, Port, Resource, Workflow
+from metald.model import Chassis, Conductor, Internals, Node, Port, Resource, Workflow
 
 R = TypeVar("R", bound=Resource)
 
@@ -58,6 +58,7 @@ KINDS: tuple[Kind[Resource], ...] = (
     ),
     _kind(Port, "ports", unique={"address": "address", "name": "name"}, indexed=("node_uuid", "portgroup_uuid")),
     _kind(Workflow, "workflows", indexed=("node_uuid",)),
+    _kind(Internals, "internals", indexed=("node_uuid",)),
     _kind(Conductor, "conductors", unique={"hostname": "hostname"}),
 )
 """Every kind that the store keeps."""

@@ -1,7 +1,8 @@
 """The writer's SQL: for each table and kind of operation one statement, however many rows it carries.
 
 No statement returns a row for each row it writes: SQLite's driver would hand the interpreter's lock over for every one
-of them. A count tells whether all rows were as expected; only if not, the database is asked which were not.
+of them. A count tells whether all rows were as expected; only if not, the database is asked which were not. A row is
+known by id and version: a UUID that was deleted and made again has another id, which no old copy of it matches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from metald.store.kinds import KINDS, Kind
 
 _JOURNAL: tuple[Column, ...] = (("workflow_uuid", "text"), ("node_uuid", "text"), ("time", "double precision"), ("doc", "text"))
 _EVENTS: tuple[Column, ...] = (("seq", "bigint"), ("node_uuid", "text"), ("time", "double precision"), ("doc", "text"))
-_KEYS: tuple[Column, ...] = (("uuid", "text"), ("version", "bigint"))
+_KEYS: tuple[Column, ...] = (("id", "bigint"), ("uuid", "text"), ("version", "bigint"))
 _DOCUMENTS: tuple[Column, ...] = (*_KEYS, ("doc", "text"))
 _VALUES: tuple[Column, ...] = (("value", "text"),)
 
@@ -38,7 +39,7 @@ class _KindSql:
     delete: str
     owners: dict[str, str]
     release: dict[str, str]
-    versions: str
+    matching: str
 
 
 class Statements:
@@ -62,27 +63,27 @@ class Statements:
     def insert(self, kind: Kind[Resource], rows: list[RowChange], ids: range) -> Query:
         """Insert rows with these ids."""
         sql = self._kinds[kind.type]
-        return Query(
-            sql.insert, self._dialect.bind((*sql.columns, ("id", "bigint")), [(*_values(r), i) for r, i in zip(rows, ids, strict=True)])
-        )
+        return Query(sql.insert, self._dialect.bind(sql.columns, [_values(row, i) for row, i in zip(rows, ids, strict=True)]))
 
     def update(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Replace the documents of the rows that have the expected versions."""
-        values = [(row.resource.uuid, row.expected, row.doc) for row in rows]
+        values = [(row.resource.id, row.resource.uuid, row.expected, row.doc) for row in rows]
         return Query(self._kinds[kind.type].update, self._dialect.bind(_DOCUMENTS, values))
 
     def rename(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Replace documents and unique values of the rows that have the expected versions."""
         sql = self._kinds[kind.type]
-        return Query(sql.rename, self._dialect.bind(sql.columns, [_values(row) for row in rows]))
+        return Query(sql.rename, self._dialect.bind(sql.columns, [_values(row, row.resource.id) for row in rows]))
 
     def delete(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Delete the rows that have the expected versions."""
-        return Query(self._kinds[kind.type].delete, self._dialect.bind(_KEYS, [(row.resource.uuid, row.expected) for row in rows]))
+        keys = [(row.resource.id, row.resource.uuid, row.expected) for row in rows]
+        return Query(self._kinds[kind.type].delete, self._dialect.bind(_KEYS, keys))
 
-    def versions(self, kind: Kind[Resource], uuids: list[str]) -> Query:
-        """Selects (uuid, version) of those rows that there are."""
-        return Query(self._kinds[kind.type].versions, self._dialect.bind(_VALUES, [(uuid,) for uuid in uuids]), selects=True)
+    def matching(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
+        """Selects the ids of the rows that have the expected versions."""
+        keys = [(row.resource.id, row.resource.uuid, row.expected) for row in rows]
+        return Query(self._kinds[kind.type].matching, self._dialect.bind(_KEYS, keys), selects=True)
 
     def owners(self, kind: Kind[Resource], field: str, values: list[Any]) -> Query:
         """Selects (value, uuid) for each of the unique values that some row has."""
@@ -101,9 +102,9 @@ class Statements:
         return Query(self._events, self._dialect.bind(_EVENTS, lines))
 
 
-def _values(row: RowChange) -> tuple[Any, ...]:
+def _values(row: RowChange, id_: int) -> tuple[Any, ...]:
     resource = row.resource
-    return (resource.uuid, row.expected, *(getattr(resource, name) for name in row.kind.columns), row.doc)
+    return (id_, resource.uuid, row.expected, *(getattr(resource, name) for name in row.kind.columns), row.doc)
 
 
 def _append(table: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
@@ -115,16 +116,15 @@ def _append(table: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
 def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
     table = kind.table
     columns: tuple[Column, ...] = (*_KEYS, *((name, "text") for name in kind.columns), ("doc", "text"))
-    names = ", ".join(("uuid", "version", *kind.columns, "doc", "id"))
-    selected = ", ".join(("src.uuid", "src.version + 1", *(f"src.{name}" for name in kind.columns), "src.doc", "src.id"))
+    names = ", ".join(name for name, _ in columns)
+    selected = ", ".join(("src.id", "src.uuid", "src.version + 1", *(f"src.{name}" for name in kind.columns), "src.doc"))
     assigned = ", ".join(f"{name} = src.{name}" for name in (*kind.columns, "doc"))
     source, documents = dialect.source(columns), dialect.source(_DOCUMENTS)
     keys, values = dialect.source(_KEYS), dialect.source(_VALUES)
-    new_rows = dialect.source((*columns, ("id", "bigint")))
-    same = f"{table}.uuid = src.uuid AND {table}.version = src.version"
+    same = f"{table}.id = src.id AND {table}.uuid = src.uuid AND {table}.version = src.version"
     return _KindSql(
         columns=columns,
-        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {new_rows}",  # noqa: S608
+        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {source}",  # noqa: S608
         update=f"UPDATE {table} SET version = src.version + 1, doc = src.doc FROM {documents} WHERE {same}",  # noqa: S608
         rename=f"UPDATE {table} SET version = src.version + 1, {assigned} FROM {source} WHERE {same}",  # noqa: S608
         delete=f"DELETE FROM {table} WHERE id IN (SELECT {table}.id FROM {keys} JOIN {table} ON {same})",  # noqa: S608
@@ -136,5 +136,5 @@ def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
             name: f"UPDATE {table} SET {name} = NULL WHERE uuid IN (SELECT src.value FROM {values})"  # noqa: S608
             for name in kind.columns
         },
-        versions=f"SELECT {table}.uuid, {table}.version FROM {values} JOIN {table} ON {table}.uuid = src.value",  # noqa: S608
+        matching=f"SELECT {table}.id FROM {keys} JOIN {table} ON {same}",  # noqa: S608
     )

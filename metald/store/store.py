@@ -65,7 +65,6 @@ class Store:
             await store._database.close()
             raise
         # what was loaded lives as long as the daemon: no collection needs to look at it again
-        gc.collect()
         gc.freeze()
         store._writer.start()
         return store

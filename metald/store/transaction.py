@@ -114,15 +114,17 @@ def _diagnose(statements: Statements, batch: Batch) -> Steps[Rejected]:
     """Find the changes that cannot be made.
 
     A unique value whose owner gives it up in the same change is no fault: the change is told to release it first. One
-    whose owner may give it up in another change of the batch puts the claimant off to the next batch.
+    whose owner may give it up in an earlier change of the batch puts the claimant off to the next batch. (Only in an
+    earlier one: two changes that want each other's values would wait for each other for ever.)
     """
     failed: dict[int, MetaldError] = {}
     deferred: set[int] = set()
     released = False
     for operation in ("delete", "rename", "update"):
         for kind, rows in batch.rows(operation).items():
-            present = dict((yield statements.versions(kind, [row.resource.uuid for _, row in rows])))
-            failed |= {id(s): stale(row) for s, row in rows if present.get(row.resource.uuid) != row.expected}
+            matching = {row[0] for row in (yield statements.matching(kind, [row for _, row in rows]))}
+            failed |= {id(s): stale(row) for s, row in rows if row.resource.id not in matching}
+    place = {id(s): i for i, s in enumerate(batch)}
     leaving = {(row.kind.type, row.resource.uuid): s for s in batch for row in (*s.deletes, *s.saves)}
     for (kind, field), wanted in _claims(batch).items():
         for value, owner in (yield statements.owners(kind, field, list(wanted))):
@@ -133,7 +135,7 @@ def _diagnose(statements: Statements, batch: Batch) -> Steps[Rejected]:
             if owner == row.resource.uuid:
                 continue
             giver = leaving.get((kind.type, owner))
-            if giver is None:
+            if giver is None or place[id(giver)] > place[id(submission)]:
                 failed.setdefault(id(submission), duplicate(kind, field, value))
             elif giver is not submission:
                 deferred.add(id(submission))

@@ -221,6 +221,34 @@ async def test_a_name_given_up_in_the_same_batch_can_be_taken(store: Store) -> N
     assert [r.saved[0].name for r in results] == ["x", "a", "b"]
 
 
+async def test_two_that_want_each_others_names_do_not_wait_for_ever(store: Store) -> None:
+    a, b = (await store.commit(Change(save=[node("a"), node("b")]))).saved
+    results = await asyncio.gather(
+        store.commit(Change(save=[a.changed(name="b")])), store.commit(Change(save=[b.changed(name="a")])), return_exceptions=True
+    )
+    assert Duplicate in [type(r) for r in results]
+    assert len({n.name for n in store.table(Node)}) == 2
+
+
+async def test_an_old_copy_does_not_match_a_row_that_was_made_again(store: Store) -> None:
+    (old,) = (await store.commit(Change(save=[node("a")]))).saved
+    await store.commit(Change(delete=[old]))
+    (new,) = (await store.commit(Change(save=[node("b", uuid=old.uuid)]))).saved
+    assert (new.version, old.version) == (1, 1)
+    with pytest.raises(StaleVersion):
+        await store.commit(Change(save=[old.changed(name="c")]))
+    with pytest.raises(StaleVersion):
+        await store.commit(Change(delete=[old]))
+    assert store.table(Node).all() == [new]
+
+
+async def test_a_name_that_is_kept_cannot_be_taken_in_the_same_change(store: Store) -> None:
+    a, b = (await store.commit(Change(save=[node("a"), node("b")]))).saved
+    with pytest.raises(Duplicate):
+        await store.commit(Change(save=[a.changed(extra={"x": 1}), b.changed(name="a")]))
+    assert store.table(Node).all() == [a, b]
+
+
 async def test_of_two_updates_of_a_version_one_wins(store: Store) -> None:
     (row,) = (await store.commit(Change(save=[node("n")]))).saved
     results = await asyncio.gather(*(store.commit(Change(save=[row.changed(extra={"i": i})])) for i in range(5)), return_exceptions=True)

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -107,10 +108,7 @@ class Runner:
         started = now()
         try:
             self._context.look()
-            try:
-                outcome = await self._call(step)
-            finally:
-                self._context.progress_ended()
+            outcome = await self._timely(step)
         except MetaldError as error:
             await self._retry_or_fail(step, started, error)
         except Exception:
@@ -126,6 +124,21 @@ class Runner:
                 await self._hold(step, started, outcome)
             else:
                 await self._done(step, started, outcome)
+
+    async def _timely(self, step: PlannedStep) -> Outcome:
+        """Call the step within the time that any step may take."""
+        limit = self._settings.step_timeout
+        try:
+            async with asyncio.timeout(limit) as timeout:
+                return await self._call(step)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded(
+                f"It took longer than {limit:.0f} s.", remedy="See the node's time-line, or raise conductor.step_timeout."
+            ) from None
+        finally:
+            self._context.progress_ended()
 
     def _call(self, step: PlannedStep) -> Awaitable[Outcome]:
         core = engine_step(step.interface, step.step)

@@ -470,3 +470,28 @@ async def test_validate_and_boot_device(house: House) -> None:
     assert "does not support raid" in (found["raid"] or "") or found["raid"] is None
     assert len(found) == 12
     assert house.conductor.supported_boot_devices(node.uuid) == ("pxe",)
+
+
+async def test_a_step_that_hangs_is_given_up(tmp_path: Path) -> None:
+    house = House(tmp_path, settings(step_timeout=0.02))
+
+    async def hang(ctx: StepContext) -> Outcome:
+        await asyncio.Event().wait()
+        return Done()
+
+    house.deploy.scripts["first"] = hang
+    async with house.open():
+        node = await house.add(provision_state=P.AVAILABLE)
+        failed = await house.do(node.uuid, Verb.DEPLOY, P.DEPLOY_FAILED)
+        assert "took longer than" in (failed.last_error or "")
+        assert house.workflows(node.uuid)[0].cause == "deadline"
+
+
+async def test_a_drivers_own_timeout_error_is_a_defect_not_a_deadline(house: House) -> None:
+    async def leak(ctx: StepContext) -> Outcome:
+        raise TimeoutError
+
+    house.deploy.scripts["first"] = leak
+    node = await house.add(provision_state=P.AVAILABLE)
+    failed = await house.do(node.uuid, Verb.DEPLOY, P.DEPLOY_FAILED)
+    assert "Internal error" in (failed.last_error or "")

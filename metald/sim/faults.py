@@ -6,6 +6,12 @@ import asyncio
 from dataclasses import dataclass, field
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class MachineFaults:
     """Plain fields that may change at any time; they matter from the next moment they are looked at."""
@@ -14,6 +20,8 @@ class MachineFaults:
     """The firmware hangs after the power came on."""
     boot_time: float = 0.05
     """Seconds from power on to the firmware's first request."""
+    posted: asyncio.Event = field(default_factory=_set)
+    """What the firmware waits for after that; set, unless a test wants the machine to take its time."""
     no_network: bool = False
     """The network boot gets no address."""
     panics: bool = False

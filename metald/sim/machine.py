@@ -192,6 +192,7 @@ class SimMachine:
 
     async def _live(self) -> None:
         await asyncio.sleep(self.faults.boot_time)
+        await self.faults.posted.wait()
         while not self.faults.never_boots:
             for device in self._boot_order():
                 if await self._boot(device):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
 from tests.crash.forge import Forge, forge
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def smith() -> AsyncIterator[Forge]:
-    """A launcher for one test."""
+    """A launcher for the tests of a module."""
     async with forge() as running:
         yield running

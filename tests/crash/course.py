@@ -90,19 +90,26 @@ class Course:
             await site.daemon.stop()
         shutil.rmtree(folder)
 
-    async def run(self, at: int = 0, when: str = "before") -> tuple[dict[str, Any], list[str]]:
+    async def run(self, at: int = 0, when: str = "before", *, slow: bool = False) -> tuple[dict[str, Any], list[str]]:
         """Do it once, with the daemon killed at boundary `at` (0: never).
+
+        Args:
+            slow: the machine's firmware takes longer than the daemon's restart, as real ones do. For boundaries at which
+                the machine is not up yet.
 
         Returns:
             What the machine counted, and the names of the boundaries that the first daemon came to.
         """
         tally = self.folder / f"tally-{when}-{at}"
         async with self.again(f"{when}-{at}") as (site, box, client):
+            if slow:
+                box.machine.faults.posted.clear()
             await site.daemon.start(self.forge.daemon(tally, at=at, when=when, kind=self.kind))
             await self.ask(client)
             if at:
                 assert await site.daemon.ended() == -9, "the boundary was not reached"
                 await site.daemon.start(self.forge.daemon(self.folder / "tally-after", kind=self.kind))
+                box.machine.faults.posted.set()
                 if (await client.node(self.node))["provision_state"] == self.start_state:
                     await self.ask(client)
             await self.arrive(box, client)

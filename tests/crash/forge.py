@@ -64,7 +64,8 @@ class Forge:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             await self._process.stdin.drain()
-            return await start
+            async with asyncio.timeout(60):
+                return await start
 
         return spawn
 

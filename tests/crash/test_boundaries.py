@@ -16,7 +16,7 @@ import pytest
 from tests.crash.course import Course, effects
 from tests.crash.forge import Forge
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
 LANES = 3
 
@@ -29,6 +29,7 @@ async def _storm(courses: list[Course], when: str) -> None:
     report, boundaries = await courses[0].run()
     expected = effects(report)
     print(*boundaries, expected, sep="\n")
+    waits = next(number for number, name in enumerate(boundaries, 1) if "waiting at deploy.wait_ramdisk" in name)
     left = list(range(len(boundaries), 0, -1))
     wrong: list[str] = []
 
@@ -36,7 +37,7 @@ async def _storm(courses: list[Course], when: str) -> None:
         while left:
             at = left.pop()
             try:
-                seen, _ = await course.run(at, when)
+                seen, _ = await course.run(at, when, slow=at <= waits)
             except (AssertionError, TimeoutError) as error:
                 wrong.append(f"{when} boundary {boundaries[at - 1]}: {error}")
                 continue

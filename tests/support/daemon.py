@@ -156,7 +156,7 @@ class Daemon:
         if self.alive():
             os.kill(self.pid, signal.SIGKILL)
         if self._ended is not None:
-            await self._ended
+            await self.ended()
         if self._notices is not None:
             self._notices.close()
             self._notices = None

@@ -121,8 +121,6 @@ class Conductor(Section, frozen=True):
     step_timeout: Annotated[float, Meta(gt=0, description="Seconds after which a step that neither ends nor waits fails.")] = 7200.0
     step_attempts: Annotated[Positive, Meta(description="How often a step that failed for a passing reason is tried.")] = 3
     retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0
-    power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take.")] = 60.0
-    soft_power_off_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take.")] = 600.0
     restart_grace: Annotated[
         Seconds, Meta(description="Least seconds that a waiting step gets after a restart; what it waits for may have come meanwhile.")
     ] = 120.0
@@ -159,7 +157,7 @@ class Ipmi(Section, frozen=True):
     login_timeout: Annotated[Seconds, Meta(description="Seconds after which a BMC that does not answer a login is held to be dead.")] = 5.0
     session_idle: Annotated[Seconds, Meta(description="Seconds until an unused session is closed; BMCs have few session slots.")] = 5.0
     power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take where the caller does not say.")] = 60.0
-    soft_power_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take where the caller does not say.")] = 600.0
+    soft_power_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take unless the caller says.")] = 600.0
     sockets: Annotated[Positive, Meta(description="UDP sockets per address family, shared by all BMCs.")] = 1
     ipmitool: Annotated[str, Meta(description="The program that the interface `ipmitool` runs.")] = "ipmitool"
 

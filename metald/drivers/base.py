@@ -20,7 +20,9 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
-from metald.model import BootDevice, BootMode, Node, PlannedStep, Port, PowerState, PowerTarget
+from metald.drivers.board import Board
+from metald.errors import Unsupported
+from metald.model import BootDevice, Internals, Node, PlannedStep, Port, PowerState, PowerTarget
 
 
 class Phase(StrEnum):
@@ -40,6 +42,8 @@ class NodeContext(Protocol):
     def node(self) -> Node: ...
     @property
     def ports(self) -> Sequence[Port]: ...
+    @property
+    def internals(self) -> Internals: ...
     @property
     def power(self) -> Power: ...
     @property
@@ -69,6 +73,9 @@ class StepContext(NodeContext, Protocol):
 
     def set(self, **fields: Any) -> None:
         """Change fields of the node, in the same transaction as the next boundary (`node` shows them at once)."""
+
+    def set_internals(self, **fields: Any) -> None:
+        """Change fields of the node's internals, in the same transaction as the next boundary."""
 
     async def checkpoint(self) -> None:
         """Make `memo` and the fields given to `set` durable now. A journal boundary: returns once committed."""
@@ -213,8 +220,8 @@ class Power(Interface):
         return frozenset(PowerTarget)
 
 
-class Management(Interface):
-    """Boot device, boot mode, NMI, sensors, indicators."""
+class Management(Board, Interface):
+    """Boot device and NMI, and what `Board` offers: indicators, boot mode, secure boot, virtual media."""
 
     kind = "management"
 
@@ -230,18 +237,12 @@ class Management(Interface):
         """Choose the boot device for the next boot, or for all. Honours the node's boot mode."""
         raise NotImplementedError
 
-    def supported_boot_modes(self, ctx: NodeContext) -> Sequence[BootMode]:  # noqa: ARG002
-        """The modes that can be set; empty when the interface cannot."""
-        return ()
-
     async def inject_nmi(self, ctx: NodeContext) -> None:
         """Send a non-maskable interrupt.
 
         Raises:
             Unsupported: this implementation cannot.
         """
-        from metald.errors import Unsupported
-
         raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot inject an NMI.")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from metald.drivers.base import Interface, Management, NodeContext
 from metald.errors import Unsupported
-from metald.model import BootDevice, BootMode
+from metald.model import BootDevice
 
 
 class Absent(Interface):
@@ -48,16 +48,12 @@ class NoopManagement(Management):
     name = "noop"
 
     def supported_boot_devices(self, ctx: NodeContext) -> Sequence[BootDevice]:  # noqa: ARG002
-        """Takes every device and does nothing."""
-        return tuple(BootDevice)
-
-    def supported_boot_modes(self, ctx: NodeContext) -> Sequence[BootMode]:  # noqa: ARG002
-        """Takes every mode and does nothing."""
-        return tuple(BootMode)
+        """What workflows need set, which is taken and does nothing."""
+        return (BootDevice.PXE, BootDevice.DISK)
 
     async def get_boot_device(self, ctx: NodeContext) -> tuple[BootDevice | None, bool | None]:  # noqa: ARG002
-        """Does not know."""
-        return None, None
+        """The order that such machines must have: network first, always."""
+        return BootDevice.PXE, True
 
     async def set_boot_device(self, ctx: NodeContext, device: BootDevice, *, persistent: bool = False) -> None:
         """Does nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metald.model.event import Event
+from metald.model.internals import BiosSetting, FirmwareComponent, Internals
 from metald.model.node import Chassis, Conductor, Json, Node, Port
 from metald.model.resource import Resource, new_uuid, now
 from metald.model.states import INTERFACES, BootDevice, BootMode, Fault, PowerState, PowerTarget, ProvisionState, Verb
@@ -10,12 +11,15 @@ from metald.model.workflow import PlannedStep, StepRecord, Workflow, WorkflowKin
 
 __all__ = [
     "INTERFACES",
+    "BiosSetting",
     "BootDevice",
     "BootMode",
     "Chassis",
     "Conductor",
     "Event",
     "Fault",
+    "FirmwareComponent",
+    "Internals",
     "Json",
     "Node",
     "PlannedStep",

@@ -24,6 +24,8 @@ class WorkflowKind(StrEnum):
     RESCUE = "rescue"
     UNRESCUE = "unrescue"
     SERVICE = "service"
+    HARDWARE = "hardware"
+    """One thing done to the machine that a client asked for, such as a vendor method; moves no provision state."""
 
 
 class WorkflowState(StrEnum):

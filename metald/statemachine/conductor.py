@@ -17,7 +17,7 @@ import msgspec
 
 from metald.config import Settings
 from metald.drivers.registry import Registry
-from metald.errors import Busy, Conflict, Invalid, MetaldError, NotAllowed, NotFound, Unsupported, WrongState
+from metald.errors import Conflict, Invalid, MetaldError, NotAllowed, Unsupported, WrongState
 from metald.model import (
     INTERFACES,
     BootDevice,
@@ -26,7 +26,6 @@ from metald.model import (
     PlannedStep,
     PowerTarget,
     ProvisionState,
-    Resource,
     Verb,
     Workflow,
     WorkflowKind,
@@ -35,6 +34,7 @@ from metald.model import (
 )
 from metald.model.caller import Caller
 from metald.statemachine.context import NodeView
+from metald.statemachine.door import Door
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
 from metald.statemachine.runner import UNHOLD, shown
@@ -58,7 +58,7 @@ _NEEDS_SERVICE = frozenset({Verb.DEPLOY, Verb.REBUILD, Verb.CLEAN, Verb.RESCUE, 
 _NO_POWER = frozenset({ProvisionState.CLEANING, ProvisionState.CLEAN_WAIT})
 
 
-class Conductor:
+class Conductor(Door):
     """Accepts what clients want of machines.
 
     Args:
@@ -69,26 +69,8 @@ class Conductor:
     """
 
     def __init__(self, store: Store, registry: Registry, engine: Engine, settings: Settings) -> None:
-        self._store = store
-        self._registry = registry
-        self._engine = engine
-        self._settings = settings
+        super().__init__(store, registry, engine, settings)
         self.table = engine.table
-        self.hostname = engine.hostname
-
-    def _node(self, node_uuid: str) -> Node:
-        node = self._store.table(Node).get(node_uuid)
-        if node is None:
-            raise NotFound(f"Node {node_uuid} could not be found.")
-        return node
-
-    def _busy(self, node: Node) -> Busy:
-        return Busy(f"Node {node.uuid} is locked by host {self.hostname}, please retry after the current operation is completed.")
-
-    async def _free(self, node_uuid: str) -> None:
-        """Wait a little while a workflow owns the node; the caller looks again when it holds the node itself."""
-        if self._node(node_uuid).reservation is not None:
-            await self._engine.idle(node_uuid, self._settings.api.lock_wait)
 
     async def provision(
         self,
@@ -216,10 +198,6 @@ class Conductor:
         fact = msgspec.structs.replace(fact, user=caller.user)
         await self._store.commit(Change(save=[node.changed(**changed)], events=[fact]))
 
-    def _past(self, node: Node) -> list[Resource]:
-        """The node's ended workflows. Its journal and events tell what they did; memory holds only the last one."""
-        return [w for w in self._store.table(Workflow).where("node_uuid", node.uuid) if w.state.ended]
-
     async def _unhold(self, node: Node, caller: Caller) -> None:
         workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
         if workflow is None or workflow.wait_for != UNHOLD:
@@ -281,12 +259,9 @@ class Conductor:
                 requested_by=caller.user,
                 request_id=caller.request_id,
             )
-            changed = node.changed(
-                last_error=None, reservation=self.hostname, target_power_state=PowerTarget.OFF if off else PowerTarget.ON
-            )
+            fields = {"last_error": None, "target_power_state": PowerTarget.OFF if off else PowerTarget.ON}
             fact = Event(type="node.power", node_uuid=node.uuid, user=caller.user, data={"target": target.value, "from": node.power_state})
-            committed = await self._store.commit(Change(save=[workflow, changed], delete=self._past(node), events=[fact]))
-        self._engine.start(cast(Workflow, committed.saved[0]))
+            await self._start(node, workflow, fields, fact)
 
     async def get_boot_device(self, node_uuid: str) -> tuple[BootDevice | None, bool | None]:
         """Ask the hardware for its next boot device and whether it is persistent."""
@@ -353,7 +328,3 @@ class Conductor:
         """Everything that happened to a node, oldest first."""
         self._node(node_uuid)
         return await self._store.events(node_uuid=node_uuid)
-
-    def _view(self, node_uuid: str) -> NodeView:
-        self._node(node_uuid)
-        return NodeView(self._store, self._registry, node_uuid)

@@ -16,7 +16,7 @@ import msgspec
 from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Power, Rescue
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
-from metald.model import Event, Node, Port, Resource, Workflow
+from metald.model import Event, Internals, Node, Port, Resource, Workflow
 from metald.store.store import Store
 
 _SHARED = ("driver_internal_info", "instance_info")
@@ -47,6 +47,12 @@ class NodeView:
     def ports(self) -> Sequence[Port]:
         """The node's ports, oldest first."""
         return self._store.table(Port).where("node_uuid", self.node_uuid)
+
+    @property
+    def internals(self) -> Internals:
+        """What is known of the machine's inside; empty when nothing is."""
+        found = self._store.table(Internals).where("node_uuid", self.node_uuid)
+        return found[0] if found else Internals(node_uuid=self.node_uuid)
 
     @property
     def power(self) -> Power:
@@ -85,11 +91,12 @@ class NodeView:
 
 
 class Pending:
-    """Changes of a node's fields that wait for the next boundary."""
+    """Changes of a node's fields, and of its internals, that wait for the next boundary."""
 
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
         self._keys: dict[str, dict[str, Any]] = {}
+        self.internals: dict[str, Any] = {}
 
     def set(self, node: Node, fields: dict[str, Any]) -> None:
         """Add changes; `node` is what their maker saw."""
@@ -113,6 +120,7 @@ class Pending:
 
     def clear(self) -> None:
         """Forget everything; it is durable now."""
+        self.internals = {}
         self._fields = {}
         self._keys = {}
 
@@ -147,6 +155,11 @@ class Context(NodeView):
         fields = self.pending.onto(node)
         return msgspec.structs.replace(node, **fields) if fields else node
 
+    @property
+    def internals(self) -> Internals:
+        """What is known of the machine's inside, with the changes that wait for the next boundary."""
+        return msgspec.structs.replace(super().internals, **self.pending.internals)
+
     def look(self) -> None:
         """A step is about to look at the node as it is now."""
         self._looked = super().node.version
@@ -163,6 +176,10 @@ class Context(NodeView):
     def set(self, **fields: Any) -> None:
         """See StepContext."""
         self.pending.set(self.node, fields)
+
+    def set_internals(self, **fields: Any) -> None:
+        """See StepContext."""
+        self.pending.internals.update(fields)
 
     def fire(self, event: str) -> None:
         """Move the node's provision state by `event` with the next boundary. For the engine's own steps."""

@@ -172,6 +172,8 @@ class Journal:
         saves: list[Any] = [new_workflow]
         if any(getattr(current, name) != value for name, value in changed.items()):
             saves.append(current.changed(**changed))
+        if context.pending.internals:
+            saves.append(context.internals.changed())
         return Change(save=saves, journal=[record] if record else [], events=facts)
 
     def _settle(self, context: Context, committed: Committed) -> None:

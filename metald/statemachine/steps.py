@@ -13,6 +13,7 @@ from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DriverError
 from metald.model import BootDevice, PlannedStep, PowerState, PowerTarget, now
 from metald.statemachine.context import Context
+from metald.statemachine.hardware_steps import HARDWARE_STEPS
 
 CoreStep = Callable[..., Awaitable[Outcome]]
 
@@ -250,6 +251,7 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("inspect", "inspect_hardware"): inspect_hardware,
         ("rescue", "rescue"): rescue,
         ("rescue", "unrescue"): unrescue,
+        **HARDWARE_STEPS,
     }
 )
 """The engine's own steps by (interface, step)."""

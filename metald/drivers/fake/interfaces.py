@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from metald.drivers.base import (
     Boot,
     Deploy,
     Done,
     Inspect,
     Interface,
-    Management,
     NodeContext,
     Outcome,
     Phase,
@@ -19,9 +16,14 @@ from metald.drivers.base import (
     StepContext,
     step,
 )
+from metald.drivers.fake.bios import FakeBios
+from metald.drivers.fake.console import FakeConsole
+from metald.drivers.fake.firmware import FakeFirmware
 from metald.drivers.fake.hardware import FakeHardware
-from metald.errors import Invalid
-from metald.model import BootDevice, PowerState, PowerTarget
+from metald.drivers.fake.management import FakeManagement
+from metald.drivers.fake.raid import FakeRaid
+from metald.drivers.fake.vendor import FakeVendor
+from metald.model import PowerState, PowerTarget
 
 
 class FakePower(Power):
@@ -42,35 +44,6 @@ class FakePower(Power):
         await self._hardware.call(ctx.node, "power")
         off = target in (PowerTarget.OFF, PowerTarget.SOFT_OFF)
         self._hardware.set_power(ctx.node, PowerState.OFF if off else PowerState.ON)
-
-
-class FakeManagement(Management):
-    """Boot device of a pretended machine: it knows only the network."""
-
-    name = "fake"
-
-    def __init__(self, hardware: FakeHardware) -> None:
-        self._hardware = hardware
-
-    def supported_boot_devices(self, ctx: NodeContext) -> Sequence[BootDevice]:  # noqa: ARG002
-        """Only `pxe`, as Ironic's fake management has it."""
-        return (BootDevice.PXE,)
-
-    async def get_boot_device(self, ctx: NodeContext) -> tuple[BootDevice | None, bool | None]:
-        """See Management."""
-        await self._hardware.call(ctx.node, "management")
-        return self._hardware.boot_device(ctx.node)
-
-    async def set_boot_device(self, ctx: NodeContext, device: BootDevice, *, persistent: bool = False) -> None:
-        """See Management."""
-        if device is not BootDevice.PXE:
-            raise Invalid(
-                f"Invalid boot device {device.value} specified.",
-                remedy="The fake management interface supports: pxe.",
-                field="boot_device",
-            )
-        await self._hardware.call(ctx.node, "management")
-        self._hardware.set_boot_device(ctx.node, device, persistent)
 
 
 class FakeBoot(Boot):
@@ -151,6 +124,13 @@ class FakeRescue(Rescue):
         return Done()
 
 
+class FakeStorage(Interface):
+    """Storage of a pretended machine: nothing needs to be attached."""
+
+    kind = "storage"
+    name = "fake"
+
+
 def interfaces(hardware: FakeHardware) -> list[Interface]:
     """One object of each implementation."""
     return [
@@ -160,4 +140,10 @@ def interfaces(hardware: FakeHardware) -> list[Interface]:
         FakeDeploy(hardware),
         FakeInspect(hardware),
         FakeRescue(hardware),
+        FakeBios(hardware),
+        FakeConsole(hardware),
+        FakeFirmware(hardware),
+        FakeRaid(hardware),
+        FakeStorage(),
+        FakeVendor(hardware),
     ]

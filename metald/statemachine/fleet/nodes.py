@@ -15,7 +15,7 @@ import msgspec
 from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, Conflict, Invalid, NotFound
-from metald.model import INTERFACES, Chassis, Conductor, Event, Node, Port, Resource, Workflow, new_uuid
+from metald.model import INTERFACES, Chassis, Conductor, Event, Internals, Node, Port, Resource, Workflow, new_uuid
 from metald.model.caller import Caller
 from metald.statemachine.fleet import guards
 from metald.store.changes import Change
@@ -26,7 +26,7 @@ Edit = Callable[[Node], Mapping[str, Any]]
 
 MAX_TRAITS = 50
 _DEFAULTS = {f.name: f for f in msgspec.structs.fields(Node)}
-_PARTS: tuple[type[Resource], ...] = (Port, Workflow)
+_PARTS: tuple[type[Resource], ...] = (Port, Workflow, Internals)
 
 
 class Nodes:

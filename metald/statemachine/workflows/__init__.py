@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from metald.model import WorkflowKind
 from metald.statemachine.definition import Definition
-from metald.statemachine.workflows import clean, deploy, power, service, single, teardown, verify
+from metald.statemachine.workflows import clean, deploy, hardware, power, service, single, teardown, verify
 
 DEFINITIONS: Mapping[WorkflowKind, Definition] = MappingProxyType(
     {
@@ -19,6 +19,7 @@ DEFINITIONS: Mapping[WorkflowKind, Definition] = MappingProxyType(
             teardown.DEFINITION,
             power.DEFINITION,
             service.DEFINITION,
+            hardware.DEFINITION,
             *single.DEFINITIONS,
         )
     }

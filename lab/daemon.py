@@ -51,6 +51,16 @@ class Daemon:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Start it, the first time or again over the same state and ports, and return once it is ready.
+
+        Raises:
+            LabError: it does not become ready.
+        """
+        await self._close()
         self._process = await spawn([str(_BIN / "metald"), "serve"], self.log, environment=self._environment)
         headers = {"X-OpenStack-Ironic-API-Version": "latest"}
         self._session = aiohttp.ClientSession(self.url, headers=headers, timeout=aiohttp.ClientTimeout(total=20))
@@ -59,7 +69,11 @@ class Daemon:
         except BaseException:
             await self._close()
             raise
-        return self
+
+    async def kill(self) -> None:
+        """Send SIGKILL, as power failures and the kernel's out-of-memory killer do."""
+        assert self._process is not None
+        await stop(self._process, grace=0)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._close()
@@ -99,11 +113,19 @@ class Daemon:
         Raises:
             LabError: it answers with an error.
         """
+        return await self.call("GET", path)
+
+    async def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Make a request of the API; an answer without a body is an empty object.
+
+        Raises:
+            LabError: it answers with an error.
+        """
         assert self._session is not None
-        async with self._session.get(path) as response:
-            if response.status != 200:
-                raise LabError(f"GET {path}: {response.status} {await response.text()}")
-            found: dict[str, Any] = await response.json()
+        async with self._session.request(method, path, json=body) as response:
+            if response.status >= 300:
+                raise LabError(f"{method} {path}: {response.status} {await response.text()}")
+            found: dict[str, Any] = await response.json() if response.content_type == "application/json" else {}
             return found
 
     async def baremetal(self, *arguments: str, deadline: float = 120.0) -> str:

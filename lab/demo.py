@@ -238,7 +238,7 @@ def _place(one: LabMachine) -> str:
     return f"{address[0]}:{address[1]}" if address and address[1] != 22 else str(address and address[0])
 
 
-def _settings(lab: Lab, made: Prepared, boot_port: int) -> dict[str, str]:
+def settings_for(lab: Lab, made: Prepared, boot_port: int) -> dict[str, str]:
     """metald's settings for this lab."""
     common = {
         "METALD__BOOT__RAMDISK_DIR": str(made.ramdisk),
@@ -285,7 +285,7 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
         for one in lab.machines:
             out.say(f"{one.name}: BMC (ipmi_sim) at {one.bmc.address}:{one.bmc.port}, MAC {one.mac}, disk {one.disk_serials[0]}")
         try:
-            daemon = Daemon(lab.directory, _settings(lab, made, boot_port))
+            daemon = Daemon(lab.directory, settings_for(lab, made, boot_port))
             async with daemon:
                 out.say(f"metald serves its API at {daemon.url}, and boots machines at {lab.host}")
                 await Demo(out, lab, daemon, made).run()

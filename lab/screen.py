@@ -11,6 +11,8 @@ from typing import Any, TextIO
 _MIB = 1 << 20
 _EVERY = 5.0
 """Seconds between two plain lines about the same step."""
+_EVERY_BYTES = 1.0
+"""The same while bytes are written."""
 
 
 def describe(node: Mapping[str, Any], progress: Mapping[str, Any]) -> str:
@@ -75,10 +77,10 @@ class Screen:
             self._lines[name] = text
             self._draw()
             return
-        kind = text.partition("  ")[0] if "MiB" not in text else text.split("#")[0].split(".....")[0]
+        kind = "  ".join(text.split("  ")[:2])
         known, at = self._said.get(name, ("", 0.0))
         now = time.monotonic()
-        if kind != known or now - at >= _EVERY:
+        if kind != known or now - at >= (_EVERY_BYTES if "MiB" in text else _EVERY):
             self._said[name] = (kind, now)
             self.say(f"{name}: {text}")
 

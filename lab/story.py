@@ -6,6 +6,7 @@ BMC, no boot, no ramdisk. What is left is its own work, its database and its loo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any
 from lab.machine import Happening
 
 _MIB = 1 << 20
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/")
 _OUTSIDE = {
     "power": "BMC",
     "management": "BMC",
@@ -57,7 +59,7 @@ def _step(event: Mapping[str, Any]) -> Moment | None:
 
 def _transfer(event: Mapping[str, Any], who: str) -> Moment | None:
     data = event["data"]
-    name = str(data.get("file", "?"))
+    name = _UUID.sub("", str(data.get("file", "?")))
     if data.get("error"):
         return Moment(seconds_of(event), who, f"{name}: {data['error']}")
     if who == "HTTP" and data.get("status", 200) >= 400:

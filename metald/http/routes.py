@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from metald.http.route import Route
-from metald.http.v1 import agent, chassis, drivers, management, nodes, own, ports, roots, states
+from metald.http.v1 import (
+    agent,
+    allocations,
+    chassis,
+    drivers,
+    history,
+    management,
+    nodes,
+    own,
+    portgroups,
+    ports,
+    roots,
+    rules,
+    states,
+    templates,
+    volumes,
+)
 
 ROUTES: tuple[Route, ...] = (
     *roots.ROUTES,
@@ -13,6 +29,12 @@ ROUTES: tuple[Route, ...] = (
     *ports.ROUTES,
     *chassis.ROUTES,
     *drivers.ROUTES,
+    *portgroups.ROUTES,
+    *templates.ROUTES,
+    *rules.ROUTES,
+    *volumes.ROUTES,
+    *allocations.ROUTES,
+    *history.ROUTES,
     *agent.ROUTES,
     *own.ROUTES,
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from metald.http.fields import Field, View
 from metald.model import Chassis, Conductor, Node, Port, ProvisionState
+from metald.model.catalogue import Allocation, DeployTemplate, InspectionRule, Portgroup, Runbook, VolumeConnector, VolumeTarget
 from metald.model.masking import mask_text, masked
 
 _TEXT = {"type": ["string", "null"]}
@@ -36,6 +37,10 @@ def _time(name: str, since: int = 1) -> Field[Any]:
 def _object(name: str, since: int = 1, *, secret: bool = False) -> Field[Any]:
     get = attrgetter(name)
     return Field(name, since, (lambda thing, _version: masked(get(thing))) if secret else None, sortable=False, schema=_OBJECT)
+
+
+def _list(name: str, since: int = 1) -> Field[Any]:
+    return Field(name, since, sortable=False, schema={"type": "array", "items": {"type": "string"}})
 
 
 def _provision_state(node: Node, version: int) -> str | None:
@@ -166,6 +171,94 @@ CONDUCTOR_FIELDS: tuple[Field[Conductor], ...] = (
 NODE_LINKS = (("ports", 1, "ports"), ("states", 14, "states"), ("portgroups", 24, "portgroups"), ("volume", 32, "volume"))
 
 
+PORTGROUP_FIELDS: tuple[Field[Portgroup], ...] = (
+    UUID,
+    *TIMES,
+    _text("address"),
+    _object("extra"),
+    _object("internal_info"),
+    _text("mode", 26),
+    _text("name"),
+    _text("physical_network", 102),
+    _text("category", 103),
+    _flag("dynamic_portgroup", 111),
+    _object("properties", 26),
+    _flag("standalone_ports_supported"),
+    Field("node_uuid", sortable=False, schema=_UUID),
+)
+
+ALLOCATION_FIELDS: tuple[Field[Allocation], ...] = (
+    UUID,
+    *TIMES,
+    _list("candidate_nodes"),
+    _object("extra"),
+    _text("last_error"),
+    _text("name"),
+    _text("owner", 60),
+    _text("resource_class"),
+    Field("state", schema={"type": "string", "enum": ["allocating", "active", "error"]}),
+    _list("traits"),
+    Field("node_uuid", sortable=False, schema=_NULL_UUID),
+)
+
+
+def _steps(thing: DeployTemplate | Runbook, _version: int) -> list[Any]:
+    return [{**step, "args": masked(step.get("args", {}))} for step in thing.steps]
+
+
+_STEPS: Field[Any] = Field("steps", 1, _steps, sortable=False, schema={"type": "array", "items": _OBJECT})
+
+TEMPLATE_FIELDS: tuple[Field[DeployTemplate], ...] = (UUID, *TIMES, _text("name"), _object("extra"), _STEPS, _text("description"))
+RUNBOOK_FIELDS: tuple[Field[Runbook], ...] = (
+    UUID,
+    *TIMES,
+    _text("name"),
+    _object("extra"),
+    _flag("public"),
+    _text("owner"),
+    _flag("disable_ramdisk"),
+    _text("description", 112),
+    _STEPS,
+    _list("traits", 112),
+)
+
+
+def _unless_sensitive(name: str) -> Field[InspectionRule]:
+    get = attrgetter(name)
+    return Field(name, 1, lambda rule, _version: None if rule.sensitive else get(rule), sortable=False, schema={"type": ["array", "null"]})
+
+
+RULE_FIELDS: tuple[Field[InspectionRule], ...] = (
+    UUID,
+    *TIMES,
+    _text("description"),
+    Field("priority", schema={"type": "integer"}),
+    _text("phase"),
+    _flag("sensitive"),
+    _unless_sensitive("conditions"),
+    _unless_sensitive("actions"),
+)
+
+CONNECTOR_FIELDS: tuple[Field[VolumeConnector], ...] = (
+    UUID,
+    *TIMES,
+    _text("type"),
+    _text("connector_id"),
+    _object("extra"),
+    Field("node_uuid", sortable=False, schema=_UUID),
+)
+TARGET_FIELDS: tuple[Field[VolumeTarget], ...] = (
+    UUID,
+    *TIMES,
+    _text("volume_type"),
+    _text("volume_id"),
+    Field("boot_index", schema={"type": "integer"}),
+    _object("properties", secret=True),
+    _object("extra"),
+    Field("node_uuid", sortable=False, schema=_UUID),
+)
+
+
 class Views:
     """Every view.
 
@@ -188,6 +281,36 @@ class Views:
             "conductors", "conductors", CONDUCTOR_FIELDS, ("hostname", "conductor_group", "alive"), ident=attrgetter("hostname")
         )
 
+        self.portgroups: View[Portgroup] = View(
+            "portgroups", "portgroups", PORTGROUP_FIELDS, ("uuid", "address", "name"), links=(("ports", 24, "ports"),)
+        )
+        self.allocations: View[Allocation] = View(
+            "allocations", "allocations", ALLOCATION_FIELDS, tuple(field.name for field in ALLOCATION_FIELDS)
+        )
+        self.templates: View[DeployTemplate] = View("deploy_templates", "deploy_templates", TEMPLATE_FIELDS, ("uuid", "name"))
+        self.runbooks: View[Runbook] = View("runbooks", "runbooks", RUNBOOK_FIELDS, ("uuid", "name"))
+        self.rules: View[InspectionRule] = View(
+            "inspection_rules", "inspection_rules", RULE_FIELDS, ("uuid", "priority", "phase", "description")
+        )
+        self.connectors: View[VolumeConnector] = View(
+            "volume/connectors", "connectors", CONNECTOR_FIELDS, ("uuid", "node_uuid", "type", "connector_id")
+        )
+        self.targets: View[VolumeTarget] = View(
+            "volume/targets", "targets", TARGET_FIELDS, ("uuid", "node_uuid", "volume_type", "boot_index", "volume_id")
+        )
+
     def named(self) -> dict[str, View[Any]]:
         """Each view by the name of one such resource."""
-        return {"node": self.nodes, "port": self.ports, "chassis": self.chassis, "conductor": self.conductors}
+        return {
+            "node": self.nodes,
+            "port": self.ports,
+            "chassis": self.chassis,
+            "conductor": self.conductors,
+            "portgroup": self.portgroups,
+            "allocation": self.allocations,
+            "deploy_template": self.templates,
+            "runbook": self.runbooks,
+            "inspection_rule": self.rules,
+            "volume_connector": self.connectors,
+            "volume_target": self.targets,
+        }

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from metald.model import Chassis, Conductor, Internals, Node, Port, Resource, Workflow
+from metald.model.catalogue import Allocation, DeployTemplate, InspectionRule, Portgroup, Runbook, VolumeConnector, VolumeTarget
 
 R = TypeVar("R", bound=Resource)
 
@@ -44,8 +45,8 @@ class Kind(Generic[R]):
         return "UUID" if field == "uuid" else self.unique[field]
 
 
-def _kind(type_: type[R], table: str, *, unique: dict[str, str] | None = None, indexed: tuple[str, ...] = ()) -> Kind[R]:
-    return Kind(type_, table, type_.__name__.lower(), MappingProxyType(unique or {}), indexed)
+def _kind(type_: type[R], table: str, *, noun: str = "", unique: dict[str, str] | None = None, indexed: tuple[str, ...] = ()) -> Kind[R]:
+    return Kind(type_, table, noun or type_.__name__.lower(), MappingProxyType(unique or {}), indexed)
 
 
 KINDS: tuple[Kind[Resource], ...] = (
@@ -59,6 +60,13 @@ KINDS: tuple[Kind[Resource], ...] = (
     _kind(Port, "ports", unique={"address": "address", "name": "name"}, indexed=("node_uuid", "portgroup_uuid")),
     _kind(Workflow, "workflows", indexed=("node_uuid",)),
     _kind(Internals, "internals", indexed=("node_uuid",)),
+    _kind(Portgroup, "portgroups", unique={"address": "address", "name": "name"}, indexed=("node_uuid",)),
+    _kind(Allocation, "allocations", unique={"name": "name"}, indexed=("node_uuid", "state")),
+    _kind(DeployTemplate, "deploy_templates", noun="deploy template", unique={"name": "name"}),
+    _kind(Runbook, "runbooks", unique={"name": "name"}),
+    _kind(InspectionRule, "inspection_rules", noun="inspection rule"),
+    _kind(VolumeConnector, "volume_connectors", noun="volume connector", unique={"key": "type and connector ID"}, indexed=("node_uuid",)),
+    _kind(VolumeTarget, "volume_targets", noun="volume target", unique={"key": "node and boot index"}, indexed=("node_uuid",)),
     _kind(Conductor, "conductors", unique={"hostname": "hostname"}),
 )
 """Every kind that the store keeps."""

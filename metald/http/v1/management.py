@@ -106,7 +106,12 @@ async def get_traits(call: Call) -> dict[str, Any]:
     return {"traits": list(lookups.node(call).traits)}
 
 
-def _check_trait(name: str) -> str:
+def check_trait(name: str) -> str:
+    """The name, which must be that of a trait.
+
+    Raises:
+        Invalid: it is not.
+    """
     if not is_trait(name):
         raise Invalid(
             f"Invalid trait: {values.shown(name)}",
@@ -121,14 +126,14 @@ async def replace_traits(call: Call) -> None:
     node = lookups.node(call)
     if "traits" not in call.body:
         raise Invalid("The list of traits must be given in the body, or one trait in the path", field="traits")
-    wanted = [_check_trait(name) for name in call.body["traits"]]
+    wanted = [check_trait(name) for name in call.body["traits"]]
     await call.services.fleet.nodes.set_traits(node.uuid, lambda _traits: wanted, call.caller)
 
 
 async def add_trait(call: Call) -> Reply:
     """Add a trait to a node."""
     node = lookups.node(call)
-    trait = _check_trait(call.path["trait"])
+    trait = check_trait(call.path["trait"])
     if call.body:
         raise Invalid("No body should be provided when adding a trait", field="body")
     await call.services.fleet.nodes.set_traits(node.uuid, lambda traits: [*traits, trait], call.caller)

@@ -72,7 +72,7 @@ RESERVED: tuple[str, ...] = ("maintenance", "management", "states", "vendor_pass
 """Names that no node may have: they are paths."""
 
 STEP_INTERFACES = ("vendor", "power", "management", "firmware", "deploy", "bios", "raid")
-_ORDER: Schema = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "minLength": 1, "pattern": r"^[0-9]+$"}]}
+ORDER: Schema = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "minLength": 1, "pattern": r"^[0-9]+$"}]}
 STEPS: Schema = {
     "type": "array",
     "items": {
@@ -81,7 +81,7 @@ STEPS: Schema = {
             "interface": {"type": "string", "enum": list(STEP_INTERFACES)},
             "step": {"type": "string", "minLength": 1},
             "args": {"type": "object"},
-            "order": _ORDER,
+            "order": ORDER,
             "execute_on_child_nodes": {"type": "boolean"},
             "limit_child_node_execution": {"type": "array", "items": {"type": "string"}},
         },
@@ -97,7 +97,7 @@ DEPLOY_STEPS: Schema = {
             "interface": {"type": "string", "enum": list(STEP_INTERFACES)},
             "step": {"type": "string", "minLength": 1},
             "args": {"type": "object"},
-            "priority": _ORDER,
+            "priority": ORDER,
         },
         "required": ["interface", "step", "args", "priority"],
         "additionalProperties": False,

@@ -94,27 +94,30 @@ def _chosen(call: Call) -> tuple[str, ...] | None:
 
 async def list_ports(call: Call) -> bytes:
     """List ports."""
-    return _page(call, _filtered(call), _chosen(call), "ports")
+    return ports_page(call, _filtered(call), _chosen(call), "ports")
 
 
 async def list_details(call: Call) -> bytes:
     """List ports with every field."""
-    return _page(call, _filtered(call), None, "ports/detail")
+    return ports_page(call, _filtered(call), None, "ports/detail")
 
 
 async def list_of_node(call: Call) -> bytes:
     """List the ports of a node."""
     node = lookups.node(call)
-    return _page(call, call.services.store.table(Port).where("node_uuid", node.uuid), _chosen(call), f"nodes/{call.path['node']}/ports")
+    return ports_page(
+        call, call.services.store.table(Port).where("node_uuid", node.uuid), _chosen(call), f"nodes/{call.path['node']}/ports"
+    )
 
 
 async def list_details_of_node(call: Call) -> bytes:
     """List the ports of a node with every field."""
     node = lookups.node(call)
-    return _page(call, call.services.store.table(Port).where("node_uuid", node.uuid), None, f"nodes/{call.path['node']}/ports/detail")
+    return ports_page(call, call.services.store.table(Port).where("node_uuid", node.uuid), None, f"nodes/{call.path['node']}/ports/detail")
 
 
-def _page(call: Call, ports: Iterable[Port], names: tuple[str, ...] | None, path: str) -> bytes:
+def ports_page(call: Call, ports: Iterable[Port], names: tuple[str, ...] | None, path: str) -> bytes:
+    """One page of ports."""
     return listing.page(call, call.services.views.ports, ports, names, path=path, marker=listing.find_marker(call, Port, "Port"))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from metald.errors import Busy, Invalid, NotAcceptable, Unsupported, WrongState
+from metald.errors import Busy, Invalid, NotAcceptable, WrongState
 from metald.http import values
 from metald.http.call import Call, Reply
 from metald.http.route import Route
 from metald.http.schema import NULLABLE_TEXT, Schema, conform
-from metald.http.v1 import lookups
+from metald.http.v1 import lookups, templates
 from metald.http.v1.node_schema import CONFIGDRIVE, DEPLOY_STEPS, PROVISION, STEPS
 from metald.model import Node, PowerTarget, ProvisionState, Verb
 
@@ -103,7 +103,7 @@ async def provision(call: Call) -> Reply:
     if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
         raise Invalid(f"The provisioning operation can't be performed on node {node.uuid} because it's in maintenance mode.")
     _check_possible(call, node, verb, target)
-    arguments = _arguments(call, target, verb)
+    arguments = _arguments(call, node, target, verb)
     _check_versions(call, node, verb, since)
     assert verb is not None
     await call.services.conductor.provision(node.uuid, verb, call.caller, **arguments)
@@ -124,14 +124,13 @@ def _check_possible(call: Call, node: Node, verb: Verb | None, target: str) -> N
     )
 
 
-def _arguments(call: Call, target: str, verb: Verb | None) -> dict[str, Any]:
+def _arguments(call: Call, node: Node, target: str, verb: Verb | None) -> dict[str, Any]:
     body = call.body
     found: dict[str, Any] = {}
     if body.get("configdrive"):
         found["configdrive"] = _configdrive(call, target, verb, body["configdrive"])
     if body.get("runbook"):
-        call.require(92)
-        raise Unsupported(f"Runbook {values.shown(body['runbook'])} could not be found.", field="runbook")
+        body = _with_runbook(call, node, verb)
     if body.get("disable_ramdisk") is not None:
         if verb not in (Verb.CLEAN, Verb.SERVICE):
             raise Invalid("disable_ramdisk is supported only with manual cleaning or servicing", field="disable_ramdisk")
@@ -150,6 +149,18 @@ def _arguments(call: Call, target: str, verb: Verb | None) -> dict[str, Any]:
             raise Invalid('"deploy_steps" is only valid when setting target provision state to active or rebuild', field="deploy_steps")
         found["deploy_steps"] = conform(body["deploy_steps"], DEPLOY_STEPS, "deploy_steps", "deploy_steps")
     return found | _rescue(body, verb)
+
+
+def _with_runbook(call: Call, node: Node, verb: Verb | None) -> dict[str, Any]:
+    """The body with the steps of the runbook that it names."""
+    call.require(92)
+    name = {Verb.CLEAN: "clean_steps", Verb.SERVICE: "service_steps"}.get(verb) if verb is not None else None
+    if name is None:
+        raise Invalid('"runbooks" is only valid when setting target provision state to any of clean, service', field="runbook")
+    if call.body.get(name):
+        raise Invalid(f'Please provide either "{name}" or a runbook, but not both.', field="runbook")
+    steps, disable_ramdisk = templates.steps_of(call, call.body["runbook"], node.traits)
+    return {**call.body, name: steps, "disable_ramdisk": disable_ramdisk or None}
 
 
 def _rescue(body: dict[str, Any], verb: Verb | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from metald.config import Settings
 from metald.drivers.registry import Registry
+from metald.statemachine.fleet.allocations import Allocations
+from metald.statemachine.fleet.catalogue import Catalogue
 from metald.statemachine.fleet.chassis import ChassisRoom
 from metald.statemachine.fleet.nodes import Nodes
 from metald.statemachine.fleet.ports import Ports
@@ -31,6 +33,8 @@ class Fleet:
         self.nodes = Nodes(store, registry, settings)
         self.ports = Ports(store, self.nodes)
         self.chassis = ChassisRoom(store)
+        self.catalogue = Catalogue(store)
+        self.allocations = Allocations(store)
 
 
 __all__ = ["Fleet"]

@@ -38,7 +38,7 @@ METADATA = frozenset(
 CONNECTIVITY = frozenset({"portgroup_uuid", "pxe_enabled", "local_link_connection", "physical_network"})
 """Fields of a port that say how it is wired."""
 
-_UPDATE_IN_TRANSITION = frozenset(
+UPDATE_IN_TRANSITION = frozenset(
     {
         P.DEPLOY_FAILED,
         P.INSPECTING,
@@ -54,6 +54,8 @@ _UPDATE_IN_TRANSITION = frozenset(
         P.SERVICE_FAILED,
     }
 )
+"""States on the way to another in which a node may be changed all the same."""
+
 _INTERFACE_STATES = (P.ENROLL, P.INSPECTING, P.INSPECT_WAIT, P.MANAGEABLE, P.AVAILABLE)
 _CONNECTIVITY_STATES = (P.ENROLL, P.INSPECTING, P.INSPECT_WAIT, P.MANAGEABLE)
 _DELETE_STATES = (P.MANAGEABLE, P.ENROLL, P.ADOPT_FAILED, P.AVAILABLE)
@@ -81,7 +83,7 @@ def check_update(node: Node, changes: Mapping[str, Any], *, inspecting_is_closed
 
 
 def _check_transition(node: Node, inspecting_is_closed: bool) -> None:
-    if node.target_provision_state is not None and node.provision_state not in _UPDATE_IN_TRANSITION:
+    if node.target_provision_state is not None and node.provision_state not in UPDATE_IN_TRANSITION:
         raise Conflict(
             f"Node {node.label} can not be updated while a state transition is in progress.",
             remedy=f"Wait until it has left the state {node.provision_state.value}, or abort.",

@@ -1,0 +1,206 @@
+"""Collections of plain resources: a description in, six to eight routes out.
+
+A kind of resource is described once (`Collection`); listing, showing, creating, changing and deleting are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from metald.errors import Invalid, NotAcceptable
+from metald.http import listing, patch, values
+from metald.http.call import Call, Reply
+from metald.http.fields import View
+from metald.http.problem import RoutingError
+from metald.http.route import DETAIL, FIELDS, PAGING, Arg, Route
+from metald.http.schema import Schema, conform
+from metald.http.views import Views
+from metald.model import Resource
+from metald.statemachine.fleet import Fleet
+from metald.statemachine.fleet.things import Things
+
+R = TypeVar("R", bound=Resource)
+
+
+def _as_it_is(_call: Call, fields: dict[str, Any], _before: Any) -> dict[str, Any]:
+    return fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection(Generic[R]):
+    """How one kind of resource is served."""
+
+    kind: type[R]
+    path: str
+    """Below `/v1/`, such as `deploy_templates`."""
+    noun: str
+    """Name of the path's parameter, and of the body in error texts."""
+    policy: str
+    view: Callable[[Views], View[R]]
+    room: Callable[[Fleet], Things[R]]
+    create: Schema
+    patchable: Mapping[str, Schema]
+    since: int
+    named: bool = True
+    """Whether a name serves as an identifier."""
+    too_old: int = 405
+    """How writes of older versions are answered; reads are 404."""
+    detail_since: int = 43
+    filters: tuple[Arg, ...] = ()
+    filtered: Callable[[Call, Iterable[R]], Iterable[R]] = field(default=lambda _call, things: things)
+    checked: Callable[[Call, dict[str, Any], R | None], dict[str, Any]] = _as_it_is
+    """Looks at the fields of a body, and at the resource that they change, and returns what to store."""
+    listed_in_detail: bool = False
+    """Whether there is a `/detail` list."""
+    full_by_default: bool = False
+    """Whether a plain list shows every field."""
+
+    def find(self, call: Call) -> R:
+        """The resource that the path names.
+
+        Raises:
+            NotFound: there is none.
+            RoutingError: it is no identifier.
+        """
+        given = call.path[self.noun]
+        uuid = values.as_uuid(given)
+        if uuid is None and not (self.named and values.is_name(given)):
+            raise RoutingError(
+                400, f"Expected UUID{' or name' if self.named else ''} for {self.noun}: {values.shown(given)}", field=self.noun
+            )
+        return self.room(call.services.fleet).find(uuid or given)
+
+    def refuse_newer(self, call: Call, names: Iterable[str]) -> None:
+        """Refuse fields that the version does not know (406)."""
+        known = self.view(call.services.views).fields
+        for name in names:
+            if name in known and known[name].since > call.version:
+                raise NotAcceptable("Request not acceptable.", remedy=f"Field {name} needs version 1.{known[name].since}.", field=name)
+
+    async def post(self, call: Call) -> Reply:
+        """Create one."""
+        body = {name: value for name, value in call.body.items() if not (name == "uuid" and value is None)}
+        self.refuse_newer(call, [name for name, value in body.items() if value not in (None, "", [], {})])
+        thing = await self.room(call.services.fleet).create(self.checked(call, body, None), call.caller)
+        body_bytes = self.view(call.services.views).one(thing, call.version, call.base)
+        return Reply(body_bytes, location=call.url(f"{self.path}/{thing.uuid}"))
+
+    async def index(self, call: Call) -> bytes:
+        """List them."""
+        view = self.view(call.services.views)
+        names = listing.chosen_fields(call, view, detail=call.args.get("detail"), since_detail=self.detail_since)
+        if self.full_by_default and "fields" not in call.args:
+            names = None
+        return self.page(call, call.services.store.table(self.kind), names)
+
+    async def index_details(self, call: Call) -> bytes:
+        """List them with every field."""
+        return self.page(call, call.services.store.table(self.kind), None, f"{self.path}/detail")
+
+    def page(self, call: Call, things: Iterable[R], names: tuple[str, ...] | None, path: str | None = None) -> bytes:
+        """One page of those that pass the filters of the request."""
+        marker = listing.find_marker(call, self.kind, self.noun.replace("_", " ").capitalize())
+        view = self.view(call.services.views)
+        return listing.page(call, view, self.filtered(call, things), names, path=path or self.path, marker=marker)
+
+    async def show(self, call: Call) -> bytes:
+        """Show one."""
+        thing = self.find(call)
+        view = self.view(call.services.views)
+        names = view.check(call.args["fields"], call.version) if call.args else None
+        return view.one(thing, call.version, call.base, names)
+
+    async def patch(self, call: Call) -> bytes:
+        """Change one by a JSON patch."""
+        changes = patch.read(call.body, tuple(sorted(self.patchable)))
+        self.refuse_newer(call, [o.root for o in changes.operations if o.op != "remove"])
+        thing = self.find(call)
+        required = self.create.get("required", ())
+
+        def edit(current: R) -> dict[str, Any]:
+            after = changes.apply({root: getattr(current, root, None) for root in changes.roots})
+            gone = [root for root in changes.roots if root in required and after.get(root) is None]
+            if gone:
+                raise Invalid(f"'{gone[0]}' is a mandatory attribute and can not be removed", field=gone[0])
+            wanted = {root: conform(after.get(root), self.patchable[root], root) for root in changes.roots if root in after}
+            wanted |= {root: None for root in changes.roots if root not in after}
+            return self.checked(call, wanted, current)
+
+        saved = await self.room(call.services.fleet).update(thing.uuid, edit, call.caller)
+        return self.view(call.services.views).one(saved, call.version, call.base)
+
+    async def delete(self, call: Call) -> None:
+        """Delete one."""
+        thing = self.find(call)
+        await self.room(call.services.fleet).delete(thing.uuid, call.caller)
+        self.view(call.services.views).forget(thing.uuid)
+
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of the collection."""
+        one, many = f"/v1/{self.path}/{{{self.noun}}}", f"/v1/{self.path}"
+        words = self.noun.replace("_", " ")
+        name = self.noun
+        found = [
+            Route(
+                "GET",
+                many,
+                self.index,
+                f"List {words}s",
+                since=self.since,
+                args=(*PAGING, FIELDS, DETAIL, *self.filters),
+                policy=f"{self.policy}:get",
+                answer=f"{name}_list",
+            ),
+            Route(
+                "POST",
+                many,
+                self.post,
+                f"Create a {words}",
+                since=self.since,
+                too_old=self.too_old,
+                body=self.create,
+                body_name=name,
+                status=201,
+                policy=f"{self.policy}:create",
+                answer=name,
+            ),
+            Route("GET", one, self.show, f"Show a {words}", since=self.since, args=(FIELDS,), policy=f"{self.policy}:get", answer=name),
+            Route(
+                "PATCH",
+                one,
+                self.patch,
+                f"Change a {words}",
+                since=self.since,
+                too_old=self.too_old,
+                body=patch.SCHEMA,
+                body_name="patch",
+                policy=f"{self.policy}:update",
+                answer=name,
+            ),
+            Route(
+                "DELETE",
+                one,
+                self.delete,
+                f"Delete a {words}",
+                since=self.since,
+                too_old=self.too_old,
+                status=204,
+                policy=f"{self.policy}:delete",
+            ),
+        ]
+        if self.listed_in_detail:
+            found.append(
+                Route(
+                    "GET",
+                    f"{many}/detail",
+                    self.index_details,
+                    f"List {words}s with all fields",
+                    since=self.since,
+                    args=(*PAGING, *self.filters),
+                    policy=f"{self.policy}:get",
+                    answer=f"{name}_list",
+                )
+            )
+        return tuple(found)

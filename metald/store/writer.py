@@ -209,7 +209,7 @@ class StateWriter:
         unavailable = self._database.dialect.explain(error)
         if self._doubtful is not None:
             unavailable = Unavailable(
-                "The connection to the database broke while the change was being committed.",
+                f"{unavailable.message} It failed while the change was being committed.",
                 remedy="See whether it was made when the database is back, then repeat it if not.",
             )
         for submission in batch:

@@ -1,7 +1,7 @@
 """Changes on their way to the database: encoded once by their callers, gathered into batches by the writer.
 
-Within a batch no two changes touch the same row or claim the same unique value. So each of them succeeds or fails by
-itself, and what the batch leaves behind is what some order of its changes, one by one, would have left.
+Within a batch no two changes touch the same row, nor claim or give up the same unique value. So each of them succeeds
+or fails by itself, and what the batch leaves behind is what its changes, one by one, would have left.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MAX_BYTES = 8 << 20
 _encode = msgspec.json.Encoder().encode
 
 Key = tuple[type[Resource], str, Any]
+Current = Callable[[Kind[Resource], str], Resource | None]
+"""Looks a row up in memory."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ def stale(row: RowChange) -> StaleVersion:
     )
 
 
-def submit(change: Change, current: Callable[[Kind[Resource], str], Resource | None]) -> Submission:
+def submit(change: Change, current: Current) -> Submission:
     """Encode a Change. Runs in the caller, so that what cannot be stored concerns nobody else.
 
     Args:
@@ -119,9 +121,10 @@ def submit(change: Change, current: Callable[[Kind[Resource], str], Resource | N
         ValueError: the change names a row twice, or a class that is no kind.
     """
     keys: set[Key] = set()
+    freed: set[Key] = set()
     try:
-        saves = [_save(resource, keys, current) for resource in change.save]
-        deletes = [_delete(resource, keys) for resource in change.delete]
+        saves = [_save(resource, current, keys, freed) for resource in change.save]
+        deletes = [_delete(resource, current, keys, freed) for resource in change.delete]
         journal = [(r.workflow_uuid, r.node_uuid, r.ended_at.timestamp(), _encode(r)) for r in change.journal]
         docs = [_event(event) for event in change.events]
         for record in change.journal:
@@ -131,10 +134,10 @@ def submit(change: Change, current: Callable[[Kind[Resource], str], Resource | N
         raise Invalid(f"A value cannot be stored: {error}.", remedy="Use text of valid Unicode, and less nesting.") from error
     size = sum(len(row.doc) for row in saves) + sum(len(line[3]) for line in journal) + sum(map(len, docs))
     future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-    return Submission(saves, deletes, journal, list(change.events), docs, keys, size, future)
+    return Submission(saves, deletes, journal, list(change.events), docs, keys | freed, size, future)
 
 
-def _save(resource: Resource, keys: set[Key], current: Callable[[Kind[Resource], str], Resource | None]) -> RowChange:
+def _save(resource: Resource, current: Current, keys: set[Key], freed: set[Key]) -> RowChange:
     kind = _kind_of(resource)
     _claim_row(kind, resource, keys)
     saved = msgspec.structs.replace(resource, version=resource.version + 1)
@@ -145,6 +148,7 @@ def _save(resource: Resource, keys: set[Key], current: Callable[[Kind[Resource],
         value = getattr(resource, name)
         if not (known and getattr(old, name) == value):
             row.renamed = True
+            _free(kind, name, old, freed)
         if value is not None:
             _storable(value, name)
             if (kind.type, name, value) in keys:
@@ -153,9 +157,12 @@ def _save(resource: Resource, keys: set[Key], current: Callable[[Kind[Resource],
     return row
 
 
-def _delete(resource: Resource, keys: set[Key]) -> RowChange:
+def _delete(resource: Resource, current: Current, keys: set[Key], freed: set[Key]) -> RowChange:
     kind = _kind_of(resource)
     _claim_row(kind, resource, keys)
+    old = current(kind, resource.uuid)
+    for name in kind.columns:
+        _free(kind, name, old, freed)
     return RowChange(kind, resource, resource.version)
 
 
@@ -181,6 +188,12 @@ def _claim_row(kind: Kind[Resource], resource: Resource, keys: set[Key]) -> None
     if key in keys:
         raise ValueError(f"one change names the {kind.noun} {resource.uuid} twice")
     keys.add(key)
+
+
+def _free(kind: Kind[Resource], name: str, old: Resource | None, freed: set[Key]) -> None:
+    value = getattr(old, name, None)
+    if value is not None:
+        freed.add((kind.type, name, value))
 
 
 def _storable(value: str, name: str) -> None:

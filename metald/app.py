@@ -46,6 +46,7 @@ from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.engine import Engine
 from metald.statemachine.fleet import Fleet
+from metald.statemachine.hardware import Hardware
 from metald.statemachine.power_sync import PowerSync
 from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
@@ -144,13 +145,16 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             stack.push_async_callback(boot_http.close)
         conductor = Conductor(store, registry, engine, settings)
         ready = asyncio.Event()
+        fleet = Fleet(store, registry, settings)
+        await fleet.allocations.resume()
         application = api.build(
             settings=settings,
             store=store,
             registry=registry,
             conductor=conductor,
+            hardware=Hardware(store, registry, engine, settings),
             agents=Agents(store, engine),
-            fleet=Fleet(store, registry, settings),
+            fleet=fleet,
             ready=ready.is_set,
         )
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)

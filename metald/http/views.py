@@ -6,6 +6,7 @@ A new field is one line here. Order is that of the answers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
@@ -314,3 +315,8 @@ class Views:
             "volume_connector": self.connectors,
             "volume_target": self.targets,
         }
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A time as the wire writes it."""
+    return moment.isoformat() if moment is not None else None

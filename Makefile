@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages demo test check lint format bench run generate lock clean
+.PHONY: help venv packages demo kill test check lint format bench lab run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ packages:
 demo: packages venv  ## two virtual machines behind real BMCs, from powered off to SSH
 	$(BIN)/python -m lab.demo
 
+kill: packages venv  ## kill metald at ten random moments of ten real deployments
+	$(BIN)/python -m lab.kill
+
 test: packages venv  ## every test, with private servers, one real machine and the coverage of branches
 	scripts/run-tests
 
@@ -45,6 +48,9 @@ format: venv  ## put the code into its style
 
 bench: packages venv  ## measure speed and memory; fails where a bar is missed
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lab: packages venv  ## two virtual machines behind BMCs to play with, until Ctrl-C
+	$(BIN)/python -m lab up
 
 run: venv  ## run the daemon here, with its state in ./var
 	METALD__STATE_DIR=var $(BIN)/metald serve

@@ -31,6 +31,7 @@ from metald.http.views import Views
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
+from metald.statemachine.hardware import Hardware
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def build(
     store: Store,
     registry: Registry,
     conductor: Conductor,
+    hardware: Hardware,
     agents: Agents,
     fleet: Fleet,
     ready: Callable[[], bool],
@@ -71,7 +73,8 @@ def build(
         ConfigError: the settings of authentication cannot work.
     """
     views = Views(lambda _node: conductor.hostname)
-    services = Services(settings, store, registry, conductor, agents, fleet, ready, views, orjson.dumps(openapi.document(ROUTES, views)))
+    document = orjson.dumps(openapi.document(ROUTES, views))
+    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document)
     dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
     application.router.add_route("*", "/{path:.*}", dispatcher.handle)

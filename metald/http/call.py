@@ -15,6 +15,7 @@ from metald.model.caller import Caller
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
+from metald.statemachine.hardware import Hardware
 from metald.store.store import Store
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Services:
     store: Store
     registry: Registry
     conductor: Conductor
+    hardware: Hardware
     agents: Agents
     fleet: Fleet
     ready: Callable[[], bool]

@@ -16,9 +16,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from metald.config import Settings
 from metald.http import app
 from metald.model import Conductor as ConductorRecord
-from metald.model import Node, ProvisionState
+from metald.model import Node, PowerState, ProvisionState
 from metald.statemachine.agents import Agents
 from metald.statemachine.fleet import Fleet
+from metald.statemachine.hardware import Hardware
 from metald.store.changes import Change
 from tests.support.house import House
 from tests.support.house import settings as house_settings
@@ -96,6 +97,8 @@ class Api:
         """Write fields of a node past every guard."""
         if "provision_state" in fields:
             fields["provision_state"] = ProvisionState(fields["provision_state"])
+        if fields.get("power_state") is not None:
+            fields["power_state"] = PowerState(fields["power_state"])
         async with self.house.store.owning(uuid):
             committed = await self.house.store.commit(Change(save=[self.house.node(uuid).changed(**fields)]))
         node = committed.saved[0]
@@ -127,6 +130,7 @@ async def serving(tmp_path: Path, settings: Settings | None = None) -> AsyncIter
             store=house.store,
             registry=registry,
             conductor=house.conductor,
+            hardware=Hardware(house.store, registry, house.engine, settings),
             agents=Agents(house.store, house.engine),
             fleet=fleet,
             ready=lambda: served[0].ready,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metald.drivers.base import HardwareType
-from metald.errors import Invalid, MetaldError, NotAcceptable, NotFound
+from metald.errors import Invalid, NotAcceptable, NotFound
 from metald.http import listing, values
 from metald.http.call import Call
 from metald.http.route import DETAIL, FIELDS, INTEGER, Arg, Route
@@ -99,30 +99,6 @@ async def properties(call: Call) -> dict[str, str]:
     return call.services.registry.properties(_find(call).name)
 
 
-async def raid_properties(call: Call) -> dict[str, str]:
-    """The properties that logical disks of a wanted RAID may have."""
-    name = _find(call).name
-    try:
-        default = call.services.registry.default(name, "raid")
-    except MetaldError:
-        default = "no-raid"
-    if default == "no-raid":
-        raise NotFound(f"Driver {name} does not support raid (disabled or not implemented).", field="driver")
-    return dict(LOGICAL_DISK)
-
-
-async def methods(call: Call) -> dict[str, Any]:
-    """The vendor methods of a hardware type: metald has none that belong to no node."""
-    _find(call)
-    return {}
-
-
-async def passthru(call: Call) -> None:
-    """Call a vendor method of a hardware type."""
-    _find(call)
-    raise Invalid(f"No handler for method {values.shown(call.path['method'])[1:-1]}", field="method")
-
-
 async def list_conductors(call: Call) -> bytes:
     """List conductors."""
     names = listing.chosen_fields(call, call.services.views.conductors, detail=call.args.get("detail"), since_detail=49)
@@ -145,67 +121,11 @@ def _conductor(call: Call, hostname: str) -> Conductor:
     return found
 
 
-LOGICAL_DISK: Mapping[str, str] = {
-    "controller": (
-        "Controller to use for this logical disk. "
-        "If not specified, the driver will choose a suitable RAID controller on the bare metal node."
-    ),
-    "disk_type": (
-        "The type of disk preferred. "
-        "Valid values are 'hdd' and 'ssd'. If this is not specified, disk type will not be a selection criterion."
-    ),
-    "interface_type": (
-        "The interface type of disk. Valid values are 'sata', 'scsi' and 'sas'. If this is not specified, it will not be a criterion."
-    ),
-    "is_root_volume": "Specifies whether this disk is a root volume. By default, this is False.",
-    "number_of_physical_disks": (
-        "Number of physical disks to use for this logical disk. By default, no of disks required is decided by the driver."
-    ),
-    "physical_disks": (
-        "The physical disks to use for this logical disk. If not specified, the driver will choose suitable physical disks to use."
-    ),
-    "raid_level": ("RAID level for the logical disk. Valid values are 'JBOD', '0', '1', '2', '5', '6', '1+0', '5+0' and '6+0'. Required."),
-    "share_physical_disks": (
-        "Specifies whether other logical disks can share physical disks with this logical disk. By default, this is False."
-    ),
-    "size_gb": (
-        "Size in GiB (Integer) for the logical disk. "
-        "Use 'MAX' as size_gb if this logical disk is supposed to use the rest of the space. Required."
-    ),
-    "volume_name": "Name of the volume to be created. If this is not specified, it will be auto-generated.",
-}
-"""What a logical disk of a wanted RAID may say."""
-
 _CONDUCTOR_ARGS = (Arg("limit", INTEGER), Arg("marker"), Arg("sort_key"), Arg("sort_dir"), FIELDS, DETAIL)
 ROUTES = (
     Route("GET", "/v1/drivers", list_drivers, "List drivers", args=(Arg("type"), DETAIL, FIELDS), policy="baremetal:driver:get"),
     Route("GET", "/v1/drivers/{driver}", show_driver, "Show a driver", args=(FIELDS,), policy="baremetal:driver:get"),
     Route("GET", "/v1/drivers/{driver}/properties", properties, "A driver's properties", policy="baremetal:driver:get_properties"),
-    Route(
-        "GET",
-        "/v1/drivers/{driver}/raid/logical_disk_properties",
-        raid_properties,
-        "Properties of logical disks",
-        since=12,
-        policy="baremetal:driver:get_raid_logical_disk_properties",
-    ),
-    Route(
-        "GET",
-        "/v1/drivers/{driver}/vendor_passthru/methods",
-        methods,
-        "A driver's vendor methods",
-        policy="baremetal:driver:vendor_passthru",
-    ),
-    *(
-        Route(
-            verb,
-            "/v1/drivers/{driver}/vendor_passthru/{method}",
-            passthru,
-            "Call a driver's vendor method",
-            policy="baremetal:driver:vendor_passthru",
-        )
-        for verb in ("GET", "POST", "PUT", "PATCH", "DELETE")
-    ),
     Route("GET", "/v1/conductors", list_conductors, "List conductors", since=49, args=_CONDUCTOR_ARGS, policy="baremetal:conductor:get"),
     Route(
         "GET", "/v1/conductors/{conductor}", show_conductor, "Show a conductor", since=49, args=(FIELDS,), policy="baremetal:conductor:get"

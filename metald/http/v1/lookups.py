@@ -54,3 +54,16 @@ def port(call: Call) -> Port:
     if call.version < PORT_NAMES_SINCE and values.as_uuid(name) is None:
         raise NotFound(f"Port {name} could not be found.", remedy=f"Names need version 1.{PORT_NAMES_SINCE}.", field="port")
     return call.services.fleet.ports.find(name)
+
+
+def driver(call: Call) -> str:
+    """The name of the hardware type that the path names.
+
+    Raises:
+        NotFound: there is none that is enabled.
+    """
+    name = call.path["driver"]
+    known = [hardware_type.name for hardware_type in call.services.registry.hardware_types()]
+    if name not in known:
+        raise NotFound(f"The driver {values.shown(name)} is unknown.", remedy=f"Enabled: {', '.join(known)}.", field="driver")
+    return name

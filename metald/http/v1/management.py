@@ -1,4 +1,4 @@
-"""What is set on a node's hardware at once: boot device, NMI, and the wanted RAID; and its traits and VIFs."""
+"""What is set on a node's hardware at once: boot device and NMI; and its traits and VIFs."""
 
 from __future__ import annotations
 
@@ -26,35 +26,6 @@ TRAITS: Schema = {
     "additionalProperties": False,
 }
 VIF: Schema = {"type": "object", "properties": {"id": {"type": "string", "format": "identifier"}}, "required": ["id"]}
-_LEVELS = ("JBOD", "0", "1", "2", "5", "6", "1+0", "5+0", "6+0")
-RAID: Schema = {
-    "type": "object",
-    "properties": {
-        "logical_disks": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "raid_level": {"type": "string", "enum": list(_LEVELS)},
-                    "size_gb": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": ["MAX"]}]},
-                    "volume_name": {"type": "string"},
-                    "is_root_volume": {"type": "boolean"},
-                    "share_physical_disks": {"type": "boolean"},
-                    "disk_type": {"type": "string", "enum": ["hdd", "ssd"]},
-                    "interface_type": {"type": "string", "enum": ["sata", "scsi", "sas"]},
-                    "number_of_physical_disks": {"type": "integer", "minimum": 1},
-                    "controller": {"type": "string"},
-                    "physical_disks": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
-                },
-                "required": ["raid_level", "size_gb"],
-                "dependentRequired": {"physical_disks": ["controller"]},
-                "additionalProperties": False,
-            },
-        }
-    },
-    "additionalProperties": False,
-}
 
 
 async def get_boot_device(call: Call) -> dict[str, Any]:
@@ -87,18 +58,6 @@ async def supported_boot_devices(call: Call) -> dict[str, Any]:
 async def inject_nmi(call: Call) -> None:
     """Send a non-maskable interrupt."""
     await call.services.conductor.inject_nmi(lookups.node(call).uuid, call.caller)
-
-
-async def set_raid(call: Call) -> None:
-    """Store the wanted RAID."""
-    node = lookups.node(call)
-    name = node.raid_interface or call.services.registry.default(node.driver, "raid")
-    if name == "no-raid":
-        raise NotFound(f"Driver {node.driver} does not support raid (disabled or not implemented).", field="raid_interface")
-    roots = [disk for disk in call.body.get("logical_disks", ()) if disk.get("is_root_volume")]
-    if len(roots) > 1:
-        raise Invalid("RAID config validation error: only one logical disk may be the root volume", field="logical_disks")
-    await call.services.fleet.nodes.set_target_raid(node.uuid, call.body, call.caller)
 
 
 async def get_traits(call: Call) -> dict[str, Any]:
@@ -208,18 +167,6 @@ ROUTES = (
         body={"type": "object", "properties": {}, "additionalProperties": False},
         status=204,
         policy="baremetal:node:inject_nmi",
-    ),
-    Route(
-        "PUT",
-        f"{_NODE}/states/raid",
-        set_raid,
-        "Store the wanted RAID",
-        since=12,
-        too_old=406,
-        body=RAID,
-        body_name="RAID config",
-        status=204,
-        policy="baremetal:node:set_raid_state",
     ),
     Route("GET", f"{_NODE}/traits", get_traits, "List traits", since=37, too_old=406, policy="baremetal:node:traits:list"),
     Route(

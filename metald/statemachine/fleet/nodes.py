@@ -218,17 +218,6 @@ class Nodes:
             committed = await self._store.commit(Change(save=[node.changed(traits=traits)], events=[event]))
             return self._node(committed.saved[0])
 
-    async def set_target_raid(self, uuid: str, config: dict[str, Any], caller: Caller) -> None:
-        """Store the RAID that the next clean step is to make.
-
-        Raises:
-            NotFound: there is no such node.
-        """
-        async with self._store.owning(uuid):
-            node = self.find(uuid)
-            event = Event(type="node.update", node_uuid=uuid, user=caller.user, data={"fields": ["target_raid_config"]})
-            await self._store.commit(Change(save=[node.changed(target_raid_config=config)], events=[event]))
-
     def _interfaces(self, node: Node) -> dict[str, str | None]:
         """Every interface that is not named, by its default."""
         chosen: dict[str, str | None] = {}

@@ -47,7 +47,6 @@ from metald.statemachine.conductor import Conductor
 from metald.statemachine.engine import Engine
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
-from metald.statemachine.hardware import Hardware
 from metald.statemachine.power_sync import PowerSync
 from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS

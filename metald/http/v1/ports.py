@@ -132,7 +132,7 @@ def _filtered(call: Call) -> Iterable[Port]:
     if owner is not None:
         ports = table.where("node_uuid", lookups.node(call, owner).uuid)
     elif "portgroup" in args:
-        ports = table.where("portgroup_uuid", args["portgroup"])
+        ports = table.where("portgroup_uuid", call.services.fleet.catalogue.portgroups.find(args["portgroup"]).uuid)
     if "address" in args:
         found = table.by("address", args["address"])
         ports = [port for port in ports if port is found]

@@ -10,6 +10,7 @@ import msgspec
 from metald.errors import Conflict, Invalid, NotFound
 from metald.model import Event, Node, Port
 from metald.model.caller import Caller
+from metald.model.catalogue import Portgroup
 from metald.statemachine.fleet import guards
 from metald.statemachine.fleet.nodes import Nodes
 from metald.store.changes import Change
@@ -56,7 +57,7 @@ class Ports:
         port = Port(**_filled(fields))
         async with self._store.owning(port.node_uuid):
             self._owner(port)
-            _check(port)
+            self._check(port)
             event = Event(type="port.create", node_uuid=port.node_uuid, subject=port.uuid, user=caller.user, data={"address": port.address})
             saved: Port = (await self._store.commit(Change(save=[port], events=[event]))).saved[0]  # type: ignore[assignment]
             return saved
@@ -80,7 +81,7 @@ class Ports:
             guards.check_port_update(self._owner(port), port, changes, inspecting_is_closed=inspecting_is_closed)
             after: Port = port.changed(**changes)
             self._owner(after)
-            _check(after)
+            self._check(after)
             event = Event(type="port.update", node_uuid=after.node_uuid, subject=uuid, user=caller.user, data={"fields": sorted(changes)})
             saved: Port = (await self._store.commit(Change(save=[after], events=[event]))).saved[0]  # type: ignore[assignment]
             return saved
@@ -103,16 +104,28 @@ class Ports:
             event = Event(type="port.delete", node_uuid=node.uuid, subject=uuid, user=caller.user, data={"address": port.address})
             await self._store.commit(Change(delete=[port], events=[event]))
 
+    def _check(self, port: Port) -> None:
+        if port.is_smartnic and port.local_link_connection and not {"port_id", "hostname"} <= set(port.local_link_connection):
+            raise Invalid("Smart NIC ports must have port_id and hostname in local_link_connection", field="local_link_connection")
+        if port.portgroup_uuid is None:
+            return
+        group = self._store.table(Portgroup).get(port.portgroup_uuid)
+        if group is None:
+            raise Invalid(f"Portgroup {port.portgroup_uuid} could not be found.", field="portgroup_uuid")
+        if group.node_uuid != port.node_uuid:
+            raise Invalid(f"Port {port.uuid} and its portgroup {group.uuid} must be of the same node.", field="portgroup_uuid")
+        if port.pxe_enabled and not group.standalone_ports_supported:
+            raise Conflict(
+                f"Port {port.uuid} can not boot as a member of portgroup {group.uuid}, which does not support standalone ports.",
+                remedy="Set pxe_enabled to false.",
+                field="pxe_enabled",
+            )
+
     def _owner(self, port: Port) -> Node:
         try:
             return self._nodes.find(port.node_uuid)
         except NotFound as error:
             raise Invalid(error.message, field="node_uuid") from None
-
-
-def _check(port: Port) -> None:
-    if port.is_smartnic and port.local_link_connection and not {"port_id", "hostname"} <= set(port.local_link_connection):
-        raise Invalid("Smart NIC ports must have port_id and hostname in local_link_connection", field="local_link_connection")
 
 
 def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,9 @@ from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
 
+_LAST_REQUESTS = 5.0
+"""Seconds that requests get to end when the daemon stops; longer than one waits for a busy node."""
+
 _PURGES = 1000
 """Most calls of `Store.purge`, each of which does bounded work, in an hour."""
 
@@ -161,7 +164,12 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, keepalive_timeout=api.IDLE_TIMEOUT, logger=api.server_log()
+            application,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=api.IDLE_TIMEOUT,
+            shutdown_timeout=_LAST_REQUESTS,
+            logger=api.server_log(),
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -53,6 +53,17 @@ async def test_machine_whose_ramdisk_dies_before_it_calls(scene: Scene) -> None:
     await scene.recovers(box)
 
 
+async def test_port_with_the_address_of_another_machine(scene: Scene) -> None:
+    box = await scene.box()
+    [port] = (await scene.api.ask("GET", f"/v1/nodes/{box.node}/ports"))["ports"]
+    path = f"/v1/ports/{port['uuid']}"
+    await scene.api.ask("PATCH", path, [{"op": "replace", "path": "/address", "value": "52:54:00:ff:ff:ff"}])
+    await scene.lab.deploy(scene.api, box, scene.image)
+    await scene.fails(box, "deploy failed", "did not ask", "unknown machine", box.machine.macs[0])
+    await scene.api.ask("PATCH", path, [{"op": "replace", "path": "/address", "value": box.machine.macs[0]}])
+    await scene.recovers(box)
+
+
 async def test_ramdisk_without_ssh(scene: Scene) -> None:
     box = await scene.box()
     box.machine.faults.sshd_refuses = True

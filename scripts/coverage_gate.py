@@ -36,5 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-
     sys.exit(main())

@@ -8,10 +8,11 @@ negotiated, callers authenticated, arguments and bodies checked here and nowhere
 from __future__ import annotations
 
 import logging
+import os
 import re
 import ssl
-import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -41,6 +42,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,
 _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}"
 _RETRY_AFTER = "2"
+_MOST_BASES = 100
 
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection may take for the head of its next request; for the runner."""
@@ -81,6 +83,23 @@ def build(
     return application
 
 
+def _new_id() -> str:
+    """`req-` and a random UUID."""
+    text = os.urandom(16).hex()
+    return f"req-{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A request on its way to a handler. Its body is read once, also where two paths are tried."""
+
+    request: web.Request
+    version: int
+    request_id: str
+    body: Any = None
+    has_body: bool = False
+
+
 class Dispatcher:
     """Turns requests into calls of handlers, and what comes of them into answers.
 
@@ -93,21 +112,22 @@ class Dispatcher:
         self._services = services
         self._authenticator = authenticator
         self._router = Router(ROUTES)
-        self._roots = {route.path.split("/")[2] for route in ROUTES if route.path.startswith("/v1/")}
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
-        request_id = f"req-{uuid.uuid4()}"
-        headers = CIMultiDict(
+        self._headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
                 "Server": "metald",
                 versions.MIN_HEADER: f"1.{versions.MIN}",
                 versions.MAX_HEADER: f"1.{versions.MAX}",
-                "x-openstack-request-id": request_id,
-                "openstack-request-id": request_id,
             }
         )
+        self._bases: dict[tuple[str, str], str] = {}
+        self._roots = {route.path.split("/")[2] for route in ROUTES if route.path.startswith("/v1/")}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        request_id = _new_id()
+        headers = self._headers.copy()
+        headers["x-openstack-request-id"] = headers["openstack-request-id"] = request_id
         try:
             status, content = await self._answer(request, headers, request_id)
         except MetaldError as error:
@@ -142,12 +162,13 @@ class Dispatcher:
         if segments and version < _SUFFIX_UNTIL and segments[-1].endswith(".json") and segments[-1] != ".json" and len(segments) > 1:
             literal = segments
             segments = [*segments[:-1], segments[-1].removesuffix(".json")]
+        incoming = _Incoming(request, version, request_id)
         try:
-            return await self._run(request, segments, version, headers, request_id)
+            return await self._run(incoming, segments, headers)
         except (NotFound, RoutingError) as error:
             if literal is None or error.status != 404:
                 raise
-        return await self._run(request, literal, version, headers, request_id)
+        return await self._run(incoming, literal, headers)
 
     def _segments(self, request: web.Request) -> list[str]:
         raw = request.rel_url.raw_path
@@ -181,23 +202,26 @@ class Dispatcher:
             raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER)
         return route, parameters
 
-    async def _run(
-        self, request: web.Request, segments: list[str], version: int, headers: CIMultiDict[str], request_id: str
-    ) -> tuple[int, bytes]:
+    async def _run(self, incoming: _Incoming, segments: list[str], headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        request, version = incoming.request, incoming.version
         route, parameters = self._route(request, segments, version)
         if not isinstance(route, Route):
             headers["Allow"] = ", ".join((*route, "OPTIONS"))
             return 200, b""
         settings = self._services.settings.api
-        caller = (
-            auth.PUBLIC if route.public else await self._authenticator.authenticate(request.headers, self._caller_id(request, request_id))
-        )
-        args: Mapping[str, Any] = route.read_args(request.query, version) if request.rel_url.raw_query_string or route.args else {}
+        caller = auth.PUBLIC
+        if not route.public:
+            caller = await self._authenticator.authenticate(request.headers, self._caller_id(request, incoming.request_id))
+        args: Mapping[str, Any] = {}
+        if request.rel_url.raw_query_string or route.needs_args:
+            args = route.read_args(request.query, version)
         call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method)
         if route.body is not None:
             limit = settings.max_provision_body if route.large else settings.max_body
-            call.body = await body.read(request, limit=limit, depth=settings.max_depth)
-            call.body = body.conformed(call.body, route)
+            if not incoming.has_body:
+                incoming.body = await body.read(request, limit=limit, depth=settings.max_depth)
+                incoming.has_body = True
+            call.body = body.conformed(incoming.body, route)
         result = await route.handler(call)
         return self._reply(route, result, headers)
 
@@ -215,9 +239,15 @@ class Dispatcher:
         if self._services.settings.api.public_url:
             return self._services.settings.api.public_url.rstrip("/")
         host = request.host
+        base = self._bases.get((request.scheme, host))
+        if base is not None:
+            return base
         if _HOST.fullmatch(host) is None or len(host) > 255:
             raise RoutingError(400, "The Host header is not a host", field="Host")
-        return f"{request.scheme}://{host}"
+        if len(self._bases) > _MOST_BASES:
+            self._bases.clear()
+        base = self._bases[request.scheme, host] = f"{request.scheme}://{host}"
+        return base
 
     @staticmethod
     def _caller_id(request: web.Request, request_id: str) -> str:

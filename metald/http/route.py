@@ -79,9 +79,11 @@ class Route:
     answer: str = ""
     """Name of the answer's schema in the OpenAPI document."""
     by_name: Mapping[str, Arg] = field(init=False, repr=False)
+    needs_args: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {arg.name: arg for arg in self.args})
+        object.__setattr__(self, "needs_args", any(arg.required for arg in self.args))
 
     def read_args(self, query: MultiMapping[str], version: int) -> dict[str, Any]:
         """The query arguments in their types.

@@ -8,6 +8,7 @@ version they both know.
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import Final
 
 from multidict import CIMultiDictProxy
@@ -22,6 +23,7 @@ STANDARD_HEADER: Final = "OpenStack-API-Version"
 MIN_HEADER: Final = "X-OpenStack-Ironic-API-Minimum-Version"
 MAX_HEADER: Final = "X-OpenStack-Ironic-API-Maximum-Version"
 
+_SERVED: Final = MappingProxyType({f"1.{minor}": minor for minor in range(MIN, MAX + 1)})
 _FORM = re.compile(r"(\d{1,5})\.(\d{1,5})")
 
 
@@ -35,6 +37,10 @@ def negotiate(headers: CIMultiDictProxy[str]) -> int:
     Raises:
         BadVersion: it is not a version, or out of range.
     """
+    if STANDARD_HEADER not in headers:
+        known = _SERVED.get(headers.get(OLD_HEADER, "1.1"))
+        if known is not None and len(headers.getall(OLD_HEADER, ())) < 2:
+            return known
     text = _asked(headers)
     if text is None:
         return MIN

@@ -196,3 +196,9 @@ async def test_a_json_suffix_is_stripped_in_older_versions_only(api: Api) -> Non
     await api.node(name="a.json")
     assert (await api.get("/v1/nodes/a.json", "1.50"))["name"] == "a.json"
     assert (await api.get("/v1/nodes/a.json"))["name"] == "a.json"
+
+
+async def test_a_body_reaches_a_name_that_ends_in_json(api: Api) -> None:
+    await api.node(name="a.json")
+    answer = await api.ask("PATCH", "/v1/nodes/a.json", [{"op": "add", "path": "/extra/a", "value": 1}], version="1.50")
+    assert (answer.status, answer.json["extra"]) == (200, {"a": 1})

@@ -67,7 +67,6 @@ QUICK: Mapping[str, object] = {
     "drivers.ipmi.power_poll": 0.02,
     "drivers.ipmi.power_timeout": 5,
     "drivers.ssh.minimum_disk": MIB,
-    "drivers.ssh.minimum_disk": 1,
 }
 """Settings that make a daemon wait as briefly as simulated hardware allows."""
 

@@ -21,14 +21,16 @@ _by_id = attrgetter("id")
 class Memory(Generic[R]):
     """All rows of one kind, with a look-up for each unique and each indexed field."""
 
-    __slots__ = ("_groups", "_rows", "_unique", "generation")
+    __slots__ = ("_fields", "_groups", "_rows", "_unique", "generation")
 
     def __init__(self, kind: Kind[R]) -> None:
         self.generation: int = 0
         """Grows with each installed change; equal numbers mean equal content."""
         self._rows: dict[str, R] = {}
-        self._unique: dict[str, dict[Any, R]] = {field: {} for field in kind.unique}
-        self._groups: dict[str, dict[Any, dict[str, R]]] = {field: {} for field in kind.indexed}
+        self._fields = (*kind.unique, *kind.indexed)
+        # both lead to UUIDs, so that a row that keeps its values is replaced without touching them
+        self._unique: dict[str, dict[Any, str]] = {field: {} for field in kind.unique}
+        self._groups: dict[str, dict[Any, dict[str, None]]] = {field: {} for field in kind.indexed}
 
     def get(self, uuid: str) -> R | None:
         """The row with this UUID."""
@@ -42,7 +44,8 @@ class Memory(Generic[R]):
         """
         if field == "uuid":
             return self._rows.get(value)
-        return self._unique[field].get(value)
+        uuid = self._unique[field].get(value)
+        return None if uuid is None else self._rows[uuid]
 
     def where(self, field: str, value: Any) -> list[R]:
         """The rows whose indexed `field` is `value`, in insertion order; `None` finds the rows that have none.
@@ -51,7 +54,7 @@ class Memory(Generic[R]):
             KeyError: the field is not an indexed one.
         """
         group = self._groups[field].get(value)
-        return sorted(group.values(), key=_by_id) if group else []
+        return sorted(map(self._rows.__getitem__, group), key=_by_id) if group else []
 
     def all(self) -> list[R]:
         """Every row, in insertion order."""
@@ -78,25 +81,29 @@ class Memory(Generic[R]):
             row = self._rows.pop(uuid, None)
             if row is not None:
                 self._forget(row)
+        moved: list[R] = []
         for row in saved:
             old = self._rows.get(row.uuid)
-            if old is not None:
+            if old is None:
+                moved.append(row)
+            elif any(getattr(old, field) != getattr(row, field) for field in self._fields):
                 self._forget(old)
-        for row in saved:
+                moved.append(row)
             self._rows[row.uuid] = row
+        for row in moved:
             self._remember(row)
 
     def _remember(self, row: R) -> None:
-        for field, rows in self._unique.items():
+        for field, owners in self._unique.items():
             value = getattr(row, field)
             if value is not None:
-                rows[value] = row
+                owners[value] = row.uuid
         for field, groups in self._groups.items():
-            groups.setdefault(getattr(row, field), {})[row.uuid] = row
+            groups.setdefault(getattr(row, field), {})[row.uuid] = None
 
     def _forget(self, row: R) -> None:
-        for field, rows in self._unique.items():
-            rows.pop(getattr(row, field), None)
+        for field, owners in self._unique.items():
+            owners.pop(getattr(row, field), None)
         for field, groups in self._groups.items():
             value = getattr(row, field)
             group = groups[value]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,26 +16,15 @@ from metald.model import (
     PlannedStep,
     Port,
     ProvisionState,
-    StepRecord,
     Workflow,
     WorkflowKind,
-    WorkflowState,
     new_uuid,
-    now,
 )
 from metald.store import batch as batches
 from metald.store.changes import Change, Committed
 from metald.store.store import Store
 from tests.store.conftest import Place
-
-
-def node(name: str | None = None, **fields: Any) -> Node:
-    return Node(driver="fake-hardware", name=name, **fields)
-
-
-def record(workflow: Workflow, cursor: int = 0, **fields: Any) -> StepRecord:
-    values: dict[str, Any] = {"interface": "deploy", "step": "write", "outcome": "done", "started_at": now(), "ended_at": now(), "attempt": 1}
-    return StepRecord(workflow_uuid=workflow.uuid, node_uuid=workflow.node_uuid, cursor=cursor, **(values | fields))
+from tests.support.rows import node, record
 
 
 def nested(depth: int) -> list[Any]:
@@ -69,8 +57,10 @@ async def test_saved_rows_come_back_with_ids_and_versions(store: Store) -> None:
 
 async def test_everything_survives_reopening(place: Place) -> None:
     store = await place.open()
-    chassis = Chassis(description="rack \u2603 \"1\"\\", extra={"deep": [{"x": None, "big": 2**70, "f": 1.5e300}]})
-    machine = node("n1", chassis_uuid=chassis.uuid, provision_state=ProvisionState.WAIT_CALL_BACK, traits=["CUSTOM_A"], instance_uuid=new_uuid())
+    chassis = Chassis(description='rack \u2603 "1"\\', extra={"deep": [{"x": None, "big": 2**70, "f": 1.5e300}]})
+    machine = node(
+        "n1", chassis_uuid=chassis.uuid, provision_state=ProvisionState.WAIT_CALL_BACK, traits=["CUSTOM_A"], instance_uuid=new_uuid()
+    )
     port = Port(node_uuid=machine.uuid, address="52:54:00:00:00:01")
     workflow = Workflow(
         node_uuid=machine.uuid, kind=WorkflowKind.DEPLOY, steps=[PlannedStep(interface="deploy", step="write", args={"n\0ul": "\0"})]
@@ -156,7 +146,11 @@ async def test_a_duplicate_names_the_field_and_the_value(store: Store) -> None:
     for bad, field, text in (
         (node("n1"), "name", "A node with name n1 already exists."),
         (node(uuid=first.uuid), "uuid", f"A node with UUID {first.uuid} already exists."),
-        (node("n2", instance_uuid=first.instance_uuid), "instance_uuid", f"A node with instance UUID {first.instance_uuid} already exists."),
+        (
+            node("n2", instance_uuid=first.instance_uuid),
+            "instance_uuid",
+            f"A node with instance UUID {first.instance_uuid} already exists.",
+        ),
         (Port(node_uuid=first.uuid, address=port.address), "address", f"A port with address {port.address} already exists."),
         (Port(node_uuid=first.uuid, address="52:54:00:00:00:02", name="p"), "name", "A port with name p already exists."),
     ):
@@ -256,51 +250,6 @@ async def test_of_two_updates_of_a_version_one_wins(store: Store) -> None:
     assert store.table(Node).all()[0].extra == {"i": 0}
 
 
-async def test_subscribers_hear_every_event_in_order_after_memory_and_before_the_caller(store: Store) -> None:
-    heard: list[int] = []
-    returned: set[int] = set()
-
-    def hear(events: Any) -> None:
-        for event in events:
-            assert event.seq not in returned
-            assert store.table(Node).get(event.node_uuid) is not None
-            heard.append(event.seq)
-
-    def broken(_events: Any) -> None:
-        raise RuntimeError("not your concern")
-
-    leave_broken = store.subscribe(broken)
-    leave = store.subscribe(hear)
-
-    async def one(i: int) -> None:
-        row = node(f"n{i}")
-        done = await store.commit(Change(save=[row], events=[Event(type="a", node_uuid=row.uuid), Event(type="b", node_uuid=row.uuid)]))
-        first, second = (e.seq for e in done.events)
-        assert second == first + 1
-        assert second in heard
-        returned.update((first, second))
-
-    await asyncio.gather(*map(one, range(300)))
-    assert heard == list(range(1, 601))
-    assert store.last_seq == 600
-    leave()
-    leave()
-    leave_broken()
-    await store.commit(Change(events=[Event(type="unheard")]))
-    assert store.last_seq == 601
-    assert len(heard) == 600
-
-
-async def test_events_can_be_read_from_anywhere(store: Store) -> None:
-    here, there = new_uuid(), new_uuid()
-    await store.commit(Change(events=[Event(type=str(i), node_uuid=here if i % 2 else there) for i in range(1, 11)]))
-    assert [e.seq for e in await store.events(since=7)] == [8, 9, 10]
-    assert [e.seq for e in await store.events(node_uuid=here)] == [1, 3, 5, 7, 9]
-    assert [e.seq for e in await store.events(node_uuid=here, limit=2)] == [1, 3]
-    assert [e.seq for e in await store.events(node_uuid=here, limit=2, newest=True)] == [7, 9]
-    assert await store.events(since=10) == []
-
-
 async def test_an_empty_change_is_nothing(store: Store) -> None:
     assert await store.commit(Change()) == Committed([], [])
 
@@ -341,85 +290,3 @@ async def test_text_that_looks_like_code_is_text(store: Store, place: Place) -> 
     again = await place.open()
     assert again.table(Node).all() == [row]
     await again.close()
-
-
-async def test_a_caller_that_is_cancelled_leaves_when_its_change_is_settled(store: Store) -> None:
-    (row,) = (await store.commit(Change(save=[node("n")]))).saved
-    task = asyncio.create_task(store.commit(Change(save=[row.changed(extra={"made": True})])))
-    other = asyncio.create_task(store.commit(Change(save=[node("other")])))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert store.table(Node).get(row.uuid).extra == {"made": True}  # type: ignore[union-attr]
-    assert (await other).saved[0].name == "other"
-
-
-async def test_a_caller_that_is_cancelled_before_a_conflict_leaves_too(store: Store) -> None:
-    await store.commit(Change(save=[node("n")]))
-    task = asyncio.create_task(store.commit(Change(save=[node("n")])))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert len(store.table(Node)) == 1
-
-
-async def test_owning_excludes_others_and_leaks_nothing(store: Store) -> None:
-    (row,) = (await store.commit(Change(save=[node("n")]))).saved
-
-    async def add() -> None:
-        async with store.owning(row.uuid):
-            current = store.table(Node).get(row.uuid)
-            assert current is not None
-            await store.commit(Change(save=[current.changed(extra={"n": current.extra.get("n", 0) + 1})]))
-
-    waiter = asyncio.create_task(add())
-    await asyncio.gather(*(add() for _ in range(20)))
-    await waiter
-    async with store.owning(row.uuid):
-        stuck = asyncio.create_task(add())
-        await asyncio.sleep(0)
-        stuck.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await stuck
-    assert store.table(Node).get(row.uuid).extra == {"n": 21}  # type: ignore[union-attr]
-    assert len(store._locks) == 0
-
-
-async def test_more_callers_than_places_all_get_through(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_CHANGES", 7)
-    store._writer._slots = asyncio.Semaphore(20)
-    results = await asyncio.gather(*(store.commit(Change(save=[node(f"n{i}")], events=[Event(type="x")])) for i in range(200)))
-    assert sorted(r.events[0].seq for r in results) == list(range(1, 201))
-    assert len(store.table(Node)) == 200
-
-
-async def test_closing_finishes_what_was_accepted(place: Place) -> None:
-    store = await place.open()
-    tasks = [asyncio.create_task(store.commit(Change(save=[node(f"n{i}")]))) for i in range(50)]
-    await asyncio.sleep(0)
-    await store.close()
-    await store.close()
-    assert all(len(task.result().saved) == 1 for task in tasks)
-    again = await place.open()
-    assert len(again.table(Node)) == 50
-    await again.close()
-
-
-async def test_purge_lets_the_old_go_in_bounded_steps(store: Store) -> None:
-    long_ago, owner = now() - timedelta(days=40), node("n")
-    old = Workflow(node_uuid=owner.uuid, kind=WorkflowKind.CLEAN, state=WorkflowState.DONE, started_at=long_ago, ended_at=long_ago)
-    running = Workflow(node_uuid=owner.uuid, kind=WorkflowKind.DEPLOY, started_at=long_ago)
-    events = [Event(type="old", time=long_ago) for _ in range(5)]
-    events += [Event(type="new"), Event(type="clock was wrong", time=long_ago), Event(type="new")]
-    journal = [record(old, i, ended_at=long_ago) for i in range(5)] + [record(running)]
-    await store.commit(Change(save=[owner, old, running], events=events, journal=journal))
-    counts = []
-    while gone := await store.purge(limit=3):
-        counts.append(gone)
-    assert counts == [1 + 3 + 3, 2 + 2]
-    assert [w.uuid for w in store.table(Workflow)] == [running.uuid]
-    assert [e.seq for e in await store.events()] == [6, 7, 8]
-    assert [line.workflow_uuid for line in await store.journal()] == [running.uuid]
-    assert (await store.commit(Change(events=[Event(type="next")]))).events[0].seq == 9

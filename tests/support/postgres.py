@@ -115,9 +115,7 @@ class PrivatePostgres:
         """The name of a new, empty database."""
         self._databases += 1
         name = f"test{self._databases}"
-        subprocess.run(
-            [str(self._bin / "createdb"), "-h", str(self._dir), "-p", str(self.port), "-U", "metald", name], check=True
-        )
+        subprocess.run([str(self._bin / "createdb"), "-h", str(self._dir), "-p", str(self.port), "-U", "metald", name], check=True)
         return name
 
     def url(self, database: str, *, unix: bool = False) -> str:

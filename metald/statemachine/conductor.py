@@ -38,6 +38,7 @@ from metald.statemachine.door import Door
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
 from metald.statemachine.runner import UNHOLD, shown
+from metald.statemachine.templates import with_templates
 from metald.statemachine.workflows import clean, deploy, power, service, single, teardown, verify
 from metald.store.changes import Change
 from metald.store.store import Store
@@ -119,6 +120,8 @@ class Conductor(Door):
             if verb is Verb.INSPECT:
                 fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
             asked = {Verb.CLEAN: clean_steps, Verb.SERVICE: service_steps}.get(verb, deploy_steps)
+            if verb in (Verb.DEPLOY, Verb.REBUILD):
+                asked = with_templates(self._store, node, deploy_steps)
             steps = self._plan(node, verb, asked, disable_ramdisk)
             await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
 

@@ -37,9 +37,7 @@ class PowerSync:
         background: a context in which drivers give others precedence.
     """
 
-    def __init__(
-        self, store: Store, registry: Registry, interval: float, background: Callable[[], AbstractContextManager[object]]
-    ) -> None:
+    def __init__(self, store: Store, registry: Registry, interval: float, background: Callable[[], AbstractContextManager[object]]) -> None:
         self._background = background
         self._store = store
         self._registry = registry

@@ -153,7 +153,7 @@ class Ipmi(Section, frozen=True):
 
     command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
     login_window: Annotated[Positive, Meta(description="Most logins in flight at once.")] = 256
-    power_poll: Annotated[Seconds, Meta(description="Seconds between two looks while a power change is awaited.")] = 0.5
+    power_poll: Annotated[Seconds, Meta(description="Longest pause in seconds between two looks while a power change is awaited.")] = 0.5
     login_timeout: Annotated[Seconds, Meta(description="Seconds after which a BMC that does not answer a login is held to be dead.")] = 5.0
     session_idle: Annotated[Seconds, Meta(description="Seconds until an unused session is closed; BMCs have few session slots.")] = 5.0
     power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take where the caller does not say.")] = 60.0

@@ -25,6 +25,10 @@ from metald.errors import BmcUnreachable, DeadlineExceeded
 from metald.model import PowerState, PowerTarget
 
 
+_FIRST_POLL = 0.05
+"""Seconds until the first look after a command; each pause is twice the last, up to the setting."""
+
+
 class IpmiPower(Power):
     """Power by chassis commands over some transport."""
 
@@ -72,6 +76,7 @@ class IpmiPower(Power):
 
     async def _await_state(self, ctx: NodeContext, bmc: Bmc, wanted: PowerState, control: Control, timeout: float) -> None:
         silence: BmcUnreachable | None = None
+        pause = min(_FIRST_POLL, self._settings.power_poll)
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -81,7 +86,8 @@ class IpmiPower(Power):
                         silence = None
                     except BmcUnreachable as error:
                         silence = error
-                    await asyncio.sleep(self._settings.power_poll)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, self._settings.power_poll)
         except TimeoutError:
             pass
         if silence is not None:

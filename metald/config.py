@@ -116,8 +116,12 @@ class Conductor(Section, frozen=True):
     name: Annotated[str, Meta(description="Name of this conductor; by default the host's name.")] = ""
     automated_clean: Annotated[bool, Meta(description="Clean nodes between instances.")] = True
     power_sync_interval: Annotated[Seconds, Meta(description="Seconds between two looks at each node's power; 0 never looks.")] = 60.0
-    deploy_callback_timeout: Annotated[Seconds, Meta(description="Seconds until a deploy ramdisk must have called.")] = 1800.0
-    clean_callback_timeout: Annotated[Seconds, Meta(description="Seconds until a clean ramdisk must have called.")] = 1800.0
+    deploy_callback_timeout: Annotated[
+        Seconds, Meta(description="Seconds until a deploy ramdisk must have called; after half of them the machine is booted again.")
+    ] = 1800.0
+    clean_callback_timeout: Annotated[
+        Seconds, Meta(description="Seconds until a clean ramdisk must have called; after half of them the machine is booted again.")
+    ] = 1800.0
     step_timeout: Annotated[float, Meta(gt=0, description="Seconds after which a step that neither ends nor waits fails.")] = 7200.0
     step_attempts: Annotated[Positive, Meta(description="How often a step that failed for a passing reason is tried.")] = 3
     retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0

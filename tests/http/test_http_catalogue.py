@@ -266,3 +266,19 @@ async def test_shards_children_history_and_events(api: Api) -> None:
         ],
     )
     assert (await api.ask("POST", "/v1/events", {"events": [event]}, version="1.53")).status == 404
+
+
+async def test_templates_add_their_steps_to_deployments_that_ask_for_them(api: Api) -> None:
+    uuid = (await api.make("nodes", driver="scripted"))["uuid"]
+    step = {"interface": "deploy", "step": "second", "args": {}, "priority": 95}
+    await api.make("deploy_templates", name="CUSTOM_EARLY", steps=[step])
+    await api.make("deploy_templates", name="CUSTOM_OTHER", steps=[{**step, "priority": 1}])
+    await api.force(uuid, provision_state="available", instance_info={"traits": ["CUSTOM_EARLY", "CUSTOM_NONE"]})
+    both = {"target": "active", "deploy_steps": [step]}
+    answer = await api.ask("PUT", f"/v1/nodes/{uuid}/states/provision", both)
+    assert answer.status == 400
+    assert "template CUSTOM_EARLY" in answer.fault
+    assert (await api.ask("PUT", f"/v1/nodes/{uuid}/states/provision", {"target": "active"})).status == 202
+    await api.until(uuid, "active")
+    calls = [call for call in api.house.deploy.calls if call in ("first", "second")]
+    assert calls == ["second", "first"]

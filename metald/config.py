@@ -68,7 +68,7 @@ class Boot(Section, frozen=True):
     """The boot servers: what machines load over the network."""
 
     tftp_listen: Annotated[str, Meta(description="Address and port of the TFTP server. Empty: off.")] = ""
-    http_listen: Annotated[str, Meta(description="Address and port of the boot HTTP server. Empty: off.")] = "127.0.0.1:6386"
+    http_listen: Annotated[str, Meta(description="Address and port of the boot HTTP server, `192.0.2.1:6386`. Empty: off.")] = ""
     http_url: Annotated[str, Meta(description="URL of the boot HTTP server as machines reach it; by default made of the address.")] = ""
     tftp_address: Annotated[str, Meta(description="IP address of the TFTP server as machines reach it; by default the listen address.")] = (
         ""

@@ -30,6 +30,7 @@ class IpxeBoot(Boot):
         self._dhcp = dhcp
         self._ramdisk = ramdisk_dir(settings)
         self._kernel_parameters = settings.boot.kernel_append_params
+        self._serving = bool(settings.boot.http_listen)
 
     def properties(self) -> Mapping[str, str]:
         """The driver_info keys it reads."""
@@ -41,6 +42,11 @@ class IpxeBoot(Boot):
             raise Invalid(
                 f"Node {ctx.node.label} has no port that boots from the network.",
                 remedy="Create one: baremetal port create MAC --node NODE.",
+            )
+        if not self._serving:
+            raise Invalid(
+                "The boot HTTP server is off, so no machine can boot from the network.",
+                remedy="Set boot.http_listen to an address that machines reach.",
             )
         kernel_parameters(ctx.node, self._kernel_parameters)
         missing = [file for file in RAMDISK_FILES if not (self._ramdisk / file).is_file()]

@@ -328,6 +328,6 @@ class Conductor(Door):
         return self._engine.progress(node_uuid)
 
     async def timeline(self, node_uuid: str) -> list[Event]:
-        """Everything that happened to a node, oldest first."""
+        """What happened to a node, oldest first: the last thousand events."""
         self._node(node_uuid)
-        return await self._store.events(node_uuid=node_uuid)
+        return await self._store.events(node_uuid=node_uuid, newest=True)

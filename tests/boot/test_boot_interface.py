@@ -126,3 +126,9 @@ async def test_network_noop(ctx: Any) -> None:
     await network.validate(ctx)
     await network.add_provisioning_network(ctx)
     await network.remove_provisioning_network(ctx)
+
+
+async def test_without_a_boot_server_nothing_can_boot(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
+    boot = IpxeBoot(boot_settings(tmp_path, http_listen=""), dhcp)
+    with pytest.raises(Invalid, match=r"Set boot\.http_listen"):
+        await boot.validate(ctx)

@@ -283,7 +283,7 @@ class Views:
         )
 
         self.portgroups: View[Portgroup] = View(
-            "portgroups", "portgroups", PORTGROUP_FIELDS, ("uuid", "address", "name"), links=(("ports", 24, "ports"),)
+            "portgroups", "portgroups", PORTGROUP_FIELDS, ("uuid", "address", "name"), links=(("ports", 1, "ports"),)
         )
         self.allocations: View[Allocation] = View(
             "allocations", "allocations", ALLOCATION_FIELDS, tuple(field.name for field in ALLOCATION_FIELDS)

@@ -508,6 +508,235 @@ def cases(u: str, p: str) -> list[tuple[str, str, str | None, Any]]:
             {"callback_url": "http://x", "agent_version": "1", "agent_token": "t"},
         )
     ]
+    g, t, rb, al, vc, vt = (str(uuid.uuid4()) for _ in range(6))
+    step = {"interface": "deploy", "step": "x", "args": {}, "priority": 10}
+    order = {"interface": "deploy", "step": "x", "args": {}, "order": 1}
+    rows += [
+        ("POST", "/v1/portgroups", v, b)
+        for b in (
+            {"uuid": g, "node_uuid": u, "name": "pg", "address": mac},
+            {"node_uuid": u, "name": "pg"},
+            {},
+            {"node_uuid": str(uuid.uuid4())},
+            {"node_uuid": u, "name": "a b"},
+            {"node_uuid": u, "address": "x"},
+            {"node_uuid": u, "x": 1},
+            {"node_uuid": u, "mode": 3},
+        )
+    ]
+    for ver in (22, 23, 25, 26, 102, 103, 111, 115):
+        rows += [("GET", f"/v1/portgroups/{g}", f"1.{ver}", None), ("GET", "/v1/portgroups", f"1.{ver}", None)]
+    rows += [
+        ("GET", f"/v1/portgroups{q}", v, None)
+        for q in (
+            "?detail=true",
+            "/detail",
+            "?node=differ",
+            f"?node={u}",
+            "?node=nobody",
+            f"?address={mac}",
+            "?fields=uuid,mode",
+            "?fields=bogus",
+            "?limit=1",
+            "?sort_key=name",
+            "?sort_key=extra",
+            "/pg",
+            "/nobody",
+            "/a%20b",
+            "?node=differ&shard=a",
+            "?shard=a",
+            f"/{g}/ports",
+            f"/{g}/ports/detail",
+        )
+    ]
+    rows += [
+        ("PATCH", f"/v1/portgroups/{g}", v, b)
+        for b in (
+            [{"op": "replace", "path": "/mode", "value": "802.3ad"}],
+            [{"op": "remove", "path": "/mode"}],
+            [{"op": "remove", "path": "/extra"}],
+            [{"op": "replace", "path": "/uuid", "value": u}],
+            [{"op": "replace", "path": "/name", "value": "a b"}],
+            [{"op": "replace", "path": "/address", "value": "52:54:00:FF:AA:01"}],
+        )
+    ]
+    rows += [("DELETE", f"/v1/portgroups/{uuid.uuid4()}", v, None), ("DELETE", "/v1/portgroups/pg", v, None)]
+    rows += [
+        ("POST", "/v1/deploy_templates", ver, b)
+        for ver in (v, "1.54")
+        for b in (
+            {"uuid": t, "name": "CUSTOM_T", "steps": [step]},
+            {"name": "CUSTOM_T", "steps": [step]},
+            {"name": "nope", "steps": [step]},
+            {"name": "CUSTOM_A", "steps": []},
+            {"name": "CUSTOM_A", "steps": [step, step]},
+            {"name": "CUSTOM_A"},
+            {"name": "CUSTOM_A", "steps": [{**step, "priority": "5"}], "extra": 1},
+        )
+    ]
+    rows += [
+        ("GET", f"/v1/deploy_templates{q}", ver, None)
+        for ver in (v, "1.54")
+        for q in ("", "?detail=true", "/CUSTOM_T", f"/{t}", "/nope", "?fields=name", "?fields=bogus", "?sort_key=steps", "?sort_key=name")
+    ]
+    rows += [
+        ("PATCH", f"/v1/deploy_templates/{t}", v, b)
+        for b in (
+            [{"op": "replace", "path": "/steps/0/priority", "value": 3}],
+            [{"op": "replace", "path": "/name", "value": "CUSTOM_U"}],
+            [{"op": "remove", "path": "/name"}],
+            [{"op": "remove", "path": "/steps"}],
+            [{"op": "add", "path": "/steps/-", "value": step}],
+            [{"op": "add", "path": "/uuid", "value": u}],
+        )
+    ]
+    rows += [("DELETE", f"/v1/deploy_templates/{t}", v, None), ("DELETE", f"/v1/deploy_templates/{t}", v, None)]
+    rows += [
+        ("POST", "/v1/runbooks", ver, b)
+        for ver in (v, "1.111", "1.91")
+        for b in (
+            {"uuid": rb, "name": "CUSTOM_R", "steps": [order]},
+            {"name": "CUSTOM_R", "steps": [order]},
+            {"name": "free", "steps": []},
+            {"name": "x y", "steps": [order]},
+            {"name": "CUSTOM_S", "steps": [order, order]},
+        )
+    ]
+    rows += [
+        ("GET", f"/v1/runbooks{q}", ver, None)
+        for ver in (v, "1.111", "1.91")
+        for q in ("", "?detail=true", "/CUSTOM_R", f"/{rb}", "/nope", f"/{rb}/traits")
+    ]
+    rows += [
+        ("PUT", f"/v1/runbooks/{rb}/traits", v, {"traits": ["CUSTOM_A"]}),
+        ("PUT", f"/v1/runbooks/{rb}/traits/CUSTOM_B", v, None),
+        ("GET", f"/v1/runbooks/{rb}/traits", v, None),
+        ("DELETE", f"/v1/runbooks/{rb}/traits/CUSTOM_Z", v, None),
+        ("DELETE", f"/v1/runbooks/{rb}/traits", v, None),
+        ("PATCH", f"/v1/runbooks/{rb}", v, [{"op": "replace", "path": "/public", "value": True}]),
+        ("PATCH", f"/v1/runbooks/{rb}", v, [{"op": "replace", "path": "/owner", "value": "x"}]),
+        ("DELETE", f"/v1/runbooks/{rb}", v, None),
+    ]
+    act = {"op": "set-attribute", "args": {"path": "/extra/a", "value": 1}}
+    ri = str(uuid.uuid4())
+    rows += [
+        ("POST", "/v1/inspection_rules", ver, b)
+        for ver in (v, "1.95")
+        for b in (
+            {"uuid": ri, "actions": [act], "description": "d"},
+            {},
+            {"actions": []},
+            {"actions": [{"op": "nope", "args": {}}]},
+            {"actions": [act], "priority": -1},
+            {"actions": [act], "phase": "x"},
+            {"actions": [act], "conditions": [{"op": "eq", "args": {"values": [1, 1]}}]},
+            {"actions": [act], "conditions": [{"op": "nope", "args": {}}]},
+        )
+    ]
+    rows += [
+        ("GET", f"/v1/inspection_rules{q}", ver, None)
+        for ver in (v, "1.95")
+        for q in ("", "?detail=true", f"/{ri}", "/nope", "?fields=uuid")
+    ]
+    rows += [
+        ("PATCH", f"/v1/inspection_rules/{ri}", v, [{"op": "replace", "path": "/priority", "value": 3}]),
+        ("DELETE", f"/v1/inspection_rules/{ri}", v, None),
+        ("DELETE", "/v1/inspection_rules", v, None),
+    ]
+    rows += [
+        ("POST", "/v1/volume/connectors", v, b)
+        for b in (
+            {"uuid": vc, "node_uuid": u, "type": "iqn", "connector_id": "c"},
+            {"node_uuid": u, "type": "iqn", "connector_id": "c"},
+            {"node_uuid": u},
+            {"node_uuid": str(uuid.uuid4()), "type": "iqn", "connector_id": "d"},
+        )
+    ]
+    rows += [
+        ("POST", "/v1/volume/targets", v, b)
+        for b in (
+            {"uuid": vt, "node_uuid": u, "volume_type": "iscsi", "volume_id": "v", "boot_index": 0},
+            {"node_uuid": u, "volume_type": "iscsi", "volume_id": "w", "boot_index": 0},
+            {"node_uuid": u},
+        )
+    ]
+    rows += [
+        ("GET", f"/v1/volume{q}", ver, None)
+        for ver in (v, "1.31")
+        for q in (
+            "",
+            "/connectors",
+            "/targets",
+            f"/connectors/{vc}",
+            f"/targets/{vt}",
+            "/connectors?detail=true",
+            "/targets?detail=true",
+            "/connectors?node=differ",
+            "/connectors?node=nobody",
+            "/targets?fields=uuid",
+            "/connectors/nope",
+            f"/targets/{uuid.uuid4()}",
+        )
+    ]
+    rows += [("GET", f"{n}/volume", v, None), ("GET", f"{n}/volume/connectors", v, None), ("GET", f"{n}/volume/targets", v, None)]
+    rows += [
+        ("PATCH", f"/v1/volume/targets/{vt}", v, [{"op": "replace", "path": "/boot_index", "value": 2}]),
+        ("DELETE", f"/v1/volume/targets/{vt}", v, None),
+        ("DELETE", f"/v1/volume/connectors/{vc}", v, None),
+    ]
+    rows += [
+        ("POST", "/v1/allocations", ver, b)
+        for ver in (v, "1.51", "1.57")
+        for b in (
+            {},
+            {"resource_class": "nothing", "name": "a b"},
+            {"node": "nobody"},
+            {"node": "differ"},
+            {"resource_class": "x", "traits": ["no"]},
+            {"resource_class": "x", "candidate_nodes": ["nobody"]},
+            {"x": 1},
+        )
+    ]
+    rows += [
+        ("POST", "/v1/allocations", v, {"uuid": al, "resource_class": "nothing", "name": "al"}),
+        ("POST", "/v1/allocations", v, {"resource_class": "nothing", "name": "al"}),
+    ]
+    rows += [
+        ("GET", f"/v1/allocations{q}", ver, None)
+        for ver in (v, "1.51", "1.59")
+        for q in ("?node=differ", "?state=bogus", "/nobody", f"{''}?fields=uuid", "?fields=bogus", "?owner=x", "?node=nobody")
+    ]
+    rows += [
+        ("PATCH", f"/v1/allocations/{al}", v, [{"op": "replace", "path": "/name", "value": "am"}]),
+        ("PATCH", f"/v1/allocations/{al}", v, [{"op": "replace", "path": "/owner", "value": "x"}]),
+        ("PATCH", f"/v1/allocations/{al}", "1.56", []),
+        ("DELETE", f"/v1/allocations/{al}", v, None),
+        ("GET", f"{n}/allocation", v, None),
+    ]
+    rows += [("GET", "/v1/shards", ver, None) for ver in (v, "1.81")] + [
+        ("POST", "/v1/events", ver, b)
+        for ver in (v, "1.53")
+        for b in (
+            {},
+            {"events": []},
+            {"events": [{"event": "network.bind_port", "port_id": u, "mac_address": mac, "status": "ACTIVE"}]},
+            {"events": [{"event": "x"}]},
+        )
+    ]
+    rows += [
+        ("GET", f"{n}/{q}", v, None)
+        for q in (
+            "children",
+            "inventory",
+            "firmware",
+            "bios",
+            "bios/x",
+            "vmedia",
+            "management/indicators",
+            "states/console",
+            "vendor_passthru/methods",
+        )
+    ]
     rows += [("DELETE", n, v, None), ("DELETE", n, v, None), ("GET", n, v, None)]
     return rows
 

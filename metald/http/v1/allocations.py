@@ -39,7 +39,7 @@ _CREATE: Schema = {
 def _filtered(call: Call, allocations: Iterable[Allocation]) -> Iterable[Allocation]:
     args = call.args
     if "node" in args:
-        owner = lookups.node(call, args["node"])
+        owner = _known_node(call, args["node"], "node")
         allocations = [a for a in allocations if a.node_uuid == owner.uuid]
     for name in ("resource_class", "state", "owner"):
         if name in args:

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.acceptance.conftest import Scene
 from tests.support.sim_machine import MIB
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad images")]
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from tests.acceptance.conftest import Scene
 from tests.support.daemon import Refused
 from tests.support.sim_machine import MIB
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad machines")]
 
 
 @pytest.fixture(scope="module")

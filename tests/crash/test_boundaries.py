@@ -16,7 +16,7 @@ import pytest
 from tests.crash.course import Course, effects
 from tests.crash.forge import Forge
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("crash")]
 
 LANES = 3
 

@@ -14,7 +14,7 @@ from tests.crash.course import Course
 from tests.crash.forge import Forge
 from tests.support.sim_machine import MIB
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("crash")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -165,6 +165,8 @@ class Journal:
         if record is not None:
             facts.append(step_event(new_workflow, record))
         changed = {**context.pending.onto(current), **fields}
+        if changed.get("reservation", ...) is None and self._held_by_others(current, known):
+            del changed["reservation"]
         for event in fires:
             changed, fact = moved(self._table, current, changed, event, new_workflow)
             facts.append(fact)
@@ -175,6 +177,12 @@ class Journal:
         if context.pending.internals:
             saves.append(context.internals.changed())
         return Change(save=saves, journal=[record] if record else [], events=facts)
+
+    def _held_by_others(self, node: Node, ours: Workflow) -> bool:
+        """Whether another workflow keeps the node locked: any but the node's own while that waits for its ramdisk or is held."""
+        waits = node.provision_state.value.endswith((" wait", " call-back", " hold"))
+        others = self._store.table(Workflow).where("node_uuid", node.uuid)
+        return any(w.uuid != ours.uuid and not w.state.ended and not (waits and w.uuid == node.workflow) for w in others)
 
     def _settle(self, context: Context, committed: Committed) -> None:
         context.workflow = cast(Workflow, committed.saved[0])

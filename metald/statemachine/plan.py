@@ -96,6 +96,20 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
     return plan
 
 
+def without_ramdisk(steps: Sequence[PlannedStep], field: str) -> list[PlannedStep]:
+    """Steps that are to run without a ramdisk.
+
+    Raises:
+        Invalid: one of them needs it.
+    """
+    needy = [step for step in steps if step.requires_ramdisk]
+    if needy:
+        raise Invalid(
+            f"Step {needy[0].interface}.{needy[0].step} requires booting a ramdisk.", remedy="Leave disable_ramdisk away.", field=field
+        )
+    return list(steps)
+
+
 def _reserved(item: Mapping[str, Any], field: str) -> PlannedStep:
     args = item.get("args") or {}
     seconds = args.get("seconds", 0)

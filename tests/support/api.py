@@ -122,7 +122,8 @@ async def serving(tmp_path: Path, settings: Settings | None = None) -> AsyncIter
     settings = settings or api_settings()
     async with House(tmp_path, settings).open() as house:
         registry = house.registry()
-        await house.store.commit(Change(save=[ConductorRecord(hostname="test", drivers=["fake-hardware", "scripted"])]))
+        if house.store.table(ConductorRecord).by("hostname", "test") is None:
+            await house.store.commit(Change(save=[ConductorRecord(hostname="test", drivers=["fake-hardware", "scripted"])]))
         fleet = Fleet(house.store, registry, settings)
         served: list[Api] = []
         application = app.build(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from metald.errors import Invalid
 from metald.http import values
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, Arg, Route
-from metald.http.schema import NULLABLE_BOOLEAN, Schema, conform
+from metald.http.schema import Schema
 from metald.http.v1 import lookups
 
 # `enabled` may stand in the query instead of the body, which is how the oldest clients send it.
-ENABLED: Schema = {"type": "object", "properties": {"enabled": NULLABLE_BOOLEAN}, "additionalProperties": False}
-_REQUIRED: Schema = {**ENABLED, "required": ["enabled"]}
+ENABLED: Schema = {
+    "type": "object",
+    "properties": {"enabled": {"type": ["boolean", "string", "integer", "null"]}},
+    "additionalProperties": False,
+}
 
 
 async def show(call: Call) -> dict[str, Any]:
@@ -25,7 +29,8 @@ async def switch(call: Call) -> Reply:
     """Open or close the console."""
     node = lookups.node(call)
     given = {**call.args, **call.body}
-    conform(given, _REQUIRED, "console")
+    if "enabled" not in given:
+        raise Invalid("Missing mandatory parameter: enabled", field="enabled")
     enabled = given["enabled"] is not None and values.boolean("enabled", given["enabled"])
     await call.services.hardware.set_console(node.uuid, enabled, call.caller)
     return Reply(location=call.url(f"nodes/{call.path['node']}/states/console"))

@@ -10,7 +10,7 @@ from metald.drivers.base import Deploy, Phase
 from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
-from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested
+from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested, without_ramdisk
 
 
 def unfinished(workflow: Workflow, fault: Fault) -> Fields:
@@ -67,4 +67,4 @@ def plan_manual(
         Invalid: a step is not offered or its arguments are wrong.
     """
     chosen = requested(registry, node, Phase.CLEAN, steps, "clean_steps")
-    return chosen if disable_ramdisk else wrapped(registry, node, chosen, settings)
+    return without_ramdisk(chosen, "clean_steps") if disable_ramdisk else wrapped(registry, node, chosen, settings)

@@ -1,7 +1,7 @@
 """Hardware: one thing done to a node's machine that a client asked for: a vendor method, console, boot mode, secure boot,
 virtual media. Moves no provision state.
 
-It may run while another workflow of the node waits for its ramdisk, and leaves alone what is that one's.
+It may run while another workflow of the node waits for its ramdisk.
 """
 
 from __future__ import annotations
@@ -27,21 +27,14 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = MappingProxyType
 )
 
 
-def _reservation(node: Node) -> Fields:
-    """What stays of the lock: all of it when the node's own workflow has gone on meanwhile."""
-    runs = node.workflow is not None and not node.provision_state.value.endswith((" wait", " call-back", " hold"))
-    return {"reservation": node.reservation if runs else None}
-
-
 def _succeeded(node: Node, workflow: Workflow) -> Fields:
-    kept = {"last_error": node.last_error} if workflow.steps[0].step == "call_vendor" else {}
-    return {**_reservation(node), **kept}
+    return {"last_error": node.last_error} if workflow.steps[0].step == "call_vendor" else {}
 
 
 def _failed(node: Node, workflow: Workflow) -> Fields:
     step = workflow.steps[0]
     cause = str(workflow.memo.get("failure", {}).get("text") or "").removeprefix(f"Failed at step {step.interface}.{step.step}: ")
-    return {**_reservation(node), "last_error": f"{_WORDS[step.step](step.args, node.uuid)}: {cause}"}
+    return {"last_error": f"{_WORDS[step.step](step.args, node.uuid)}: {cause}"}
 
 
 DEFINITION = Definition(kind=WorkflowKind.HARDWARE, done=lambda _node, _workflow: None, fail=None, succeeded=_succeeded, failed=_failed)

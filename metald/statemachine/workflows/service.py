@@ -10,7 +10,7 @@ from metald.drivers.base import Deploy, Phase
 from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
-from metald.statemachine.plan import core, ramdisk_down, ramdisk_up, requested
+from metald.statemachine.plan import core, ramdisk_down, ramdisk_up, requested, without_ramdisk
 from metald.statemachine.workflows.clean import cleanup, unfinished
 
 
@@ -31,7 +31,9 @@ def plan(
     """
     chosen = requested(registry, node, Phase.SERVICE, steps, "service_steps")
     deploy = cast(Deploy, registry.for_node(node, "deploy"))
-    if disable_ramdisk or not deploy.uses_ramdisk or not any(s.requires_ramdisk for s in chosen):
+    if disable_ramdisk:
+        return without_ramdisk(chosen, "service_steps")
+    if not deploy.uses_ramdisk or not any(s.requires_ramdisk for s in chosen):
         return chosen
     up = ramdisk_up("service", settings.deploy_callback_timeout)
     return [*up, *chosen, *ramdisk_down(), core("boot", "prepare_instance"), core("power", "power_on")]

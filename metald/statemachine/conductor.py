@@ -16,6 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from metald.config import Settings
+from metald.drivers.base import Interface
 from metald.drivers.registry import Registry
 from metald.errors import Conflict, Invalid, MetaldError, NotAllowed, Unsupported, WrongState
 from metald.model import (
@@ -119,11 +120,26 @@ class Conductor(Door):
                 fields["instance_info"] = {**node.instance_info, "rescue_password": rescue_password}
             if verb is Verb.INSPECT:
                 fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
+            if verb in (Verb.DEPLOY, Verb.REBUILD):
+                await self._deployable(node)
             asked = {Verb.CLEAN: clean_steps, Verb.SERVICE: service_steps}.get(verb, deploy_steps)
             if verb in (Verb.DEPLOY, Verb.REBUILD):
                 asked = with_templates(self._store, node, deploy_steps)
             steps = self._plan(node, verb, asked, disable_ramdisk)
             await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
+
+    async def _deployable(self, node: Node) -> None:
+        """Check everything that a deployment needs of the node and that can be checked without the hardware."""
+        view = NodeView(self._store, self._registry, node.uuid)
+        needed: list[Interface] = [view.power, view.deploy]
+        if view.deploy.uses_ramdisk:
+            needed += [view.management, view.boot]
+        for interface in needed:
+            try:
+                await interface.validate(view)
+            except Invalid as error:
+                text = f"Failed to validate deploy or power info for node {node.uuid}. Error: {error.message}"
+                raise Invalid(text, remedy=error.remedy, field=error.field) from error
 
     def _in_maintenance(self, node: Node) -> Invalid:
         return Invalid(f"The provisioning operation can't be performed on node {node.uuid} because it's in maintenance mode.")

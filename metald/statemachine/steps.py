@@ -134,7 +134,11 @@ async def clean_up_instance(context: Context) -> Outcome:
 
 async def prepare_deploy(context: Context) -> Outcome:
     """Check and fetch what the deployment needs, before the machine is touched."""
+    await context.power.validate(context)
     await context.deploy.validate(context)
+    if context.deploy.uses_ramdisk:
+        await context.management.validate(context)
+        await context.boot.validate(context)
     return await context.deploy.prepare(context)
 
 

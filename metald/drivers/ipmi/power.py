@@ -24,7 +24,6 @@ from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
 from metald.errors import BmcUnreachable, DeadlineExceeded
 from metald.model import PowerState, PowerTarget
 
-
 _FIRST_POLL = 0.05
 """Seconds until the first look after a command; each pause is twice the last, up to the setting."""
 

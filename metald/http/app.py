@@ -89,6 +89,17 @@ def _new_id() -> str:
     return f"req-{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
+class _Answer(web.Response):
+    """A response that lets go of its body once it is sent: an idle connection holds on to its last response."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """See Response."""
+        try:
+            await super().write_eof(data)
+        finally:
+            self.body = None
+
+
 @dataclass(slots=True)
 class _Incoming:
     """A request on its way to a handler. Its body is read once, also where two paths are tried."""
@@ -137,7 +148,7 @@ class Dispatcher:
             status, content = 500, problem.internal(request_id)
         if not content:
             del headers["Content-Type"]
-        return web.Response(status=status, body=content, headers=headers)
+        return _Answer(status=status, body=content, headers=headers)
 
     def _refusal(self, request: web.Request, headers: CIMultiDict[str], error: MetaldError, request_id: str) -> tuple[int, bytes]:
         text = problem.text_of(error)

@@ -135,7 +135,7 @@ class Collection(Generic[R]):
         """Delete one."""
         thing = self.find(call)
         await self.room(call.services.fleet).delete(thing.uuid, call.caller)
-        self.view(call.services.views).forget(thing.uuid)
+        self.view(call.services.views).forget(thing)
 
     def routes(self) -> tuple[Route, ...]:
         """The routes of the collection."""

@@ -1,8 +1,9 @@
 """What of a resource is shown: which fields, since which version, in which form, and the bytes of it.
 
-Rendering is cached: a resource is frozen, so the bytes for one version, base and choice of fields are made once and
-joined into lists afterwards. The cache is bounded by its size in bytes; what is over is thrown away as a whole, which
-costs one rendering of each resource that is asked for again.
+Rendering is cached: a resource is frozen, and its id and version are never used again for anything else. So the bytes for
+one microversion, base and choice of fields are made once and joined into lists afterwards. The cache is bounded by the
+number of such variants and by its size in bytes; what is over is thrown away as a whole, which costs one rendering of each
+resource that is asked for again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from metald.model import Resource
 
 R = TypeVar("R", bound=Resource)
 
-_BUDGET = 64 << 20
+_BUDGET = 48 << 20
+_OVERHEAD = 150
+"""What an entry takes beside its bytes."""
+_MOST_VARIANTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class View(Generic[R]):
         self.links = tuple(links)
         self.ident = ident
         self._unknown = unknown
-        self._cache: dict[str, tuple[R, dict[_Key, bytes]]] = {}
+        self._variants: dict[_Key, dict[int, tuple[int, bytes]]] = {}
         self._size = 0
         self._plans: dict[tuple[int, tuple[str, ...] | None], list[tuple[str, Callable[[R], Any]]]] = {}
 
@@ -96,39 +100,45 @@ class View(Generic[R]):
         """The JSON of one resource.
 
         Args:
-            thing: the resource.
+            thing: the resource, as the store gave it.
             version: the request's version.
             base: what links begin with.
             names: the fields to show, None for all that the version knows.
         """
-        cached = self._cache.get(thing.uuid)
-        if cached is None or cached[0] is not thing:
-            if cached is not None:
-                self._size -= sum(map(len, cached[1].values()))
-            cached = self._cache[thing.uuid] = (thing, {})
-        key = (version, base, names)
-        body = cached[1].get(key)
-        if body is None:
-            body = orjson.dumps(self.document(thing, version, base, names))
-            self._keep(cached[1], key, body)
-        return body
+        return self.many((thing,), version, base, names)[0]
 
-    def _keep(self, variants: dict[_Key, bytes], key: _Key, body: bytes) -> None:
-        self._size += len(body)
+    def many(self, things: Sequence[R], version: int, base: str, names: tuple[str, ...] | None) -> list[bytes]:
+        """The JSON of each of some resources; see `one`."""
+        kept = self._variant((version, base, names))
+        bodies: list[bytes] = []
+        for thing in things:
+            entry = kept.get(thing.id)
+            if entry is None or entry[0] != thing.version:
+                # Copied, because orjson's own object keeps the memory of its buffer, which is several times as large.
+                body = bytes(memoryview(orjson.dumps(self.document(thing, version, base, names))))
+                self._size += len(body) + _OVERHEAD - (len(entry[1]) + _OVERHEAD if entry is not None else 0)
+                entry = kept[thing.id] = (thing.version, body)
+            bodies.append(entry[1])
         if self._size > _BUDGET:
-            self._cache.clear()
+            self._variants.clear()
             self._size = 0
-            return
-        variants[key] = body
-        if len(variants) > 4:
-            oldest = next(iter(variants))
-            self._size -= len(variants.pop(oldest))
+        return bodies
 
-    def forget(self, uuid: str) -> None:
+    def _variant(self, key: _Key) -> dict[int, tuple[int, bytes]]:
+        kept = self._variants.get(key)
+        if kept is None:
+            if len(self._variants) >= _MOST_VARIANTS:
+                oldest = self._variants.pop(next(iter(self._variants)))
+                self._size -= sum(len(body) + _OVERHEAD for _, body in oldest.values())
+            kept = self._variants[key] = {}
+        return kept
+
+    def forget(self, thing: R) -> None:
         """Drop what is kept of a resource that is gone."""
-        cached = self._cache.pop(uuid, None)
-        if cached is not None:
-            self._size -= sum(map(len, cached[1].values()))
+        for kept in self._variants.values():
+            entry = kept.pop(thing.id, None)
+            if entry is not None:
+                self._size -= len(entry[1]) + _OVERHEAD
 
     def document(self, thing: R, version: int, base: str, names: tuple[str, ...] | None = None) -> dict[str, Any]:
         """What `one` makes into JSON."""

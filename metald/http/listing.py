@@ -62,7 +62,7 @@ def page(
     """
     limit = _limit(call)
     selected = _slice(call, view, things, marker, limit)
-    bodies = [view.one(thing, call.version, call.base, names) for thing in selected]
+    bodies = view.many(selected, call.version, call.base, names)
     out = b'{"' + view.key.encode() + b'":[' + b",".join(bodies) + b"]"
     if len(selected) == limit and not endless:
         out += b',"next":' + orjson.dumps(_next(call, path or view.resource, names, limit, view.ident(selected[-1])))

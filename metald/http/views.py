@@ -52,6 +52,11 @@ def _provision_state(node: Node, version: int) -> str | None:
     return node.provision_state
 
 
+def _allocation(node: Node, _version: int) -> str | None:
+    """A claim ends with its instance, also before the claim itself is gone."""
+    return node.allocation_uuid if node.instance_uuid == node.allocation_uuid else None
+
+
 def _last_error(node: Node, _version: int) -> str | None:
     return mask_text(node.last_error) if node.last_error else node.last_error
 
@@ -123,7 +128,7 @@ def _node_fields(conductor: Callable[[Node], str | None]) -> tuple[Field[Node], 
         Field("traits", 37, sortable=False, schema={"type": "array", "items": {"type": "string"}}),
         _text("vendor_interface", 31),
         Field("conductor", 49, lambda node, _version: conductor(node), sortable=False, schema=_TEXT),
-        Field("allocation_uuid", 52, sortable=False, schema=_NULL_UUID),
+        Field("allocation_uuid", 52, _allocation, sortable=False, schema=_NULL_UUID),
         Field("chassis_uuid", sortable=False, schema=_NULL_UUID),
     )
 

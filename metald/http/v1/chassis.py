@@ -75,7 +75,7 @@ async def delete(call: Call) -> None:
     """Delete a chassis."""
     chassis = _find(call)
     await call.services.fleet.chassis.delete(chassis.uuid, call.caller)
-    call.services.views.chassis.forget(chassis.uuid)
+    call.services.views.chassis.forget(chassis)
 
 
 async def list_nodes(call: Call) -> bytes:

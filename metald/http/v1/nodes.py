@@ -208,7 +208,7 @@ async def delete(call: Call) -> None:
     """Delete a node."""
     node = lookups.node(call)
     await call.services.fleet.nodes.delete(node.uuid, call.caller)
-    call.services.views.nodes.forget(node.uuid)
+    call.services.views.nodes.forget(node)
 
 
 async def validate(call: Call) -> dict[str, Any]:

@@ -180,7 +180,7 @@ async def delete(call: Call) -> None:
     """Delete a port."""
     port = lookups.port(call)
     await call.services.fleet.ports.delete(port.uuid, call.caller)
-    call.services.views.ports.forget(port.uuid)
+    call.services.views.ports.forget(port)
 
 
 ROUTES = (

@@ -61,9 +61,9 @@ class Demo:
         """
         watching = asyncio.create_task(self._watch_dhcp())
         try:
-            self._out.title("Enrol both machines (baremetal node create, port create, manage, provide)")
+            self._out.title("Enrol the machines (baremetal node create, port create, manage, provide)")
             await self._each(self._enrol)
-            self._out.title("Deploy both at once (baremetal node deploy)")
+            self._out.title("Deploy them all at once (baremetal node deploy)")
             self._cpu = self._daemon.cpu
             await self._each(self._deploy)
             self._cpu = self._daemon.cpu - self._cpu
@@ -71,7 +71,7 @@ class Demo:
             for one in self._lab.machines:
                 await self._tell(one)
             self._out.plain(
-                f"\nmetald used {self._cpu:.2f} s of processor for both deployments and holds {self._daemon.memory >> 20} MiB of memory."
+                f"\nmetald used {self._cpu:.2f} s of processor for the deployments and holds {self._daemon.memory >> 20} MiB of memory."
             )
             self._out.title("Take them down (baremetal node undeploy, delete)")
             await self._each(self._take_down)
@@ -278,8 +278,8 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
     made = await prepare(out.say)
     boot_port = free_port()
     daemon: Daemon | None = None
-    out.title("Two machines, powered off, each behind its BMC")
-    async with Lab(2, uefi=args.uefi, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe") as lab:
+    out.title("Machines, powered off, each behind its BMC")
+    async with Lab(args.machines, uefi=args.uefi, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe") as lab:
         for what in lab.left_out:
             out.say(f"left out: {what}")
         for one in lab.machines:
@@ -310,18 +310,20 @@ def main() -> int:
     """Run the command line; 0 when everything worked."""
     parser = argparse.ArgumentParser(prog="make demo", description="Two machines from powered off to SSH.")
     parser.add_argument("--uefi", action="store_true", help="UEFI firmware instead of BIOS")
+    parser.add_argument("--machines", type=int, default=2, help="how many (default 2); 1 shows what one takes on an idle host")
     parser.add_argument("--network", choices=("auto", "bridge", "user"), default="auto", help="kind of wire (default auto)")
     out = Screen()
     began = time.monotonic()
     try:
-        asyncio.run(_until_signal(parser.parse_args(), out))
+        args = parser.parse_args()
+        asyncio.run(_until_signal(args, out))
     except asyncio.CancelledError:
         out.plain("stopped; nothing is left behind")
         return 130
     except LabError as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
-    out.title(f"Done in {time.monotonic() - began:.0f} s: two machines deployed, logged in to, and taken down")
+    out.title(f"Done in {time.monotonic() - began:.0f} s: {args.machines} machines deployed, logged in to, and taken down")
     return 0
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+import orjson
 from msgspec import Meta
 
 from metald.config import Section, Settings
 from metald.configfile import reference
+from metald.http.openapi import document
+from metald.http.routes import ROUTES
+from metald.http.views import Views
 from metald.model import ProvisionState
 from metald.statemachine.table import EDGES, FAILED, STABLE, Table
 
@@ -87,10 +91,34 @@ def _settings(kind: type[Section], values: Section, prefix: str, lines: list[str
             _settings(type(value), value, f"{prefix}{name}.", lines)
 
 
+def openapi() -> str:
+    """docs/reference/openapi.json: every path of the API."""
+    text = orjson.dumps(document(ROUTES, Views(lambda _node: None)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return text.decode()
+
+
+def api() -> str:
+    """docs/reference/api.md: every path of the API in a line."""
+    lines = [
+        "# API",
+        "",
+        "Made from `metald/http/routes.py` by `make generate`. `since` is the oldest microversion that knows it; paths without one",
+        "are metald's own. `GET /openapi.json` and [openapi.json](openapi.json) have the details.",
+        "",
+    ]
+    lines += ["| method | path | since | what it does |", "| --- | --- | --- | --- |"]
+    for route in sorted(ROUTES, key=lambda r: (r.path, r.method)):
+        since = f"1.{route.since}" if route.versioned else ""
+        lines.append(f"| {route.method} | `{route.path}` | {since} | {route.summary} |")
+    return "\n".join(lines) + "\n"
+
+
 FILES: dict[str, Callable[[], str]] = {
     "conf/metald.toml": reference,
     "docs/explanation/states.md": states,
     "docs/reference/config.md": settings_page,
+    "docs/reference/openapi.json": openapi,
+    "docs/reference/api.md": api,
 }
 
 

@@ -16,6 +16,8 @@ from metald.http.schema import conform
 
 TIMEOUT = 60.0
 """Seconds that a client may take between two pieces of a body."""
+LONGEST = 600.0
+"""Seconds that a whole body may take."""
 _MOST_CONTAINERS = 400_000
 _REFUSED_TYPES = ("application/x-www-form-urlencoded", "multipart/", "text/html", "application/xml", "text/xml", "image/")
 
@@ -58,9 +60,10 @@ async def _bytes(request: web.Request, limit: int) -> bytes:
         raise _too_big(limit)
     pieces: list[bytes] = []
     size = 0
+    end = asyncio.get_running_loop().time() + LONGEST
     try:
         while True:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout_at(min(end, asyncio.get_running_loop().time() + TIMEOUT)):
                 piece = await request.content.readany()
             if not piece:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -69,7 +72,9 @@ async def _bytes(request: web.Request, limit: int) -> bytes:
                 raise _too_big(limit)
             pieces.append(piece)
     except TimeoutError:
-        raise RoutingError(408, f"The body did not go on for {TIMEOUT:.0f} seconds", field="body") from None
+        raise RoutingError(
+            408, f"The body did not come within {TIMEOUT:.0f} seconds for each piece and {LONGEST:.0f} for the whole", field="body"
+        ) from None
     except (ClientPayloadError, web.HTTPException) as error:
         raise Invalid(f"The body cannot be read: {error}", field="body") from None
 

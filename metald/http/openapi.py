@@ -69,7 +69,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [_tag(route.path)],
         "parameters": parameters,
-        "responses": {str(route.status): _success(route), "4XX": _error(), "5XX": _error()},
+        "responses": {**{str(status): _success(route, status) for status in (route.status, *route.also)}, "4XX": _error(), "5XX": _error()},
         "security": [] if route.public else [{}, {"basic": []}],
         "x-since": f"1.{route.since}",
     }
@@ -91,9 +91,9 @@ def _argument(arg: Arg) -> dict[str, Any]:
     return found | ({"style": "form", "explode": False} if arg.kind.schema.get("type") == "array" else {})
 
 
-def _success(route: Route) -> dict[str, Any]:
-    found: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
-    if route.status in (200, 201):
+def _success(route: Route, status: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    if status in (200, 201):
         schema = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else {}
         found["content"] = {"application/json": {"schema": schema}}
     return found

@@ -68,6 +68,8 @@ class Route:
     body: Schema | None = None
     body_name: str = "body"
     status: int = 200
+    also: tuple[int, ...] = ()
+    """Other statuses of a success, which the handler chooses."""
     policy: str = ""
     """Name of the rule that says who may call, in Ironic's words."""
     public: bool = False

@@ -62,7 +62,7 @@ async def test_ironicclient(api: Api) -> None:
         from ironicclient import client
         from keystoneauth1 import noauth, session
 
-        return client.get_client(1, session=session.Session(auth=noauth.NoAuth(endpoint=url)), os_ironic_api_version="1.115")
+        return client.get_client("1", session=session.Session(auth=noauth.NoAuth(endpoint=url)), os_ironic_api_version="1.115")
 
     uuid = (await api.node(name="n1"))["uuid"]
     ironic = await asyncio.to_thread(connect, base(api))

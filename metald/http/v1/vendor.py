@@ -71,11 +71,11 @@ def _routes(base: str, methods: Any, handler: Any, what: str, policy: str) -> tu
     for verb in _VERBS:
         summary = f"Call {what}'s vendor method"
         body = None if verb == "GET" else NULLABLE_OBJECT
-        found.append(Route(verb, path, handler, summary, args=(_METHOD,), body=body, body_name="data", policy=policy))
-        found.append(Route(verb, f"{path}/{{method}}", handler, summary, body=body, body_name="data", policy=policy))
+        found.append(Route(verb, path, handler, summary, args=(_METHOD,), body=body, body_name="data", also=(202,), policy=policy))
+        found.append(Route(verb, f"{path}/{{method}}", handler, summary, body=body, body_name="data", also=(202,), policy=policy))
         if verb != "GET":
             # The name of the list, called as if it were a method, is no method rather than no path.
-            found.append(Route(verb, f"{path}/methods", handler, summary, body=body, body_name="data", policy=policy))
+            found.append(Route(verb, f"{path}/methods", handler, summary, body=body, body_name="data", also=(202,), policy=policy))
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ Rules that every implementation keeps:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -159,7 +160,7 @@ def step(
     return mark
 
 
-class Interface:
+class Interface(ABC):
     """Base of every implementation. `kind` is one of the thirteen interface types, `name` the implementation's name."""
 
     kind: ClassVar[str]
@@ -169,7 +170,7 @@ class Interface:
         """The driver_info keys it reads, each with a help text."""
         return {}
 
-    async def validate(self, ctx: NodeContext) -> None:
+    async def validate(self, ctx: NodeContext) -> None:  # noqa: B027  # most have nothing to check
         """Check the node's settings without touching hardware.
 
         Raises:
@@ -193,14 +194,15 @@ class Power(Interface):
 
     kind = "power"
 
+    @abstractmethod
     async def get_power_state(self, ctx: NodeContext) -> PowerState:
         """Ask the hardware.
 
         Raises:
             DriverError: the BMC cannot be asked.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def set_power_state(self, ctx: NodeContext, target: PowerTarget, *, timeout: float | None = None) -> None:
         """Bring the machine to `target` and return once the hardware says it is there.
 
@@ -213,7 +215,6 @@ class Power(Interface):
             DriverError: the BMC refused or cannot be asked.
             DeadlineExceeded: the power did not change in time.
         """
-        raise NotImplementedError
 
     def supported_targets(self, ctx: NodeContext) -> frozenset[PowerTarget]:  # noqa: ARG002
         """The targets that `set_power_state` takes."""
@@ -225,17 +226,17 @@ class Management(Board, Interface):
 
     kind = "management"
 
+    @abstractmethod
     def supported_boot_devices(self, ctx: NodeContext) -> Sequence[BootDevice]:
         """The devices that `set_boot_device` takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def get_boot_device(self, ctx: NodeContext) -> tuple[BootDevice | None, bool | None]:
         """The next boot device and whether it is persistent; (None, None) when unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def set_boot_device(self, ctx: NodeContext, device: BootDevice, *, persistent: bool = False) -> None:
         """Choose the boot device for the next boot, or for all. Honours the node's boot mode."""
-        raise NotImplementedError
 
     async def inject_nmi(self, ctx: NodeContext) -> None:
         """Send a non-maskable interrupt.
@@ -251,24 +252,24 @@ class Boot(Interface):
 
     kind = "boot"
 
+    @abstractmethod
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
         """Arrange that the next boot loads the ramdisk for `purpose` (`deploy`, `clean`, `rescue`, `inspect`).
 
         Creates the credentials of that boot (see `boot/credentials.py`) unless this workflow has them already.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def clean_up_ramdisk(self, ctx: StepContext) -> None:
         """Take the ramdisk and its credentials away."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def prepare_instance(self, ctx: StepContext) -> None:
         """Arrange that the next boot loads the deployed instance."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def clean_up_instance(self, ctx: StepContext) -> None:
         """Undo `prepare_instance`."""
-        raise NotImplementedError
 
 
 class Deploy(Interface):
@@ -282,9 +283,9 @@ class Deploy(Interface):
         """Before the machine is touched: check and fetch what the deployment needs."""
         return Done()
 
+    @abstractmethod
     async def ramdisk_ready(self, ctx: StepContext) -> bool:
         """Whether the ramdisk of this boot has called and takes work."""
-        raise NotImplementedError
 
     async def tear_down(self, ctx: StepContext) -> None:
         """Forget the instance: caches, config drives, files."""
@@ -295,9 +296,9 @@ class Inspect(Interface):
 
     kind = "inspect"
 
+    @abstractmethod
     async def inspect_hardware(self, ctx: StepContext) -> Outcome:
         """Record the machine's properties (`ctx.set(properties=...)`), at once or by waiting for its ramdisk."""
-        raise NotImplementedError
 
 
 class Rescue(Interface):
@@ -305,13 +306,13 @@ class Rescue(Interface):
 
     kind = "rescue"
 
+    @abstractmethod
     async def rescue(self, ctx: StepContext) -> Outcome:
         """Boot the rescue ramdisk; the password is `instance_info["rescue_password"]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def unrescue(self, ctx: StepContext) -> Outcome:
         """Boot the instance again."""
-        raise NotImplementedError
 
 
 class Network(Interface):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DriverError
@@ -84,54 +85,6 @@ async def set_boot_device(context: Context, device: str, persistent: bool = Fals
     return Done(device)
 
 
-async def add_provisioning_network(context: Context) -> Outcome:
-    """Let the machine boot from the network."""
-    await context.network.add_provisioning_network(context)
-    return Done()
-
-
-async def remove_provisioning_network(context: Context) -> Outcome:
-    """Stop offering it a network boot."""
-    await context.network.remove_provisioning_network(context)
-    return Done()
-
-
-async def configure_tenant_networks(context: Context) -> Outcome:
-    """Connect it to what the instance asked for."""
-    await context.network.configure_tenant_networks(context)
-    return Done()
-
-
-async def unconfigure_tenant_networks(context: Context) -> Outcome:
-    """Disconnect it from the instance's networks."""
-    await context.network.unconfigure_tenant_networks(context)
-    return Done()
-
-
-async def prepare_ramdisk(context: Context, purpose: str) -> Outcome:
-    """Make the next network boot load the ramdisk."""
-    await context.boot.prepare_ramdisk(context, purpose)
-    return Done()
-
-
-async def clean_up_ramdisk(context: Context) -> Outcome:
-    """Take the ramdisk and its credentials away."""
-    await context.boot.clean_up_ramdisk(context)
-    return Done()
-
-
-async def prepare_instance(context: Context) -> Outcome:
-    """Make the next boot load the instance."""
-    await context.boot.prepare_instance(context)
-    return Done()
-
-
-async def clean_up_instance(context: Context) -> Outcome:
-    """Undo what `prepare_instance` made."""
-    await context.boot.clean_up_instance(context)
-    return Done()
-
-
 async def prepare_deploy(context: Context) -> Outcome:
     """Check and fetch what the deployment needs, before the machine is touched."""
     await context.power.validate(context)
@@ -167,12 +120,6 @@ def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
         PlannedStep(interface="power", step="power_on", requires_ramdisk=False),
         PlannedStep(interface="deploy", step="wait_ramdisk", args={"timeout": timeout, "boots": boots}, requires_ramdisk=False),
     )
-
-
-async def tear_down(context: Context) -> Outcome:
-    """Forget the instance."""
-    await context.deploy.tear_down(context)
-    return Done()
 
 
 async def begin_cleaning(context: Context) -> Outcome:
@@ -231,25 +178,39 @@ async def pause(context: Context, seconds: float = 0) -> Outcome:
     return Wait("timer", float(seconds), f"{seconds} seconds")
 
 
+def _passed_on(interface: str, method: str) -> CoreStep:
+    """A step that is nothing but one call of one of the node's interfaces."""
+
+    async def passed_on(context: Context, **args: Any) -> Outcome:
+        await getattr(getattr(context, interface), method)(context, **args)
+        return Done()
+
+    return passed_on
+
+
+_PASSED_ON = (
+    ("network", "add_provisioning_network"),
+    ("network", "remove_provisioning_network"),
+    ("network", "configure_tenant_networks"),
+    ("network", "unconfigure_tenant_networks"),
+    ("boot", "prepare_ramdisk"),
+    ("boot", "clean_up_ramdisk"),
+    ("boot", "prepare_instance"),
+    ("boot", "clean_up_instance"),
+    ("deploy", "tear_down"),
+)
+
 CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
     {
+        **{(interface, method): _passed_on(interface, method) for interface, method in _PASSED_ON},
         ("power", "verify"): verify,
         ("power", "change"): change_power,
         ("power", "power_off"): power_off,
         ("power", "power_on"): power_on,
         ("power", "reboot"): reboot,
         ("management", "set_boot_device"): set_boot_device,
-        ("network", "add_provisioning_network"): add_provisioning_network,
-        ("network", "remove_provisioning_network"): remove_provisioning_network,
-        ("network", "configure_tenant_networks"): configure_tenant_networks,
-        ("network", "unconfigure_tenant_networks"): unconfigure_tenant_networks,
-        ("boot", "prepare_ramdisk"): prepare_ramdisk,
-        ("boot", "clean_up_ramdisk"): clean_up_ramdisk,
-        ("boot", "prepare_instance"): prepare_instance,
-        ("boot", "clean_up_instance"): clean_up_instance,
         ("deploy", "prepare"): prepare_deploy,
         ("deploy", "wait_ramdisk"): wait_ramdisk,
-        ("deploy", "tear_down"): tear_down,
         ("deploy", "begin_cleaning"): begin_cleaning,
         ("deploy", "adopt"): adopt,
         ("inspect", "inspect_hardware"): inspect_hardware,

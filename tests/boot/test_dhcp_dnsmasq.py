@@ -122,7 +122,7 @@ async def test_leases(tmp_path: Path) -> None:
     )
     assert await provider.addresses(ports) == {MAC: "10.9.0.85"}
     assert read_leases(tmp_path / "leases") == {MAC: "10.9.0.85"}
-    none = Settings(dhcp=Dhcp(provider="dnsmasq", dnsmasq_hostsdir="/x", dnsmasq_optsdir="/y"))
+    none = Settings(boot=Boot(http_listen="10.9.0.1:6386"), dhcp=Dhcp(provider="dnsmasq", dnsmasq_hostsdir="/x", dnsmasq_optsdir="/y"))
     assert await DnsmasqDhcp(none).addresses(ports) == {}
     assert await NoDhcp().addresses(ports) == {}
 

@@ -6,6 +6,7 @@ Settings and firmware of a machine are kept in its `Internals`: a step reads the
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,21 +25,21 @@ class Bios(Interface):
 
     kind = "bios"
 
+    @abstractmethod
     async def apply_configuration(self, ctx: StepContext, settings: JsonList) -> Outcome:
         """Set settings, each a `name` and a `value`.
 
         Raises:
             Invalid: the settings are none.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def factory_reset(self, ctx: StepContext) -> Outcome:
         """Set everything back to what the vendor delivered."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def cache_bios_settings(self, ctx: StepContext) -> Outcome:
         """Read the settings into the node's internals."""
-        raise NotImplementedError
 
 
 class Firmware(Interface):
@@ -46,9 +47,9 @@ class Firmware(Interface):
 
     kind = "firmware"
 
+    @abstractmethod
     async def update(self, ctx: StepContext, settings: JsonList) -> Outcome:
         """Flash components, each a `component` and a `url`."""
-        raise NotImplementedError
 
 
 class Raid(Interface):
@@ -56,15 +57,15 @@ class Raid(Interface):
 
     kind = "raid"
 
+    @abstractmethod
     async def create_configuration(
         self, ctx: StepContext, *, create_root_volume: bool = True, create_nonroot_volumes: bool = True
     ) -> Outcome:
         """Make the node's `target_raid_config` true, wholly or only the root volume or only the others."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def delete_configuration(self, ctx: StepContext) -> Outcome:
         """Remove every logical disk."""
-        raise NotImplementedError
 
 
 class Console(Interface):
@@ -72,17 +73,17 @@ class Console(Interface):
 
     kind = "console"
 
+    @abstractmethod
     async def start(self, ctx: StepContext) -> None:
         """Make the console reachable; one that is already stays as it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def stop(self, ctx: StepContext) -> None:
         """Close the console."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def info(self, ctx: NodeContext) -> Mapping[str, Any]:
         """Where the console is: `type` and `url`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,8 @@ def openapi() -> str:
     return text.decode()
 
 
-def api() -> str:
-    """docs/reference/api.md: every path of the API in a line."""
+def paths() -> str:
+    """docs/reference/paths.md: every path of the API in a line."""
     lines = [
         "# API",
         "",
@@ -118,7 +118,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/explanation/states.md": states,
     "docs/reference/config.md": settings_page,
     "docs/reference/openapi.json": openapi,
-    "docs/reference/api.md": api,
+    "docs/reference/paths.md": paths,
 }
 
 

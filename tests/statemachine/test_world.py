@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metald.errors import BmcUnreachable, Invalid, NotFound
-from metald.model import Event, Node, Port, PowerState, ProvisionState
+from metald.model import Event, Fault, Node, Port, PowerState, ProvisionState
 from metald.statemachine.agents import MASKED, Agents
 from metald.statemachine.power_sync import PowerSync
 from metald.statemachine.sightings import Sightings, boot_id
@@ -112,11 +112,12 @@ async def test_power_sync_records_what_it_sees(house: House) -> None:
     passed_over = await house.add(provision_state=P.ACTIVE, power_state=PowerState.OFF, maintenance=True)
     dead = await house.add(provision_state=P.ACTIVE, driver="fake-hardware", power_state=PowerState.OFF)
     asked: list[str] = []
+    silent = {dead.uuid}
 
     async def look(ctx: object) -> PowerState:
         uuid = ctx.node.uuid  # type: ignore[attr-defined]
         asked.append(uuid)
-        if uuid == dead.uuid:
+        if uuid in silent:
             raise BmcUnreachable("No answer.")
         return PowerState.ON
 
@@ -125,8 +126,16 @@ async def test_power_sync_records_what_it_sees(house: House) -> None:
     house.store.subscribe(lambda events: changed.set() if any(_seen(e) for e in events) else None)
     sync = asyncio.create_task(PowerSync(house.store, house.engine._registry, 0.01, contextlib.nullcontext).run())
     await changed.wait()
-    while asked.count(dead.uuid) < 4:
+    while asked.count(dead.uuid) < 5:
         await asyncio.sleep(0.01)
+    struck = house.node(dead.uuid)
+    assert (struck.maintenance, struck.fault) == (True, Fault.POWER)
+    assert "3 times in a row: No answer." in (struck.maintenance_reason or "")
+    silent.clear()
+    while house.node(dead.uuid).fault:
+        await asyncio.sleep(0.01)
+    back = house.node(dead.uuid)
+    assert (back.maintenance, back.maintenance_reason, back.power_state) == (False, None, PowerState.ON)
     sync.cancel()
     await asyncio.gather(sync, return_exceptions=True)
     assert house.node(seen.uuid).power_state is PowerState.ON

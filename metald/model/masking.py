@@ -43,6 +43,4 @@ def masked(value: Any) -> Any:
         return {k: MASK if _SECRET_KEY.search(k) and v is not None else masked(v) for k, v in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
-    if isinstance(value, str):
-        return _IN_TEXT.sub(rf"\1{MASK}", value) if "=" in value or ":" in value else value
-    return value
+    return mask_text(value) if isinstance(value, str) else value

@@ -47,7 +47,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
             auth.build(ApiSettings(auth="http_basic", htpasswd=str(tmp_path / "bad")))
 
 
-async def test_basic_lets_users_in_and_nobody_else(tmp_path: Path) -> None:
+async def test_basic_lets_users_in_and_nobody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     users = tmp_path / "htpasswd"
     users.write_text("".join(f"{name}:{hashed('pass:word', kind)}\n" for name, kind in (("a", b"2b"), ("b", b"2y"), ("c", b"2a"))))
     async with serving(tmp_path / "state", api_settings(auth="http_basic", htpasswd=str(users))) as api:
@@ -73,6 +73,9 @@ async def test_basic_lets_users_in_and_nobody_else(tmp_path: Path) -> None:
             assert (await api.ask("GET", path)).status != 401, path
         assert (await api.ask("POST", "/v1/heartbeat/x", {"callback_url": "http://x"})).status == 404
         await changed_file(api, users)
+    said = [record.getMessage() for record in caplog.records if "nobody can log in" in record.getMessage()]
+    assert len(said) == 1
+    assert "line 1 is not user:bcrypt-hash" in said[0]
 
 
 async def changed_file(api: Api, users: Path) -> None:
@@ -108,6 +111,7 @@ async def test_a_success_is_remembered_without_the_password(tmp_path: Path, monk
         for name in ("a", "nobody"):
             assert (await api.ask("GET", "/v1/nodes", headers=basic(name, "wrong"))).status == 401
         assert len(checks) == 3
+        assert len(set(checks)) == 1, "a name that is not there is told by the time that a cheaper hash takes"
 
 
 def test_tls_takes_a_pair_and_nothing_less(tmp_path: Path) -> None:

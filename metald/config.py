@@ -196,7 +196,7 @@ class Log(Section, frozen=True):
 class Settings(Section, frozen=True):
     """Everything that can be set."""
 
-    state_dir: Annotated[str, Meta(description="Where metald keeps its own files.")] = "/var/lib/metald"
+    state_dir: Annotated[str, Meta(min_length=1, description="Where metald keeps its own files.")] = "/var/lib/metald"
     user: Annotated[str, Meta(description="Account to change to after low ports are bound, when started as root. Empty: stay.")] = ""
     log: Log = Log()
     api: Api = Api()

@@ -75,8 +75,11 @@ def _put(tree: dict[str, Any], name: str, text: str, origins: dict[str, str]) ->
     if _is_section(kind):
         raise ConfigError(f"Environment variable {name}: {'.'.join(keys)} is a section, not a setting.")
     node = tree
-    for key in keys[:-1]:
+    for position, key in enumerate(keys[:-1], 1):
         node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            section = ".".join(keys[:position])
+            raise ConfigError(f"{origins[section]}: {section} is a section, not a setting. Write [{section}] above its settings.")
     node[keys[-1]] = _from_text(text, kind, name)
     origins[".".join(keys)] = f"environment variable {name}"
 

@@ -35,6 +35,13 @@ def test_texts_of_the_environment_become_the_settings_types() -> None:
     assert settings.images.cache_size == 1000
 
 
+def test_a_value_where_a_section_belongs_is_named_also_when_the_environment_adds_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "metald.toml"
+    file.write_text("api = 3\n")
+    with pytest.raises(ConfigError, match=r"metald\.toml: api is a section, not a setting"):
+        load(file, {"METALD__API__LISTEN": "127.0.0.1:2"})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "parts"),
     [
@@ -44,6 +51,7 @@ def test_texts_of_the_environment_become_the_settings_types() -> None:
         ("METALD__API__MAX_LIMIT", "many", ["METALD__API__MAX_LIMIT", "int", "many"]),
         ("METALD__API__MAX_LIMIT", "0", ["METALD__API__MAX_LIMIT", "api.max_limit", ">= 1"]),
         ("METALD__API", "x", ["section"]),
+        ("METALD__STATE_DIR", "", ["METALD__STATE_DIR", "state_dir", ">= 1"]),
         ("METALD__API__AUTH", "magic", ["METALD__API__AUTH", "noauth, http_basic, keystone"]),
         ("METALD__API__AUTH", "http_basic", ["api.htpasswd", "htpasswd -nbB"]),
         ("METALD__API__AUTH", "keystone", ["keystone", "not part of this version"]),

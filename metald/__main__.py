@@ -54,13 +54,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = configfile.load(args.config)
         check.check(settings)
+        return _check(settings) if args.command == "check-config" else _serve(settings)
     except ConfigError as error:
         sys.stderr.write(f"metald: {error}\n")
         return 2
-    if args.command == "check-config":
-        sys.stdout.write("The settings are good.\n")
-        return 0
-    return _serve(settings)
+
+
+def _check(settings: Settings) -> int:
+    from metald import app
+
+    app.check(settings)
+    sys.stdout.write("The settings are good.\n")
+    return 0
 
 
 def _serve(settings: Settings) -> int:

@@ -1,26 +1,26 @@
 """The composition root: builds every part once, starts and stops them in order, owns every background task.
 
-Start: state, drivers, engine, boot servers, API; only then is the daemon ready. Stop: the API takes no more requests,
-running steps come to their journal boundary (or are left to the next start), then the boot servers, drivers and state go.
-Low ports are bound before root is given up.
+Start: state, drivers, boot servers, the API's address, engine, API; only then is the daemon ready. Stop: the API takes no
+more requests, running steps come to their journal boundary (or are left to the next start), then the boot servers, drivers
+and state go. Low ports are bound before root is given up, and nothing is driven or answered until it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
-import pwd
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
-from metald import log, sdnotify
+from metald import account, log, sdnotify
 from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
@@ -28,7 +28,7 @@ from metald.boot.interface import IpxeBoot
 from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.drivers import fake, types
-from metald.drivers.base import Interface
+from metald.drivers.base import HardwareType, Interface
 from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
@@ -39,6 +39,7 @@ from metald.drivers.registry import Registry, outsiders
 from metald.drivers.ssh.deploy import SshDeploy
 from metald.errors import MetaldError
 from metald.http import app as api
+from metald.http.auth import build as authenticator
 from metald.images.cache import ImageCache
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
@@ -51,6 +52,7 @@ from metald.statemachine.power_sync import PowerSync
 from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
 from metald.store.changes import Change
+from metald.store.database import Database, locate
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -60,6 +62,12 @@ _LAST_REQUESTS = 5.0
 
 _PURGES = 1000
 """Most calls of `Store.purge`, each of which does bounded work, in an hour."""
+
+_REMEDIES = {
+    errno.EADDRINUSE: "Another program has this address: end it, or set another.",
+    errno.EADDRNOTAVAIL: "This machine does not have the address: set one that it has.",
+    errno.EACCES: "A port below 1024 needs root or CAP_NET_BIND_SERVICE; a folder must let metald's account in.",
+}
 
 
 async def serve(settings: Settings) -> int:
@@ -71,20 +79,47 @@ async def serve(settings: Settings) -> int:
     log.configure(settings.log)
     _raise_limits()
     stop = asyncio.Event()
+    starting = asyncio.current_task()
+    assert starting is not None
+
+    def asked() -> None:
+        stop.set()
+        if starting is not None:
+            starting.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, asked)
     try:
         async with running(settings) as daemon:
+            starting = None
             _log.info("ready: API on %s", daemon.url)
             sdnotify.notify("READY=1")
             await daemon.until(stop)
             sdnotify.notify("STOPPING=1")
             _log.info("stopping")
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        _log.info("told to stop before it was ready")
     except (ConfigError, MetaldError, OSError) as error:
         _log.error("cannot run: %s", error)
         return 1
     _log.info("stopped")
     return 0
+
+
+def check(settings: Settings) -> None:
+    """Try every setting that only the part which uses it can judge; nothing is started, bound or written.
+
+    Raises:
+        ConfigError: names the setting, what is wrong, and the remedy.
+    """
+    account.find(settings.user)
+    Database(locate(settings.store, Path(settings.state_dir)), settings.store.timeout)
+    authenticator(settings.api)
+    api.ssl_context(settings.api)
+    dhcp.provider(settings)
+    _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, outsiders(settings)[0])
 
 
 class Daemon:
@@ -117,12 +152,11 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
     """Build and start everything; stop it in the opposite order.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting cannot work, an address cannot be bound, or the account of `user` could not work.
         Unavailable: the state cannot be opened.
-        OSError: an address cannot be bound.
     """
     state_dir = Path(settings.state_dir)
-    await asyncio.to_thread(state_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    account.find(settings.user)
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(settings.store, state_dir)
         stack.push_async_callback(store.close)
@@ -137,15 +171,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
         await _register(store, registry, hostname)
-        files = BootFiles(sightings, settings)
-        if settings.boot.tftp_listen:
-            tftp = TftpServer(sightings, files, settings)
-            await tftp.start()
-            stack.push_async_callback(tftp.close)
-        if settings.boot.http_listen:
-            boot_http = BootHttp(sightings, files, settings, images.image_for)
-            await boot_http.start()
-            stack.push_async_callback(boot_http.close)
+        await _serve_boots(stack, settings, sightings, images)
         conductor = Conductor(store, registry, engine, settings)
         ready = asyncio.Event()
         fleet = Fleet(store, registry, settings)
@@ -160,26 +186,52 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             fleet=fleet,
             ready=ready.is_set,
         )
+        listeners = await _listeners(settings.api.listen)
+        for listener in listeners:
+            stack.callback(listener.close)
+        await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
-        runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=api.IDLE_TIMEOUT,
-            shutdown_timeout=_LAST_REQUESTS,
-            logger=api.server_log(),
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, port = parse_listen(settings.api.listen)
-        site = web.TCPSite(runner, host, port, backlog=4096, ssl_context=api.ssl_context(settings.api), reuse_address=True)
-        await site.start()
-        await asyncio.to_thread(_drop_root, settings.user, state_dir)
+        url = await _serve_api(stack, settings, application, listeners)
         ready.set()
-        yield Daemon(_url(settings, runner), background)
+        yield Daemon(url, background)
         ready.clear()
+
+
+async def _serve_boots(stack: contextlib.AsyncExitStack, settings: Settings, sightings: Sightings, images: ImageCache) -> None:
+    """Start the boot servers that the settings ask for, and have the stack end them."""
+    files = BootFiles(sightings, settings)
+    if settings.boot.tftp_listen:
+        tftp = TftpServer(sightings, files, settings)
+        with _naming("boot.tftp_listen", settings.boot.tftp_listen):
+            await tftp.start()
+        stack.push_async_callback(tftp.close)
+    if settings.boot.http_listen:
+        boot_http = BootHttp(sightings, files, settings, images.image_for)
+        with _naming("boot.http_listen", settings.boot.http_listen):
+            await boot_http.start()
+        stack.push_async_callback(boot_http.close)
+
+
+async def _serve_api(
+    stack: contextlib.AsyncExitStack, settings: Settings, application: web.Application, listeners: Sequence[socket.socket]
+) -> str:
+    """Answer on sockets that are bound already, until the stack ends. Returns the API's address."""
+    tls = api.ssl_context(settings.api)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=api.IDLE_TIMEOUT,
+        shutdown_timeout=_LAST_REQUESTS,
+        logger=api.server_log(),
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for listener in listeners:
+        await web.SockSite(runner, listener, backlog=4096, ssl_context=tls).start()
+    return _url(settings, runner)
 
 
 async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store) -> None:
@@ -232,11 +284,16 @@ def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry
         *absents(),
     ]
     more_types, more_interfaces = outsiders(settings)
-    known = {t.name: t for t in (*types.BUILT_IN, *more_types)}
-    unknown = [name for name in settings.drivers.enabled_hardware_types if name not in known]
+    enabled = _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, more_types)
+    return Registry(enabled, [*interfaces, *more_interfaces])
+
+
+def _enabled(names: Sequence[str], *offered: Sequence[HardwareType]) -> list[HardwareType]:
+    known = {found.name: found for some in offered for found in some}
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"drivers.enabled_hardware_types: {unknown[0]!r} is not known. Known: {', '.join(sorted(known))}.")
-    return Registry([known[name] for name in settings.drivers.enabled_hardware_types], [*interfaces, *more_interfaces])
+    return [known[name] for name in names]
 
 
 async def _register(store: Store, registry: Registry, hostname: str) -> None:
@@ -259,23 +316,46 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _account(user: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"user: there is no account {user!r} on this machine. Create it, or leave the setting empty.") from None
+def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:
+    """Become the account of `user`, with all that is the daemon's own; every low port is bound by now.
 
-
-def _drop_root(user: str, state_dir: Path) -> None:
-    """Hand the state over to an ordinary account and become it for good; every low port is bound by now.
-
-    All threads change with this one: glibc's set*id calls are for the whole process.
+    Raises:
+        ConfigError: there is no such account, or it could not work.
     """
-    if not user or os.geteuid() != 0:
+    found = account.find(settings.user)
+    if found is None:
         return
-    account = _account(user)
-    for item in (state_dir, *state_dir.rglob("*")):
-        os.chown(item, account.pw_uid, account.pw_gid, follow_symlinks=False)
-    os.setgroups([])
-    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    state_dir = Path(settings.state_dir)
+    own = [state_dir, images]
+    needs = {state_dir: ("state_dir", account.ENTER), images: ("images.cache_dir", account.ENTER)}
+    if database is not None:
+        own += [Path(f"{database}{ending}") for ending in ("", "-wal", "-shm", ".lock")]
+        needs |= {database.parent: ("store.url", account.ENTER), database: ("store.url", account.WRITE)}
+    for setting, text, mode in (
+        ("dhcp.dnsmasq_hostsdir", settings.dhcp.dnsmasq_hostsdir, account.ENTER),
+        ("dhcp.dnsmasq_optsdir", settings.dhcp.dnsmasq_optsdir, account.ENTER),
+        ("api.htpasswd", settings.api.htpasswd, account.READ),
+    ):
+        if text:
+            needs[Path(text)] = (setting, mode)
+    account.hand_over(found, own)
+    account.become(found)
+    account.check(settings.user, needs)
+
+
+async def _listeners(listen: str) -> list[socket.socket]:
+    """The API's sockets, one for each address that the name has."""
+    host, port = parse_listen(listen)
+    with _naming("api.listen", listen):
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [socket.create_server(at, family=family, backlog=4096) for family, at in dict.fromkeys((f, a) for f, _, _, _, a in found)]
+
+
+@contextlib.contextmanager
+def _naming(setting: str, value: str) -> Iterator[None]:
+    """Say which setting asked for what the system refused."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "Correct the setting.")
+        raise ConfigError(f"{setting}: {value} cannot be used: {os.strerror(error.errno or 0)}. {remedy}") from error

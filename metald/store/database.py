@@ -116,6 +116,11 @@ class Database:
         else:
             self._write_engine = self._read_engine = _postgres_engine(url, timeout)
 
+    @property
+    def file(self) -> Path | None:
+        """The database's file, or None when it is on a server."""
+        return self._path
+
     async def prepare(self) -> None:
         """Make the file private, keep others out, and bring the schema up to date.
 

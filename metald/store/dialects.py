@@ -107,9 +107,18 @@ class Sqlite:
         """See `Dialect.explain`."""
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         remedy = self._REMEDIES.get(code, "Look at metald's log.")
-        if isinstance(error, OSError) and error.errno == errno.ENOENT:
-            remedy = "The database file is gone: restore it, and start metald again."
+        if isinstance(error, OSError):
+            remedy = _FILE_REMEDIES.get(error.errno or 0, remedy)
         return Unavailable(f"The database cannot be used: {error}.", remedy=remedy)
+
+
+_FILE_REMEDIES = {
+    errno.ENOENT: "The database file is gone: restore it, and start metald again.",
+    errno.EACCES: Sqlite._REMEDIES[sqlite3.SQLITE_PERM],
+    errno.EPERM: Sqlite._REMEDIES[sqlite3.SQLITE_PERM],
+    errno.EROFS: Sqlite._REMEDIES[sqlite3.SQLITE_READONLY],
+    errno.ENOSPC: Sqlite._REMEDIES[sqlite3.SQLITE_FULL],
+}
 
 
 class Postgres:
@@ -159,7 +168,7 @@ class Postgres:
         """See `Dialect.explain`."""
         state = _sqlstate(error)
         remedy = next((text for key, text in self._REMEDIES.items() if state.startswith(key)), "")
-        remedy = remedy or "See that the database server runs and can be reached; metald goes on by itself when it is back."
+        remedy = remedy or "See that the database server runs and can be reached; a metald that runs goes on by itself when it is back."
         return Unavailable(f"The database cannot be used: {str(error) or type(error).__name__}.", remedy=remedy)
 
 

@@ -76,6 +76,11 @@ class Store:
         gc.unfreeze()
 
     @property
+    def file(self) -> Path | None:
+        """The database's file, or None when it is on a server."""
+        return self._database.file
+
+    @property
     def alive(self) -> bool:
         """Whether the store takes changes; false after its writer died of a defect."""
         return self._writer.alive

@@ -14,7 +14,7 @@ import pytest
 from metald import log, sdnotify
 from metald.__main__ import main
 from metald.cli.check import check
-from metald.config import Api, Boot, ConfigError, Dhcp, Log, Settings
+from metald.config import Api, Boot, ConfigError, Dhcp, Images, Log, Settings
 from metald.configfile import reference
 
 
@@ -126,6 +126,11 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
         (Settings(api=Api(htpasswd="/nonexistent")), "api.htpasswd"),
         (Settings(api=Api(tls_certificate="/nonexistent", tls_key="/nonexistent")), "api.tls_certificate"),
         (Settings(dhcp=Dhcp(dnsmasq_hostsdir="/nonexistent")), "dhcp.dnsmasq_hostsdir"),
+        (Settings(api=Api(public_url="baremetal.example")), "api.public_url"),
+        (Settings(boot=Boot(http_url="http://[::1")), "boot.http_url"),
+        (Settings(boot=Boot(http_url="http://boot:99999")), "boot.http_url"),
+        (Settings(boot=Boot(tftp_listen="127.0.0.1:69", ipxe_dir="/nonexistent")), "boot.ipxe_dir"),
+        (Settings(images=Images(file_roots=["files"])), "images.file_roots"),
     ],
 )
 def test_what_check_finds(settings: Settings, text: str) -> None:

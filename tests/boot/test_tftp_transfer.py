@@ -198,12 +198,28 @@ def test_a_timeout_that_was_asked_for_is_kept() -> None:
 
 
 def test_the_client_says_no() -> None:
+    server = Transfer(Blocks(b"x", 512), Agreed(answer={"blksize": "512"}))
+    server.begin(0.0)
+    assert server.receive(packet.encode(Error(8, "not these options")), 0.1) is None
+    assert (server.ended, server.probed) == (True, False)
+    assert "not these options" in server.error
+    assert "error 8" in server.error
+
+
+def test_the_client_wanted_only_the_size() -> None:
     server = Transfer(Blocks(b"x", 512), Agreed(answer={"tsize": "1"}))
     server.begin(0.0)
     assert server.receive(packet.encode(Error(8, "only the size")), 0.1) is None
-    assert server.ended
-    assert "only the size" in server.error
-    assert "error 8" in server.error
+    assert (server.ended, server.probed, server.error) == (True, True, "")
+
+
+def test_a_client_that_ends_a_transfer_it_began_did_not_probe() -> None:
+    server = Transfer(Blocks(bytes(600), 512), Agreed(answer={"tsize": "600"}))
+    server.begin(0.0)
+    server.receive(packet.encode(Ack(0)), 0.1)
+    server.receive(packet.encode(Error(3, "disk full")), 0.2)
+    assert (server.ended, server.probed) == (True, False)
+    assert "disk full" in server.error
 
 
 def test_a_closed_port() -> None:

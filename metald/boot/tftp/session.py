@@ -89,6 +89,8 @@ class Session:
                 "windowsize": self._agreed.windowsize,
                 "retransmits": self._transfer.retransmits,
             }
+            if self._transfer.probed:
+                facts["probe"] = "size"
         if error:
             facts["error"] = error
         self._owner.report(self.arrival, self.name, self.node_uuid, facts)

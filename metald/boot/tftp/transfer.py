@@ -96,6 +96,7 @@ class Transfer:
         "_tries",
         "ended",
         "error",
+        "probed",
         "retransmits",
         "segment",
     )
@@ -105,6 +106,8 @@ class Transfer:
         self.ended = False
         self.error = ""
         """Why it ended before the client had everything; empty while it runs and when all went well."""
+        self.probed = False
+        """Whether the client wanted to know the size and nothing else (RFC 2349)."""
         self.retransmits = 0
         """Datagrams that were sent again."""
         self.segment = blocks.segment
@@ -157,6 +160,11 @@ class Transfer:
         if opcode == _ERROR:
             error = packet.parse(datagram)
             assert isinstance(error, packet.Error)
+            if self._oack is not None and "tsize" in self._agreed.answer:
+                # UEFI firmware asks for the size first, hangs up, and comes again for the file.
+                self.probed = True
+                self._end("")
+                return None
             self._end(f"the client ended it: {error.message or 'no reason given'} (error {error.code})")
         return None
 

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages demo kill test check lint format bench lab run generate lock clean
+.PHONY: help venv packages demo uefi kill lab test check lint format bench lab run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ packages:
 
 demo: packages venv  ## two virtual machines behind real BMCs, from powered off to SSH
 	$(BIN)/python -m lab.demo
+
+uefi: packages venv  ## the demo on UEFI firmware that fetches iPXE over TFTP by itself
+	$(BIN)/python -m lab.demo --uefi --no-rom
 
 kill: packages venv  ## kill metald at ten random moments of ten real deployments
 	$(BIN)/python -m lab.kill

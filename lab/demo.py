@@ -279,7 +279,7 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
     boot_port = free_port()
     daemon: Daemon | None = None
     out.title("Machines, powered off, each behind its BMC")
-    async with Lab(args.machines, uefi=args.uefi, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe") as lab:
+    async with Lab(args.machines, uefi=args.uefi, rom=not args.no_rom, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe") as lab:
         for what in lab.left_out:
             out.say(f"left out: {what}")
         for one in lab.machines:
@@ -310,6 +310,7 @@ def main() -> int:
     """Run the command line; 0 when everything worked."""
     parser = argparse.ArgumentParser(prog="make demo", description="Two machines from powered off to SSH.")
     parser.add_argument("--uefi", action="store_true", help="UEFI firmware instead of BIOS")
+    parser.add_argument("--no-rom", action="store_true", help="with --uefi: the firmware's own PXE, which fetches iPXE by TFTP")
     parser.add_argument("--machines", type=int, default=2, help="how many (default 2); 1 shows what one takes on an idle host")
     parser.add_argument("--network", choices=("auto", "bridge", "user"), default="auto", help="kind of wire (default auto)")
     out = Screen()

@@ -279,7 +279,9 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
     boot_port = free_port()
     daemon: Daemon | None = None
     out.title("Machines, powered off, each behind its BMC")
-    async with Lab(args.machines, uefi=args.uefi, rom=not args.no_rom, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe") as lab:
+    async with Lab(
+        args.machines, uefi=args.uefi, rom=not args.no_rom, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe"
+    ) as lab:
         for what in lab.left_out:
             out.say(f"left out: {what}")
         for one in lab.machines:

@@ -58,6 +58,9 @@ def _sentence(event: Event) -> str:
         text = f"Workflow {data.get('kind', '')} ended: {data.get('state', data.get('outcome', ''))}"
     elif event.type == "node.power":
         text = f"Power was asked to become {data.get('target')}"
+    elif event.type == "node.maintenance":
+        text = f"Maintenance was turned {'on' if data.get('maintenance') else 'off'}"
+        text = f"{text}: {data['reason']}" if data.get("reason") else text
     else:
         text = event.type.removeprefix("node.").replace("_", " ").capitalize()
     error = data.get("error")

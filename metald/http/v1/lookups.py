@@ -26,8 +26,12 @@ def ident(text: str, noun: str) -> str:
     return text
 
 
-def node(call: Call, given: str | None = None) -> Node:
+def node(call: Call, given: str | None = None, *, names_since: int = NAMES_SINCE) -> Node:
     """The node that the path names.
+
+    Args:
+        given: the text, where it is not the path's.
+        names_since: the version that brought names here.
 
     Raises:
         NotFound: there is none, or names are newer than the version.
@@ -38,8 +42,8 @@ def node(call: Call, given: str | None = None) -> Node:
     if found is not None:
         return found
     name = ident(text, "node")
-    if call.version < NAMES_SINCE and values.as_uuid(name) is None:
-        raise NotFound(f"Node {name} could not be found.", remedy=f"Names need version 1.{NAMES_SINCE}.", field="node")
+    if call.version < names_since and values.as_uuid(name) is None:
+        raise NotFound(f"Node {name} could not be found.", remedy=f"Names need version 1.{names_since}.", field="node")
     return call.services.fleet.nodes.find(name)
 
 

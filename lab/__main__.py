@@ -33,7 +33,7 @@ def _print_machine(one: LabMachine) -> None:
     print(f"ipmitool -I lanplus -C 3 -H {bmc.address} -p {bmc.port} -U {bmc.user} -P {bmc.password} sol activate")
     info = " ".join(f"--driver-info {key}={value}" for key, value in one.driver_info.items())
     print(f"baremetal node create --driver ipmi --name {one.name} {info}")
-    print(f"baremetal port create {one.mac} --node {one.name}")
+    print(f"baremetal port create {one.mac} --node $(baremetal node show {one.name} -f value -c uuid)")
 
 
 def _print_settings(lab: Lab) -> None:

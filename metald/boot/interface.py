@@ -41,7 +41,7 @@ class IpxeBoot(Boot):
         if not any(port.pxe_enabled for port in ctx.ports):
             raise Invalid(
                 f"Node {ctx.node.label} has no port that boots from the network.",
-                remedy="Create one: baremetal port create MAC --node NODE.",
+                remedy="Create one: baremetal port create MAC --node UUID.",
             )
         if not self._serving:
             raise Invalid(

@@ -55,6 +55,7 @@ class PowerSync:
             while True:
                 nodes = self._store.table(Node).all()
                 pause = self._interval / max(1, len(nodes))
+                self._strikes = {node.uuid: self._strikes[node.uuid] for node in nodes if node.uuid in self._strikes}
                 for node in nodes:
                     await asyncio.sleep(pause)
                     if self._wanted(self._store.table(Node).get(node.uuid)):
@@ -111,7 +112,7 @@ class PowerSync:
     async def _strike(self, uuid: str, error: MetaldError) -> None:
         """Count a look that failed; after some the node is out of service until a look succeeds."""
         self._strikes[uuid] = self._strikes.get(uuid, 0) + 1
-        if self._strikes[uuid] != _FAILURES:
+        if self._strikes[uuid] < _FAILURES:
             return
         reason = f"The power state could not be read {_FAILURES} times in a row: {error}"
         async with self._store.owning(uuid):

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from metald.errors import BmcUnreachable, Invalid, NotFound
+from metald.errors import BmcUnreachable, Invalid, NotFound, Unavailable
 from metald.model import Event, Fault, Node, Port, PowerState, ProvisionState
 from metald.statemachine.agents import MASKED, Agents
 from metald.statemachine.power_sync import PowerSync
@@ -146,6 +147,37 @@ async def test_power_sync_records_what_it_sees(house: House) -> None:
 
 def _seen(event: Event) -> bool:
     return event.type == "node.power_seen" and event.data["to"] == "power on"
+
+
+async def test_a_dead_bmc_is_recorded_also_when_the_store_refused_it_at_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = await house.add(provision_state=P.ACTIVE, driver="fake-hardware")
+    gone = await house.add(provision_state=P.ACTIVE, driver="fake-hardware")
+    sync = PowerSync(house.store, house.engine._registry, 0.01, contextlib.nullcontext)
+
+    async def look(_ctx: object) -> PowerState:
+        raise BmcUnreachable("No answer.")
+
+    house.engine._registry.interface("power", "fake").get_power_state = look  # type: ignore[attr-defined]
+    commit = house.store.commit
+    refusals: list[Change] = []
+
+    async def commit_later(change: Change) -> Any:
+        if len(refusals) < 4:
+            refusals.append(change)
+            raise Unavailable("The disk is full.")
+        return await commit(change)
+
+    monkeypatch.setattr(house.store, "commit", commit_later)
+    running = asyncio.create_task(sync.run())
+    while not (house.node(dead.uuid).fault and house.node(gone.uuid).fault):
+        await asyncio.sleep(0.01)
+    monkeypatch.undo()
+    await house.store.commit(Change(delete=[house.node(gone.uuid)]))
+    while gone.uuid in sync._strikes:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert house.node(dead.uuid).fault == Fault.POWER
 
 
 async def test_power_sync_that_is_turned_off_ends_at_once(house: House) -> None:

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -186,6 +187,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             fleet=fleet,
             ready=ready.is_set,
         )
+        tls = api.ssl_context(settings.api)  # its key may be root's alone
         listeners = await _listeners(settings.api.listen)
         for listener in listeners:
             stack.callback(listener.close)
@@ -193,7 +195,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
         background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
-        url = await _serve_api(stack, settings, application, listeners)
+        url = await _serve_api(stack, settings, application, listeners, tls)
         ready.set()
         yield Daemon(url, background)
         ready.clear()
@@ -215,10 +217,13 @@ async def _serve_boots(stack: contextlib.AsyncExitStack, settings: Settings, sig
 
 
 async def _serve_api(
-    stack: contextlib.AsyncExitStack, settings: Settings, application: web.Application, listeners: Sequence[socket.socket]
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    application: web.Application,
+    listeners: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
 ) -> str:
     """Answer on sockets that are bound already, until the stack ends. Returns the API's address."""
-    tls = api.ssl_context(settings.api)
     runner = web.AppRunner(
         application,
         access_log=None,

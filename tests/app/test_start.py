@@ -8,6 +8,7 @@ import pwd
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -185,3 +186,17 @@ def test_check_config_asks_the_parts(settings: Settings, text: str) -> None:
 def test_checking_touches_nothing(tmp_path: Path) -> None:
     app.check(Settings(state_dir=str(tmp_path / "state"), images=Images(cache_dir=str(tmp_path / "images")), boot=Boot()))
     assert list(tmp_path.iterdir()) == []
+
+
+@as_root
+@pytest.mark.usefixtures("reachable")
+async def test_the_key_of_the_certificate_may_stay_roots(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.folder.chmod(0o755)
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=x")
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    key.chmod(0o600)
+    daemon.settings |= {"user": NOBODY, "api.tls_certificate": certificate, "api.tls_key": key}
+    await daemon.start()
+    assert "API on https://" in daemon.output()
+    assert await daemon.stop() == 0

@@ -30,6 +30,7 @@ from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.drivers import fake, types
 from metald.drivers.base import HardwareType, Interface
+from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
@@ -285,6 +286,7 @@ def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry
         NoopNetwork(),
         Noop("storage"),
         NoopManagement(),
+        AgentInspect(settings.conductor.inspect_timeout),
         *fake.interfaces(hardware),
         *absents(),
     ]

@@ -40,6 +40,7 @@ class Api(Section, frozen=True):
     tls_key: Annotated[str, Meta(description="PEM file with the certificate's private key.")] = ""
     max_body: Annotated[Positive, Meta(description="Largest request body in bytes.")] = 1 << 20
     max_provision_body: Annotated[Positive, Meta(description="Largest body of a provision request in bytes (config drives).")] = 64 << 20
+    max_inspection_body: Annotated[Positive, Meta(description="Largest inventory in bytes that a ramdisk may send.")] = 16 << 20
     max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
     max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
@@ -122,6 +123,7 @@ class Conductor(Section, frozen=True):
     clean_callback_timeout: Annotated[
         Seconds, Meta(description="Seconds until a clean ramdisk must have called; after half of them the machine is booted again.")
     ] = 1800.0
+    inspect_timeout: Annotated[Seconds, Meta(description="Seconds until an inspection's ramdisk must have sent its inventory.")] = 1800.0
     step_timeout: Annotated[float, Meta(gt=0, description="Seconds after which a step that neither ends nor waits fails.")] = 7200.0
     step_attempts: Annotated[Positive, Meta(description="How often a step that failed for a passing reason is tried.")] = 3
     retry_delay: Annotated[Seconds, Meta(description="Seconds before the second try; doubles with each, with jitter.")] = 2.0
@@ -131,6 +133,31 @@ class Conductor(Section, frozen=True):
     drain_timeout: Annotated[
         Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")
     ] = 10.0
+
+
+Hook = Literal["ramdisk-error", "validate-interfaces", "ports", "architecture", "cpus", "memory", "root-device"]
+
+
+class Inspection(Section, frozen=True):
+    """What is made of the inventory that a ramdisk sends."""
+
+    hooks: Annotated[
+        list[Hook],
+        Meta(description="What is done with an inventory, in this order. `ports` needs `validate-interfaces` before it."),
+    ] = msgspec.field(default_factory=lambda: ["ramdisk-error", "validate-interfaces", "ports", "architecture"])
+    add_ports: Annotated[
+        Literal["all", "active", "pxe", "disabled"],
+        Meta(description="Network cards that become ports: all, those with an IP address, the one that booted, none."),
+    ] = "pxe"
+    keep_ports: Annotated[
+        Literal["all", "present", "added"],
+        Meta(description="Ports that stay: all, those of cards in the inventory, those of cards that `add_ports` chooses."),
+    ] = "all"
+    update_pxe_enabled: Annotated[bool, Meta(description="Set `pxe_enabled` of each port by which card booted.")] = True
+    mask_secrets: Annotated[
+        Literal["always", "sensitive", "never"],
+        Meta(description="Hide secrets of an inventory from rules: from all, from those that are not sensitive, from none."),
+    ] = "always"
 
 
 class Fake(Section, frozen=True):
@@ -206,6 +233,7 @@ class Settings(Section, frozen=True):
     dhcp: Dhcp = Dhcp()
     images: Images = Images()
     conductor: Conductor = Conductor()
+    inspection: Inspection = Inspection()
     drivers: Drivers = Drivers()
 
 

@@ -17,6 +17,7 @@ reaches the API is a defect and answers 500 without its text.
        |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused
        |- ImageError            an image cannot be fetched, verified or written
        |- DeployError           a ramdisk died, a disk is missing or too small
+       |- InspectionError       what a ramdisk found in a machine is not as it must be
        `- DeadlineExceeded      something outside did not happen in time
 """
 
@@ -194,6 +195,12 @@ class RamdiskLost(DeployError):
 
     code = "ramdisk-lost"
     transient = True
+
+
+class InspectionError(WorldError):
+    """What a ramdisk told of its machine cannot be used, or a rule of the operator's refuses it."""
+
+    code = "inspection"
 
 
 class DeadlineExceeded(WorldError):

@@ -31,7 +31,7 @@ FAKE = HardwareType(
         "console": ("fake", "no-console"),
         "deploy": ("fake",),
         "firmware": ("fake", "no-firmware"),
-        "inspect": ("fake", "no-inspect"),
+        "inspect": ("fake", "no-inspect", "agent"),
         "management": ("fake", "noop"),
         "network": ("noop",),
         "power": ("fake",),

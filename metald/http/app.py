@@ -228,7 +228,7 @@ class Dispatcher:
             args = route.read_args(request.query, version)
         call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method)
         if route.body is not None:
-            limit = settings.max_provision_body if route.large else settings.max_body
+            limit = getattr(settings, route.limit)
             if not incoming.has_body:
                 incoming.body = await body.read(request, limit=limit, depth=settings.max_depth)
                 incoming.has_body = True

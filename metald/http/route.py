@@ -76,8 +76,8 @@ class Route:
     """Whether nobody is asked who they are."""
     versioned: bool = True
     """Whether it answers to microversions (everything of Ironic's does)."""
-    large: bool = False
-    """Whether the body may be as big as a config drive."""
+    limit: str = "max_body"
+    """The setting of `api` that says how many bytes the body may have."""
     answer: str = ""
     """Name of the answer's schema in the OpenAPI document."""
     by_name: Mapping[str, Arg] = field(init=False, repr=False)

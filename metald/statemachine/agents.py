@@ -15,6 +15,7 @@ from typing import Any
 from metald.errors import Invalid, NotFound
 from metald.model import Event, Node, Port, ProvisionState, now
 from metald.statemachine.engine import Engine
+from metald.statemachine.inspection.door import Inspections
 from metald.store.changes import Change
 from metald.store.store import Store
 
@@ -47,6 +48,7 @@ class Agents:
     def __init__(self, store: Store, engine: Engine) -> None:
         self._store = store
         self._engine = engine
+        self.inspections = Inspections(store, engine)
 
     async def lookup(self, *, addresses: Sequence[str], node_uuid: str | None) -> tuple[Node, str]:
         """Find the node that an agent runs on.

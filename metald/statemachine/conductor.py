@@ -185,7 +185,7 @@ class Conductor(Door):
             case Verb.SERVICE:
                 return service.plan(self._registry, node, settings, asked or (), disable_ramdisk=disable_ramdisk)
             case Verb.INSPECT | Verb.ADOPT | Verb.RESCUE | Verb.UNRESCUE:
-                return single.plan(self._registry, node, verb)
+                return single.plan(self._registry, node, self._settings, verb)
             case _:
                 raise WrongState(f'"{verb.value}" starts no workflow.', field="target")
 

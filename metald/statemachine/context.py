@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -17,10 +17,12 @@ from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Powe
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
 from metald.model import Event, Internals, Node, Port, Resource, Workflow
+from metald.store.memory import Memory
 from metald.store.store import Store
 
 _SHARED = ("driver_internal_info", "instance_info")
 _GONE = object()
+R = TypeVar("R", bound=Resource)
 
 
 class NodeView:
@@ -47,6 +49,10 @@ class NodeView:
     def ports(self) -> Sequence[Port]:
         """The node's ports, oldest first."""
         return self._store.table(Port).where("node_uuid", self.node_uuid)
+
+    def rows_of(self, kind: type[R]) -> Memory[R]:
+        """Everything of a kind, as it is in memory."""
+        return self._store.table(kind)
 
     @property
     def internals(self) -> Internals:
@@ -144,6 +150,8 @@ class Context(NodeView):
         self.pending = Pending()
         self.notes: list[Event] = []
         self.fires: list[str] = []
+        self.rows: list[Resource] = []
+        self.gone: list[Resource] = []
         self._checkpoint = checkpoint
         self._progress = progress
         self._looked = 0
@@ -184,6 +192,21 @@ class Context(NodeView):
     def fire(self, event: str) -> None:
         """Move the node's provision state by `event` with the next boundary. For the engine's own steps."""
         self.fires.append(event)
+
+    def save(self, row: Resource) -> None:
+        """Write a row of another kind with the next boundary, whoever else changed it. For the engine's own steps."""
+        self.rows.append(row)
+
+    def delete(self, row: Resource) -> None:
+        """Delete a row of another kind with the next boundary. For the engine's own steps."""
+        self.gone.append(row)
+
+    def forget(self) -> None:
+        """Give up what was gathered for the next boundary. For the engine's own steps, when they fail."""
+        self.pending.clear()
+        self.notes.clear()
+        self.rows.clear()
+        self.gone.clear()
 
     async def checkpoint(self) -> None:
         """See StepContext."""

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.registry import Registry
 from metald.errors import DeadlineExceeded, NotFound, Unavailable, WrongState
-from metald.model import Event, Node, StepRecord, Workflow, WorkflowKind, WorkflowState, now
+from metald.model import Event, Node, Resource, StepRecord, Workflow, WorkflowKind, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeGone, moved, step_event
@@ -146,16 +146,37 @@ class Engine:
             workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
             await self.wake(node, workflow, signal, change(node), events)
 
-    async def wake(self, node: Node, workflow: Workflow | None, signal: str, fields: dict[str, Any], events: list[Event]) -> None:
-        """Do what `signal` does, for a caller that holds the node already (`Store.owning`)."""
+    async def wake(
+        self,
+        node: Node,
+        workflow: Workflow | None,
+        signal: str,
+        fields: dict[str, Any],
+        events: list[Event],
+        *,
+        memo: Mapping[str, Any] | None = None,
+        rows: Sequence[Resource] = (),
+    ) -> None:
+        """Do what `signal` does, for a caller that holds the node already (`Store.owning`).
+
+        Args:
+            node: as it is.
+            workflow: the node's workflow, if any.
+            signal: what came.
+            fields: fields of the node that it changes.
+            events: what to tell of it.
+            memo: what the woken workflow shall find in its memo.
+            rows: other rows that become durable with it.
+        """
         saves: list[Any] = []
         if workflow is not None and workflow.state is WorkflowState.WAITING and workflow.wait_for == signal:
             fields, fact = self._resumed(node, fields, workflow)
             events = [*events, *([fact] if fact else [])]
-            memo = {**workflow.memo, "unheld": True} if signal == UNHOLD else workflow.memo
-            saves.append(workflow.changed(state=WorkflowState.RUNNING, memo=memo))
+            left = {**workflow.memo, **(memo or {}), **({"unheld": True} if signal == UNHOLD else {})}
+            saves.append(workflow.changed(state=WorkflowState.RUNNING, memo=left))
         if fields:
             saves.append(node.changed(**fields))
+        saves.extend(rows)
         committed = await self._store.commit(Change(save=saves, events=events))
         if committed.saved and isinstance(committed.saved[0], Workflow):
             self._timers.drop(committed.saved[0].uuid)

@@ -12,8 +12,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
+import msgspec
+
 from metald.errors import StaleVersion, Unavailable
-from metald.model import Event, Node, StepRecord, Workflow, now
+from metald.model import Event, Node, Resource, StepRecord, Workflow, now
 from metald.statemachine.context import Context
 from metald.statemachine.table import FAILED, Table
 from metald.store.changes import Change, Committed
@@ -176,7 +178,16 @@ class Journal:
             saves.append(current.changed(**changed))
         if context.pending.internals:
             saves.append(context.internals.changed())
-        return Change(save=saves, journal=[record] if record else [], events=facts)
+        saves.extend(row for row in map(self._latest, context.rows) if row is not None)
+        gone = [row for row in context.gone if self._latest(row) is not None]
+        return Change(save=saves, delete=gone, journal=[record] if record else [], events=facts)
+
+    def _latest(self, row: Resource) -> Resource | None:
+        """The row as it shall be, over whatever was written since it was read; None when it was deleted meanwhile."""
+        known = self._store.table(type(row)).get(row.uuid)
+        if known is None:
+            return None if row.version else row
+        return msgspec.structs.replace(row, id=known.id, version=known.version)
 
     def _held_by_others(self, node: Node, ours: Workflow) -> bool:
         """Whether another workflow keeps the node locked: any but the node's own while that waits for its ramdisk or is held."""
@@ -189,4 +200,6 @@ class Journal:
         context.wrote(committed.saved)
         context.pending.clear()
         context.notes.clear()
+        context.rows.clear()
+        context.gone.clear()
         context.fires.clear()

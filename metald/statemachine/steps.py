@@ -15,6 +15,7 @@ from metald.errors import DriverError
 from metald.model import BootDevice, PlannedStep, PowerState, PowerTarget, now
 from metald.statemachine.context import Context
 from metald.statemachine.hardware_steps import HARDWARE_STEPS
+from metald.statemachine.inspection import findings
 
 CoreStep = Callable[..., Awaitable[Outcome]]
 
@@ -130,11 +131,17 @@ async def begin_cleaning(context: Context) -> Outcome:
     return Done()
 
 
-async def inspect_hardware(context: Context) -> Outcome:
-    """Find out what is inside the machine."""
+async def inspect_hardware(context: Context, options: dict[str, Any] | None = None) -> Outcome:
+    """Find out what is inside the machine.
+
+    Args:
+        context: the step's.
+        options: the settings of `inspection`, as they were when the inspection began.
+    """
     await context.inspect.validate(context)
     outcome = await context.inspect.inspect_hardware(context)
     if isinstance(outcome, Done):
+        await findings.use(context, options or {})
         context.set(inspection_finished_at=now())
     return outcome
 

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from metald.model import Chassis, Conductor, Internals, Node, Port, Resource, Workflow
 from metald.model.catalogue import Allocation, DeployTemplate, InspectionRule, Portgroup, Runbook, VolumeConnector, VolumeTarget
+from metald.model.inventory import Inventory
 
 R = TypeVar("R", bound=Resource)
 
@@ -60,6 +61,7 @@ KINDS: tuple[Kind[Resource], ...] = (
     _kind(Port, "ports", unique={"address": "address", "name": "name"}, indexed=("node_uuid", "portgroup_uuid")),
     _kind(Workflow, "workflows", indexed=("node_uuid",)),
     _kind(Internals, "internals", indexed=("node_uuid",)),
+    _kind(Inventory, "inventories", indexed=("node_uuid",)),
     _kind(Portgroup, "portgroups", unique={"address": "address", "name": "name"}, indexed=("node_uuid",)),
     _kind(Allocation, "allocations", unique={"name": "name"}, indexed=("node_uuid", "state")),
     _kind(DeployTemplate, "deploy_templates", noun="deploy template", unique={"name": "name"}),

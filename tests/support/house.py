@@ -17,6 +17,7 @@ import msgspec
 from metald.config import Settings, StoreSettings
 from metald.drivers import fake, types
 from metald.drivers.base import Boot, Deploy, Done, HardwareType, Interface, Outcome, Phase, StepContext, step
+from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.noop import Noop, NoopManagement, absents
 from metald.drivers.registry import Registry
 from metald.model import Node, ProvisionState, Verb, Workflow
@@ -121,6 +122,7 @@ class House:
             self.deploy,
             self.boot,
             NoopManagement(),
+            AgentInspect(self.settings.conductor.inspect_timeout),
             Noop("storage"),
             Noop("network"),
             *absents(),

@@ -1,12 +1,16 @@
-"""`/v1/lookup` and `/v1/heartbeat`: what deploy agents say. Nobody is asked who they are: the agent's token is the proof."""
+"""`/v1/lookup`, `/v1/heartbeat` and `/v1/continue_inspection`: what agents in ramdisks say.
+
+Nobody is asked who they are: the agent's token is the proof, and for an inventory the node that waits for one.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from metald.errors import Invalid
-from metald.http import values
+from metald.http import values, versions
 from metald.http.call import Call
+from metald.http.problem import RoutingError
 from metald.http.route import UUID, Arg, Route
 from metald.http.schema import NULLABLE_TEXT, Schema
 from metald.http.v1 import lookups
@@ -26,6 +30,29 @@ HEARTBEAT: Schema = {
     "additionalProperties": False,
 }
 
+_BARE_UNTIL = 1
+"""The version that ramdisks of the inspector's days speak; they are answered with the UUID alone."""
+_TOLD_SINCE = 84
+INVENTORY: Schema = {
+    "type": "object",
+    "properties": {
+        "inventory": {
+            "type": "object",
+            "properties": {
+                "bmc_address": NULLABLE_TEXT,
+                "bmc_v6address": NULLABLE_TEXT,
+                "interfaces": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"type": "object", "properties": {"mac_address": {"type": "string"}}, "required": ["mac_address"]},
+                },
+            },
+            "required": ["interfaces"],
+        },
+    },
+    "required": ["inventory"],
+}
+
 
 async def lookup(call: Call) -> dict[str, Any]:
     """Find the node that an agent runs on, and how the agent shall behave."""
@@ -40,6 +67,11 @@ async def lookup(call: Call) -> dict[str, Any]:
         raise Invalid(
             "Either a valid address or a node_uuid must be given", remedy="addresses takes MAC addresses and commas.", field="addresses"
         )
+    return await _known(call, addresses, uuid)
+
+
+async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str, Any]:
+    """What an agent is told of its node, and how it shall behave."""
     node, token = await call.services.agents.lookup(addresses=addresses, node_uuid=uuid)
     view = call.services.views.nodes
     document = view.document(node, call.version, call.base, ("uuid", "properties", "instance_info"))
@@ -77,7 +109,32 @@ async def heartbeat(call: Call) -> None:
     )
 
 
+async def continue_inspection(call: Call) -> dict[str, Any]:
+    """Take the inventory that an inspection waits for. It is durable when this answers."""
+    if _BARE_UNTIL < call.version < _TOLD_SINCE:
+        raise RoutingError(404, remedy=f"It needs version 1.{_TOLD_SINCE}, or 1.1.", field=versions.OLD_HEADER)
+    inspections = call.services.agents.inspections
+    told = dict(call.body)
+    inventory = told.pop("inventory")
+    uuid = inspections.find(inventory, call.args.get("node_uuid")).uuid
+    answer = {"uuid": uuid} if call.version < _TOLD_SINCE else await _known(call, [], uuid)
+    await inspections.take(uuid, inventory, told)
+    return answer
+
+
 ROUTES = (
+    Route(
+        "POST",
+        "/v1/continue_inspection",
+        continue_inspection,
+        "Hand in the inventory of a machine under inspection",
+        args=(Arg("node_uuid", UUID),),
+        body=INVENTORY,
+        body_name="inventory",
+        limit="max_inspection_body",
+        status=202,
+        public=True,
+    ),
     Route("GET", "/v1/lookup", lookup, "Find an agent's node", since=22, args=(Arg("addresses"), Arg("node_uuid", UUID)), public=True),
     Route(
         "POST",

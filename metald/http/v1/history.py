@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,7 @@ from metald.http.route import BOOLEAN, PAGING, Arg, Route
 from metald.http.schema import Schema
 from metald.http.v1 import lookups
 from metald.model import Event, Node
+from metald.model.inventory import Inventory, unpacked
 from metald.model.masking import mask_text
 
 _KEPT = 300
@@ -130,13 +132,13 @@ async def history_entry(call: Call) -> dict[str, Any]:
     raise NotFound(f"Node history record {values.shown(call.path['event'])[1:-1]} could not be found.", field="event")
 
 
-async def inventory(call: Call) -> dict[str, Any]:
+async def inventory(call: Call) -> bytes:
     """Show what inspection found."""
     node = lookups.node(call)
-    found = node.driver_internal_info.get("inventory")
-    if not isinstance(found, dict):
+    found = call.services.store.table(Inventory).where("node_uuid", node.uuid)
+    if not found:
         raise NotFound(f"Cannot find inventory for node {node.uuid}", remedy="Inspect the node first.", field="node")
-    return {"inventory": found, "plugin_data": node.driver_internal_info.get("plugin_data") or {}}
+    return await asyncio.to_thread(unpacked, found[0].document)
 
 
 async def children(call: Call) -> dict[str, Any]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from metald.errors import Invalid
-from metald.http import values
 from metald.http.call import Call
 from metald.http.crud import Collection
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_UUID, Schema
 from metald.model.catalogue import InspectionRule
+from metald.statemachine.inspection import rules as inspection_rules
+from metald.statemachine.inspection.actions import ACTIONS
 
-OPERATORS = ("eq", "lt", "gt", "is-empty", "in-net", "matches", "contains", "one-of", "is-none", "is-true", "is-false")
-ACTIONS = (
-    "fail", "log", "set-attribute", "extend-attribute", "del-attribute", "set-capability", "unset-capability", "add-trait", "remove-trait",
-    "set-plugin-data", "extend-plugin-data", "unset-plugin-data", "set-port-attribute", "extend-port-attribute", "del-port-attribute",
-    "api-call",
-)  # fmt: skip
 _ARGS: Schema = {"type": ["object", "array"]}
 _LOOP: Schema = {"type": ["object", "array", "string"]}
 _FIELDS: dict[str, Schema] = {
@@ -52,14 +47,7 @@ _FIELDS: dict[str, Schema] = {
 
 
 def _checked(_call: Call, fields: dict[str, Any], before: InspectionRule | None) -> dict[str, Any]:
-    for condition in fields.get("conditions") or ():
-        name = condition["op"].removeprefix("!").strip()
-        if name not in OPERATORS:
-            raise Invalid(
-                f"Unsupported condition operator: {values.shown(condition['op'])}",
-                remedy=f"Known are: {', '.join(OPERATORS)}.",
-                field="conditions",
-            )
+    inspection_rules.check(fields.get("conditions") or (), fields.get("actions") or ())
     if fields.get("priority", 0) > 9999:
         raise Invalid("Priority must be between 0 and 9999 for user-defined rules.", field="priority")
     if before is not None and before.sensitive and fields.get("sensitive", True) in (False, None):

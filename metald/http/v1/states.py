@@ -224,7 +224,7 @@ ROUTES = (
         "Change the provision state",
         body=PROVISION,
         status=202,
-        large=True,
+        limit="max_provision_body",
         policy="baremetal:node:set_provision_state",
     ),
     Route(

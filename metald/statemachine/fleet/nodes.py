@@ -17,6 +17,7 @@ from metald.drivers.registry import Registry
 from metald.errors import Busy, Conflict, Invalid, NotFound
 from metald.model import INTERFACES, Chassis, Conductor, Event, Internals, Node, Port, Resource, Workflow, new_uuid
 from metald.model.caller import Caller
+from metald.model.inventory import Inventory
 from metald.statemachine.fleet import guards
 from metald.statemachine.fleet.catalogue import OF_NODES
 from metald.store.changes import Change
@@ -27,7 +28,7 @@ Edit = Callable[[Node], Mapping[str, Any]]
 
 MAX_TRAITS = 50
 _DEFAULTS = {f.name: f for f in msgspec.structs.fields(Node)}
-_PARTS: tuple[type[Resource], ...] = (Port, Workflow, Internals, *OF_NODES)
+_PARTS: tuple[type[Resource], ...] = (Port, Workflow, Internals, Inventory, *OF_NODES)
 
 
 class Nodes:

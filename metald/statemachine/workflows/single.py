@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
+from metald.config import Settings
 from metald.drivers.noop import Absent
 from metald.drivers.registry import Registry
 from metald.errors import Unsupported
@@ -26,7 +29,7 @@ _STEPS: Mapping[Verb, tuple[str, str]] = MappingProxyType(
 )
 
 
-def plan(registry: Registry, node: Node, verb: Verb) -> list[PlannedStep]:
+def plan(registry: Registry, node: Node, settings: Settings, verb: Verb) -> list[PlannedStep]:
     """The step that the verb stands for.
 
     Raises:
@@ -35,4 +38,5 @@ def plan(registry: Registry, node: Node, verb: Verb) -> list[PlannedStep]:
     interface, step = _STEPS[verb]
     if isinstance(registry.for_node(node, interface), Absent):
         raise Unsupported(f"Driver {node.driver} does not support {verb.value} (disabled or not implemented).", field="target")
-    return [core(interface, step)]
+    args = {"options": msgspec.to_builtins(settings.inspection)} if verb is Verb.INSPECT else {}
+    return [core(interface, step, **args)]

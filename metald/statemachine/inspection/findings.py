@@ -1,0 +1,126 @@
+"""What was found becomes the node's: hooks and rules run, then fields, ports and inventory change in one transaction.
+
+The work on large inventories is done in threads. A second run after a crash finds in the memo that it is done already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from metald.drivers.inspect_agent import INVENTORY
+from metald.errors import InspectionError, MetaldError
+from metald.model import Event, Node, Port
+from metald.model.catalogue import InspectionRule
+from metald.model.inventory import Inventory, packed, unpacked
+from metald.model.masking import mask_text
+from metald.statemachine.context import Context
+from metald.statemachine.inspection import hooks, nics, rules
+from metald.statemachine.inspection.subject import NODE_FIELDS, PORT_FIELDS, Json, Subject
+
+_log = logging.getLogger(__name__)
+
+_USED = "inventory_used"
+_NAME = re.compile(r"[A-Za-z0-9._~-]{1,255}")
+_SHOWN = 100
+
+
+async def use(context: Context, options: Mapping[str, Any]) -> None:
+    """Apply the inventory that has come for this inspection, if one has.
+
+    Args:
+        context: the step's.
+        options: the settings of `inspection`.
+
+    Raises:
+        InspectionError: a hook or a rule refuses it.
+        Duplicate: a name or a MAC address that it leads to is taken.
+    """
+    uuid = context.memo.get(INVENTORY)
+    row = context.rows_of(Inventory).get(uuid) if uuid else None
+    if row is None or context.memo.get(_USED):
+        return
+    chosen = hooks.Options(**options)
+    told = await asyncio.to_thread(_decoded, row.document)
+    before = nics.complete(context.node)
+    own = {port.address for port in context.ports}
+    addresses = {nics.mac(card.get("mac_address")) for card in told["inventory"]["interfaces"]} - own
+    taken = frozenset(one for one in addresses if one is not None and context.rows_of(Port).by("address", one) is not None)
+    subject = Subject(nics.complete(context.node), [nics.complete(p) for p in context.ports], told["inventory"], told["plugin_data"], taken)
+    applied = await asyncio.to_thread(_examine, subject, chosen, list(context.rows_of(InspectionRule)))
+    for level, text in subject.said:
+        _log.log(logging.getLevelNamesMapping()[level.upper()], "node %s: %s", context.node.label, mask_text(text))
+    fields = _node_fields(context, before, subject)
+    document = await asyncio.to_thread(packed, subject.inventory, subject.plugin_data)
+    try:
+        _gather(context, subject, fields)
+        context.save(row.changed(document=document))
+        context.note("inspection", rules=applied[:_SHOWN], ports=len(subject.ports) - len(subject.removed))
+        context.memo[_USED] = True
+        await context.checkpoint()
+    except MetaldError:
+        context.memo.pop(_USED, None)
+        context.forget()
+        raise
+
+
+def _decoded(document: bytes) -> Json:
+    found: Json = msgspec.json.decode(unpacked(document))
+    return found
+
+
+def _examine(subject: Subject, options: hooks.Options, known: Sequence[InspectionRule]) -> list[str]:
+    hooks.run(subject, options)
+    return rules.run(known, subject, mask=options.mask_secrets)
+
+
+def _node_fields(context: Context, before: Json, subject: Subject) -> dict[str, Any]:
+    """The fields of the node that have changed.
+
+    Raises:
+        InspectionError: one cannot have the value that it was given.
+        Invalid: the node's driver does not admit its interfaces.
+    """
+    names = [name for name in (*sorted(NODE_FIELDS), "traits") if subject.node[name] != before[name]]
+    after = _converted(subject.node, Node, "node")
+    if "name" in names and after.name is not None and _NAME.fullmatch(after.name) is None:
+        raise InspectionError(f"{after.name[:80]!r} cannot be the name of a node.")
+    if "driver" in names or any(name.endswith("_interface") for name in names):
+        context.registry.check(after)
+    return {name: getattr(after, name) for name in names}
+
+
+def _converted(fields: Json, kind: type[Any], what: str) -> Any:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise InspectionError(f"A hook or a rule made a field of the {what} impossible: {error}.") from None
+
+
+def _gather(context: Context, subject: Subject, fields: dict[str, Any]) -> None:
+    """Put everything that changes into the next boundary."""
+    context.set(**fields)
+    known = {port.uuid: port for port in context.ports}
+    for told in subject.ports:
+        old = known.get(told["uuid"])
+        if told["uuid"] in subject.removed:
+            if old is not None:
+                context.delete(old)
+                context.notes.append(_event("port.delete", old))
+            continue
+        port: Port = _converted(told, Port, "port")
+        if old is None:
+            context.save(port)
+            context.notes.append(_event("port.create", port))
+        elif changes := {name: getattr(port, name) for name in PORT_FIELDS if getattr(port, name) != getattr(old, name)}:
+            context.save(old.changed(**changes))
+            context.notes.append(Event(type="port.update", node_uuid=old.node_uuid, subject=old.uuid, data={"fields": sorted(changes)}))
+
+
+def _event(kind: str, port: Port) -> Event:
+    return Event(type=kind, node_uuid=port.node_uuid, subject=port.uuid, data={"address": port.address})

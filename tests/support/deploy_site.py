@@ -53,6 +53,12 @@ class SeenManagement(Management):
     def __init__(self) -> None:
         self.devices: list[tuple[BootDevice, bool]] = []
 
+    def supported_boot_devices(self, ctx: Any) -> Sequence[BootDevice]:
+        return tuple(BootDevice)
+
+    async def get_boot_device(self, ctx: Any) -> tuple[BootDevice | None, bool | None]:
+        return self.devices[-1] if self.devices else (None, None)
+
     async def set_boot_device(self, ctx: Any, device: BootDevice, *, persistent: bool = False) -> None:
         self.devices.append((device, persistent))
 

@@ -10,8 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from metald.errors import RamdiskLost
 from metald.model import Port, ProvisionState, Workflow
 from metald.model.inventory import Inventory
+from metald.statemachine.context import Context
+from metald.statemachine.inspection import rules
+from metald.store.changes import Change
 from tests.support.api import Api, api_settings, serving
 
 MAC = "52:54:00:00:00:01"
@@ -120,7 +124,8 @@ async def test_everything_told_must_mean_one_node(api: Api) -> None:
     both = await api.ask("POST", URL, {"inventory": inventory()}, version="1.1")
     assert both.status == 404
     for told, uuid in (({"bmc_v6address": "2001:db8::1"}, first), ({"bmc_address": "192.0.2.2"}, second)):
-        body = {"inventory": inventory(interfaces=stranger, boot={}, **told)}
+        card = [{"name": "eth0", "mac_address": f"52:54:00:00:01:{len(list(api.house.store.table(Port))):02x}"}]
+        body = {"inventory": inventory(interfaces=card, boot={}, **told)}
         answer = await api.ask("POST", URL, body, version="1.1")
         assert answer.json == {"uuid": uuid}
         await api.until(uuid, "manageable")
@@ -311,3 +316,64 @@ async def test_fake_inspection_needs_no_inventory(api: Api) -> None:
     await api.make("inspection_rules", actions=[{"op": "fail", "args": {"msg": "no"}}])
     await api.ask("PUT", f"/v1/nodes/{uuid}/states/provision", {"target": "inspect"})
     assert (await api.until(uuid, "manageable")).provision_state is ProvisionState.MANAGEABLE
+
+
+async def test_what_others_write_meanwhile_does_not_strand_the_inspection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = api.house.store
+    write = Context.checkpoint
+
+    async def later(context: Context) -> None:
+        ports = {port.address: port for port in store.table(Port)}
+        await store.commit(Change(save=[ports[MAC].changed(description="new")], delete=[ports[OTHER]]))
+        await write(context)
+
+    monkeypatch.setattr(Context, "checkpoint", later)
+    uuid = await waiting(api)
+    for address in (MAC, OTHER):
+        await api.make("ports", node_uuid=uuid, address=address, pxe_enabled=address != MAC)
+    await hand_in(api, uuid)
+    await api.until(uuid, "manageable")
+    assert [(port.address, port.pxe_enabled) for port in store.table(Port)] == [(MAC, True)]
+
+
+async def test_a_port_that_appears_meanwhile_fails_the_inspection_and_can_be_tried_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = api.house.store
+    write = Context.checkpoint
+    other = (await api.node(name="other"))["uuid"]
+
+    async def later(context: Context) -> None:
+        if store.table(Port).by("address", MAC) is None:
+            await store.commit(Change(save=[Port(node_uuid=other, address=MAC)]))
+        await write(context)
+
+    monkeypatch.setattr(Context, "checkpoint", later)
+    uuid = await waiting(api)
+    await hand_in(api, uuid)
+    node = await api.until(uuid, "inspect failed")
+    assert "already exists" in (node.last_error or "")
+    assert "cpu_arch" not in node.properties
+    assert (await api.ask("PUT", f"/v1/nodes/{uuid}/states/provision", {"target": "inspect"})).status == 202
+    await api.until(uuid, "inspect wait")
+
+
+async def test_a_step_that_runs_twice_changes_nothing_the_second_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Context.checkpoint
+    counted = rules.run
+    runs: list[int] = []
+
+    async def failing(context: Context) -> None:
+        await write(context)
+        monkeypatch.setattr(Context, "checkpoint", write)
+        raise RamdiskLost("once")
+
+    def run(*args: Any, **more: Any) -> list[str]:
+        runs.append(1)
+        return counted(*args, **more)
+
+    monkeypatch.setattr(Context, "checkpoint", failing)
+    monkeypatch.setattr(rules, "run", run)
+    uuid = await waiting(api)
+    await hand_in(api, uuid)
+    await api.until(uuid, "manageable")
+    assert len(runs) == 2
+    assert len(list(api.house.store.table(Port))) == 1

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from metald.drivers.inspect_agent import INVENTORY
-from metald.errors import InspectionError, MetaldError
+from metald.errors import InspectionError
 from metald.model import Event, Node, Port
 from metald.model.catalogue import InspectionRule
 from metald.model.inventory import Inventory, packed, unpacked
@@ -63,7 +63,8 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
         context.note("inspection", rules=applied[:_SHOWN], ports=len(subject.ports) - len(subject.removed))
         context.memo[_USED] = True
         await context.checkpoint()
-    except MetaldError:
+    except BaseException:
+        # What the inspection could not write must not be written with the line that tells of its failure.
         context.memo.pop(_USED, None)
         context.forget()
         raise

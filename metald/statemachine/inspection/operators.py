@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,7 +107,10 @@ def _in_net(address: Any, subnet: Any) -> bool:
 
 def _pattern(regex: Any) -> re.Pattern[str]:
     try:
-        return re.compile(str(regex))
+        with warnings.catch_warnings():
+            # What future versions of Python may read differently is the rule's business, not the log's.
+            warnings.simplefilter("ignore", FutureWarning)
+            return re.compile(str(regex))
     except (re.error, OverflowError, RecursionError) as error:
         raise InspectionError(f"Invalid regular expression: {error}.") from None
 

@@ -7,8 +7,8 @@ import os
 import pwd
 import signal
 import socket
-import stat
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +21,14 @@ from tests.support.daemon import Daemon, api, free_port
 
 NOBODY = "nobody"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that other accounts can reach too, unlike pytest's own, whose parents belong to root alone."""
+    with tempfile.TemporaryDirectory(prefix="metald-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture
@@ -94,22 +102,7 @@ def as_seen_by_the_kernel(pid: int) -> list[dict[str, list[str]]]:
     ]
 
 
-@pytest.fixture
-def reachable(tmp_path: Path) -> Iterator[None]:
-    """Let other accounts through to the test's folder."""
-    changed = []
-    for folder in (tmp_path, *tmp_path.parents):
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-            changed.append((folder, mode))
-    yield
-    for folder, mode in changed:
-        folder.chmod(mode)
-
-
 @as_root
-@pytest.mark.usefixtures("reachable")
 async def test_root_is_given_up_and_the_state_stays_writable(daemon: Daemon, tmp_path: Path) -> None:
     daemon.folder.chmod(0o755)
     database, images = tmp_path / "database", tmp_path / "images"
@@ -135,7 +128,6 @@ async def test_root_is_given_up_and_the_state_stays_writable(daemon: Daemon, tmp
 
 
 @as_root
-@pytest.mark.usefixtures("reachable")
 async def test_an_account_that_could_not_work_is_refused_at_the_start(daemon: Daemon, tmp_path: Path) -> None:
     daemon.folder.chmod(0o755)
     users = tmp_path / "users"
@@ -189,7 +181,6 @@ def test_checking_touches_nothing(tmp_path: Path) -> None:
 
 
 @as_root
-@pytest.mark.usefixtures("reachable")
 async def test_the_key_of_the_certificate_may_stay_roots(daemon: Daemon, tmp_path: Path) -> None:
     daemon.folder.chmod(0o755)
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"

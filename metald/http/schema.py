@@ -31,6 +31,9 @@ _FORMATS: Mapping[str, Callable[[str, Any], Any]] = {
     "uuid": values.uuid_text,
     "identifier": values.identifier,
     "mac": values.mac,
+    "ipv4": values.ipv4,
+    "ipv6": values.ipv6,
+    "ipv6-host": values.ipv6_host,
 }
 
 NULLABLE_TEXT: Schema = {"type": ["string", "null"]}
@@ -67,8 +70,8 @@ def conform(value: Any, schema: Schema, name: str, path: str = "") -> Any:
         value = _object(value, schema, name, path)
     elif isinstance(value, list):
         value = _array(value, schema, name, path)
-    elif "minimum" in schema and not isinstance(value, bool) and value < schema["minimum"]:
-        raise _wrong(f"{value} is less than the minimum of {schema['minimum']}", name, path)
+    elif not isinstance(value, bool):
+        _check_number(value, schema, name, path)
     form = _FORMATS.get(schema.get("format", ""))
     return form(path or name, value) if form is not None else value
 
@@ -112,6 +115,13 @@ def _check_text(value: str, schema: Schema, name: str, path: str) -> None:
         raise _wrong(f"{values.shown(value)} is too short", name, path)
     if "pattern" in schema and _pattern(schema["pattern"]).search(value) is None:
         raise _wrong(f"{values.shown(value)} does not match {schema['pattern']!r}", name, path)
+
+
+def _check_number(value: int | float, schema: Schema, name: str, path: str) -> None:
+    if value < schema.get("minimum", value):
+        raise _wrong(f"{value} is less than the minimum of {schema['minimum']}", name, path)
+    if value > schema.get("maximum", value):
+        raise _wrong(f"{value} is greater than the maximum of {schema['maximum']}", name, path)
 
 
 def _object(value: dict[str, Any], schema: Schema, name: str, path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from metald.errors import Invalid
@@ -82,6 +83,32 @@ def mac(name: str, value: Any) -> str:
     if not isinstance(value, str) or _MAC.fullmatch(value) is None:
         raise Invalid(f"Expected valid MAC address for {name}: {shown(value)}", field=name)
     return value.lower().replace("-", ":")
+
+
+def ipv4(name: str, value: Any) -> str:
+    """An IPv4 address."""
+    try:
+        return str(IPv4Address(text(name, value)))
+    except ValueError:
+        raise Invalid(f"Expected an IPv4 address for {name}: {shown(value)}", field=name) from None
+
+
+def ipv6(name: str, value: Any) -> str:
+    """An IPv6 address, as it was written; a zone is let through."""
+    try:
+        IPv6Address(text(name, value))
+    except ValueError:
+        raise Invalid(f"Expected an IPv6 address for {name}: {shown(value)}", field=name) from None
+    return str(value)
+
+
+def ipv6_host(name: str, value: Any) -> str:
+    """An IPv6 address, which the length of its prefix may follow."""
+    address, slash, length = text(name, value).partition("/")
+    ipv6(name, address)
+    if slash and not (length.isascii() and length.isdigit() and len(length) < 4 and int(length) <= 128):
+        raise Invalid(f"Expected the length of a prefix after the slash in {name}: {shown(value)}", field=name)
+    return str(value)
 
 
 def integer(name: str, value: Any) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metald.errors import InspectionError, Invalid
 from metald.model import Node, Port
 from metald.model.catalogue import InspectionRule
-from metald.statemachine.inspection import nics, rules
+from metald.statemachine.inspection import nics, operators, rules
 from metald.statemachine.inspection.actions import ACTIONS
 from metald.statemachine.inspection.operators import OPERATORS
 from metald.statemachine.inspection.subject import Subject
@@ -366,3 +366,20 @@ def test_how_results_of_loops_count(results: list[bool]) -> None:
     loop = [str(one) for one in results]
     for multiple, expected in (("any", any(results)), ("all", all(results)), ("first", any(results)), ("last", results[-1])):
         assert holds("is-true", ["{item}"], loop=loop, multiple=multiple) is expected
+
+
+@pytest.mark.parametrize("op", ["matches", "contains"])
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "([a-zA-Z]+)+$", "(.*a){25}$", "x" * 5000])
+def test_a_pattern_without_end_fails_its_inspection_only(op: str, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "MATCH_TIMEOUT", 0.05)
+    text = "a" * 60 + "!"
+    try:
+        assert holds(op, [text, pattern]) is False
+    except InspectionError as error:
+        assert "regular expression" in str(error)
+
+
+def test_a_deadline_ends_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "MATCH_TIMEOUT", 0.05)
+    with pytest.raises(InspectionError, match="found no end within"):
+        holds("matches", ["a" * 200 + "!", "(?:a?){200}(?:a|aa|aaa)+b"])

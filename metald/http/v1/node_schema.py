@@ -5,24 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema
+from metald.http.v1.network_data import NETWORK_DATA
 from metald.model import INTERFACES
 
-_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
-NETWORK_DATA: Schema = {
-    "anyOf": [
-        {"type": "null"},
-        {"type": "object", "properties": {}, "additionalProperties": False},
-        {
-            "type": "object",
-            "properties": {
-                "links": {"type": "array", "items": {"type": "object", "required": ["id", "type"]}},
-                "networks": {"type": "array", "items": {"type": "object", "required": ["id", "link", "type"]}},
-                "services": _OBJECTS,
-            },
-            "required": ["links", "networks", "services"],
-        },
-    ]
-}
 BOUNDED_TEXT: Schema = {"type": ["string", "null"], "maxLength": 255}
 
 SHARED: dict[str, Schema] = {

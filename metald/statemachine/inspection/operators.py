@@ -2,13 +2,15 @@
 
 Numbers and texts meet in one list, as places give numbers and people write texts: such a pair is compared as numbers when the
 text is one, else as texts. Two texts are always compared as texts.
+
+Regular expressions are those of Python's `re`, matched by an engine that takes a deadline and lets other threads run: a
+pattern that backtracks for ever costs its inspection half a second and fails it, with the pattern named.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import operator
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,13 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+import regex
+
 from metald.errors import InspectionError
+
+MATCH_TIMEOUT = 0.5
+"""Seconds that one regular expression may look at one text."""
+_LONGEST_PATTERN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +113,37 @@ def _in_net(address: Any, subnet: Any) -> bool:
         raise InspectionError(f"Not an address and a network: {error}.") from None
 
 
-def _pattern(regex: Any) -> re.Pattern[str]:
+def _pattern(pattern: Any) -> regex.Pattern[str]:
+    text = str(pattern)
+    if len(text) > _LONGEST_PATTERN:
+        raise InspectionError(f"The regular expression is longer than {_LONGEST_PATTERN} characters.", remedy="Split it.")
     try:
         with warnings.catch_warnings():
             # What future versions of Python may read differently is the rule's business, not the log's.
             warnings.simplefilter("ignore", FutureWarning)
-            return re.compile(str(regex))
-    except (re.error, OverflowError, RecursionError) as error:
+            return regex.compile(text, flags=regex.VERSION0)
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
         raise InspectionError(f"Invalid regular expression: {error}.") from None
 
 
-def _matches(value: Any, regex: Any) -> bool:
-    return _pattern(regex).fullmatch(str(value)) is not None
+def _search(value: Any, pattern: Any, *, whole: bool) -> bool:
+    compiled = _pattern(pattern)
+    look = compiled.fullmatch if whole else compiled.search
+    try:
+        return look(str(value), concurrent=True, timeout=MATCH_TIMEOUT) is not None
+    except (TimeoutError, MemoryError):
+        raise InspectionError(
+            f"The regular expression {str(pattern)[:80]!r} found no end within {MATCH_TIMEOUT} s.",
+            remedy="Write it without repetitions inside repetitions.",
+        ) from None
+
+
+def _matches(value: Any, regex: Any) -> bool:  # the argument's name is Ironic's
+    return _search(value, regex, whole=True)
 
 
 def _contains(value: Any, regex: Any) -> bool:
-    return _pattern(regex).search(str(value)) is not None
+    return _search(value, regex, whole=False)
 
 
 def _one_of(value: Any, values: Any = ()) -> bool:

@@ -60,6 +60,8 @@ class Fleet:
         self._shared = len(self.bmcs) > 1
         self._sock: socket.socket | None = None
         self._timers: dict[SimBmc, asyncio.TimerHandle] = {}
+        self._repeats: dict[SimBmc, asyncio.TimerHandle] = {}
+        self._consoles: dict[SimBmc, tuple[list[tuple[int, int, bytes]], Any]] = {}
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> Fleet:
@@ -89,13 +91,17 @@ class Fleet:
             raise
         self.port = sock.getsockname()[1]
         self._sock = sock
+        for bmc in self.bmcs.values():
+            bmc.on_output, bmc.port = self._console, self.port
         self._loop.add_reader(sock, self._readable)
 
     async def close(self) -> None:
         """Fall silent."""
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._repeats.values()):
             timer.cancel()
         self._timers.clear()
+        self._repeats.clear()
+        self._consoles.clear()
         if self._sock is not None:
             self._loop.remove_reader(self._sock)
             self._sock.close()
@@ -135,12 +141,31 @@ class Fleet:
         answer = bmc.handle(data, self._loop.time())
         if bmc.due is not None and bmc not in self._timers:
             self._timers[bmc] = self._loop.call_at(bmc.due, self._settle, bmc)
+        if bmc.sol is not None and bmc.server.spoke is not None and bmc.server.spoke.sid == bmc.sol.sid:
+            self._consoles[bmc] = (answer_from, peer)
+            self._loop.call_soon(self._console, bmc)  # after the answer
         if answer is None or (faults.loss and bmc.rng.random() < faults.loss):
             return
         if faults.delay:
             self._loop.call_later(faults.delay, self._send, answer, answer_from, peer)
         else:
             self._send(answer, answer_from, peer)
+
+    def _console(self, bmc: SimBmc) -> None:
+        """Send what the console is to get, and come back for what is not acknowledged."""
+        where = self._consoles.get(bmc)
+        if where is None or self._sock is None:
+            return
+        for datagram in bmc.take_console(self._loop.time()):
+            if not bmc.faults.dead and not (bmc.faults.loss and bmc.rng.random() < bmc.faults.loss):
+                self._send(datagram, *where)
+        timer = self._repeats.pop(bmc, None)
+        if timer is not None:
+            timer.cancel()
+        if bmc.sol is None:
+            del self._consoles[bmc]
+        elif bmc.sol.due is not None:
+            self._repeats[bmc] = self._loop.call_at(bmc.sol.due, self._console, bmc)
 
     def _settle(self, bmc: SimBmc) -> None:
         del self._timers[bmc]

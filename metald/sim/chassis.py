@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from metald.sim import sol
 from metald.sim.rmcp import RmcpServer, Session, User
 
 _OK = b"\x00"
@@ -25,6 +26,7 @@ _PRIVILEGE = b"\xd4"
 _WRONG_STATE = b"\xd5"
 _PARAMETER_UNSUPPORTED = b"\x80"
 _PRIVILEGE_OVER_LIMIT = b"\x81"
+_PAYLOAD_STATE = b"\x80"
 
 _CALLBACK, _USER, _OPERATOR, _ADMINISTRATOR = 1, 2, 3, 4
 _BOOT_FLAGS = 5
@@ -96,10 +98,25 @@ class SimBmc:
         self.manufacturer, self.product = 343, 0x1234
         self.boot_options: dict[int, bytes] = {0: b"\x00", 1: b"\x00", 2: b"\x00", 3: b"\x00", 4: b"\x00\x00", _BOOT_FLAGS: bytes(5)}
         self.on_change = on_change
+        self.port = 623
+        """The UDP port that it is reached at."""
+        self.sol: sol.Sol | None = None
+        """The Serial-over-LAN payload, while one is activated."""
+        self.on_output: Callable[[SimBmc], None] | None = None
+        """Told that `take_console` has something; the network asks for it then."""
+        self.on_input: Callable[[bytes], None] | None = None
+        """Told of what was typed on the console."""
         self.due: float | None = None
         """When `settle` is to be called for a slow power change; None when nothing is pending."""
         self._pending: tuple[str, bool] | None = None
-        self._server_arguments: dict[str, Any] = {"guid": self.guid, "rng": self.rng, "suites": suites, "kg": kg, "slots": slots}
+        self._server_arguments: dict[str, Any] = {
+            "guid": self.guid,
+            "rng": self.rng,
+            "suites": suites,
+            "kg": kg,
+            "slots": slots,
+            "console": self._typed,
+        }
         self.server = RmcpServer(self._command, users, **self._server_arguments)
         self._commands: dict[tuple[int, int], tuple[int, Callable[[Session | None, bytes, float], bytes]]] = {
             (0x06, 0x38): (0, self._auth_capabilities),
@@ -110,6 +127,12 @@ class SimBmc:
             (0x06, 0x37): (_USER, lambda *_: _OK + self.guid),
             (0x06, 0x3B): (_CALLBACK, self._set_privilege),
             (0x06, 0x3C): (_CALLBACK, self._close_session),
+            (0x06, 0x48): (_USER, self._activate),
+            (0x06, 0x49): (_USER, self._deactivate),
+            (0x06, 0x4A): (_USER, self._activation_status),
+            (0x06, 0x4E): (_USER, lambda *_: _OK + b"\x03\x00\x3f" + bytes(5)),
+            (0x0C, 0x21): (_OPERATOR, lambda *_: _OK),
+            (0x0C, 0x22): (_USER, self._sol_configuration),
             (0x00, 0x00): (_USER, lambda *_: b"\x00\x00\x20\x20\x20\x20\x20"),
             (0x00, 0x01): (_USER, self._status),
             (0x00, 0x02): (_OPERATOR, self._control),
@@ -129,6 +152,7 @@ class SimBmc:
         """The BMC restarts: all sessions are forgotten; the machine's power and boot options stay."""
         self.counters.restarts += 1
         self.server.sessions.clear()
+        self.sol = None
 
     def settle(self, now: float) -> None:
         """Let a slow power change happen when its time has come."""
@@ -163,6 +187,58 @@ class SimBmc:
             "power": "on" if self.power else "off",
             "boot_flags": self.boot_options[_BOOT_FLAGS].hex(),
         }
+
+    # -- the console
+
+    def print(self, text: bytes) -> None:
+        """The machine wrote to its serial port; nobody keeps it when no console listens."""
+        if self.sol is not None:
+            self.sol.write(text)
+            if self.on_output is not None:
+                self.on_output(self)
+
+    def take_console(self, now: float) -> list[bytes]:
+        """Datagrams for the listening console; `sol.due` says when to ask again."""
+        session = self.server.sessions.get(self.sol.sid) if self.sol is not None else None
+        if self.sol is None or session is None:
+            self.sol = None
+            return []
+        return [self.server.send_console(session, payload) for payload in self.sol.take(now)]
+
+    def _typed(self, session: Session, payload: bytes) -> None:
+        if self.sol is None or self.sol.sid != session.sid:
+            return
+        typed = self.sol.feed(payload)
+        if typed and self.power and self.on_input is not None:
+            self.on_input(typed)
+
+    def _activate(self, session: Session | None, data: bytes, _now: float) -> bytes:
+        assert session is not None
+        if len(data) < 2:
+            return _CUT_SHORT
+        if data[0] & 0x3F != 1 or data[1] & 0x0F != 1:
+            return _INVALID_DATA
+        if self.sol is not None and self.sol.sid in self.server.sessions:
+            return _PAYLOAD_STATE
+        self.sol = sol.Sol(session.sid)
+        return _OK + sol.activation(self.port)
+
+    def _deactivate(self, _session: Session | None, data: bytes, _now: float) -> bytes:
+        if len(data) < 2:
+            return _CUT_SHORT
+        if self.sol is None:
+            return _PAYLOAD_STATE
+        self.sol = None
+        return _OK
+
+    def _activation_status(self, *_: object) -> bytes:
+        return _OK + bytes((1, self.sol is not None, 0))
+
+    def _sol_configuration(self, _session: Session | None, data: bytes, _now: float) -> bytes:
+        if len(data) < 4:
+            return _CUT_SHORT
+        value = sol.CONFIGURATION.get(data[1])
+        return _PARAMETER_UNSUPPORTED if value is None else b"\x00\x11" + value
 
     # -- commands
 

@@ -21,7 +21,7 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 _RMCP: Final = b"\x06\x00\xff\x07"
-_IPMI, _OPEN, _OPENED, _RAKP1, _RAKP2, _RAKP3, _RAKP4 = 0x00, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
+_IPMI, _SOL, _OPEN, _OPENED, _RAKP1, _RAKP2, _RAKP3, _RAKP4 = 0x00, 0x01, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 
 # RMCP+ status codes, table 13-15.
 _NO_RESOURCES, _BAD_SESSION, _BAD_AUTH, _BAD_ROLE, _BAD_NAME, _BAD_INTEGRITY, _NO_SUITE = 0x01, 0x02, 0x04, 0x0A, 0x0D, 0x0F, 0x11
@@ -76,6 +76,9 @@ class Session:
 Command = Callable[[Session | None, int, int, bytes, float], bytes]
 """(session or None, netfn, command, data, now) -> completion code and data."""
 
+Console = Callable[[Session, bytes], None]
+"""Told of a Serial-over-LAN payload that came in."""
+
 
 class RmcpServer:
     """The sessions of one BMC and the way of each datagram through them."""
@@ -90,6 +93,7 @@ class RmcpServer:
         suites: tuple[int, ...] = (3, 17),
         kg: bytes | None = None,
         slots: int = 5,
+        console: Console | None = None,
     ) -> None:
         self.users = users
         self.guid = guid
@@ -98,7 +102,10 @@ class RmcpServer:
         self.slots = slots
         self.sessions: dict[int, Session] = {}
         self.logins = self.failed_logins = self.dropped = self.replayed = 0
+        self.spoke: Session | None = None
+        """The session that the last datagram proved to be of."""
         self._command = command
+        self._console = console
         self._rng = rng
         self._handlers = {_OPEN: self._open, _RAKP1: self._rakp1, _RAKP3: self._rakp3}
 
@@ -109,10 +116,15 @@ class RmcpServer:
 
     def handle(self, data: bytes, now: float) -> bytes | None:
         """Answer a datagram, or None."""
+        self.spoke = None
         answer = self._answer(data, now) if len(data) >= 14 and data[:4] == _RMCP else None
-        if answer is None:
+        if answer is None and self.spoke is None:
             self.dropped += 1
         return answer
+
+    def send_console(self, session: Session, payload: bytes) -> bytes:
+        """The datagram that carries a Serial-over-LAN payload to the session's console."""
+        return self._seal(session, payload, _SOL)
 
     def _answer(self, data: bytes, now: float) -> bytes | None:
         if data[4] == 0:  # IPMI 1.5 format without authentication: what precedes a session (section 13.6)
@@ -132,7 +144,7 @@ class RmcpServer:
             handler = self._handlers.get(kind)
             return handler(payload, now) if handler else None
         session = self.sessions.get(sid)
-        if session is None or not session.established or kind != _IPMI | 0xC0:
+        if session is None or not session.established or kind & 0xC0 != 0xC0 or kind & 0x3F not in (_IPMI, _SOL):
             return None
         return self._sealed(session, data, payload, now)
 
@@ -147,16 +159,23 @@ class RmcpServer:
         if clear[-1] >= len(clear):
             return None
         session.seen = now
+        self.spoke = session
+        if data[5] & 0x3F == _SOL:
+            if self._console is not None:
+                self._console(session, clear[: -1 - clear[-1]])
+            return None
         body = self._ipmi(session, clear[: -1 - clear[-1]], now)
+        if body is None:
+            self.dropped += 1
         return None if body is None else self._seal(session, body)
 
-    def _seal(self, session: Session, message: bytes) -> bytes:
+    def _seal(self, session: Session, message: bytes, kind: int = _IPMI) -> bytes:
         pad = -(len(message) + 1) % 16
         iv = self._rng.randbytes(16)
         encryptor = Cipher(algorithms.AES(session.aes), modes.CBC(iv)).encryptor()
         sealed = iv + encryptor.update(message + bytes(range(1, pad + 1)) + bytes((pad,)))
         session.sequence = (session.sequence + 1) & 0xFFFFFFFF
-        packet = struct.pack("<BBIIH", 6, _IPMI | 0xC0, session.console_sid, session.sequence, len(sealed)) + sealed
+        packet = struct.pack("<BBIIH", 6, kind | 0xC0, session.console_sid, session.sequence, len(sealed)) + sealed
         fill = -(len(packet) + 2) % 4
         packet += b"\xff" * fill + bytes((fill, 7))
         return _RMCP + packet + hmac.digest(session.k1, packet, session.algorithms.digest)[: session.algorithms.icv]

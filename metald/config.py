@@ -25,6 +25,15 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of every section."""
 
 
+class Watch(Section, frozen=True):
+    """Streams of events over HTTP."""
+
+    connections: Annotated[Positive, Meta(description="Most watchers at once; further ones are answered 503.")] = 5000
+    heartbeat: Annotated[float, Meta(gt=0, description="Seconds without an event after which a stream shows that it lives.")] = 15.0
+    stall: Annotated[float, Meta(gt=0, description="Seconds that a watcher may take for reading before it is cut off.")] = 30.0
+    buffer: Annotated[Positive, Meta(description="Bytes of events that wait for a watcher before it is cut off.")] = 1 << 20
+
+
 class Api(Section, frozen=True):
     """The Ironic-compatible HTTP API."""
 
@@ -44,6 +53,7 @@ class Api(Section, frozen=True):
     max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
     max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
+    watch: Watch = Watch()
 
 
 class StoreSettings(Section, frozen=True):

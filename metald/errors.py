@@ -12,6 +12,7 @@ reaches the API is a defect and answers 500 without its text.
     |- NotFound (404)
     |- NotAcceptable (406)      the API version asked for does not know this
     |- Conflict (409)           the thing changed, exists, or is busy: Busy, Duplicate, StaleVersion
+    |- Purged (410)             the events after this one are not kept any more
     |- Unavailable (503)        the store is gone or the disk is full
     `- WorldError (500)         a machine, a network or a server out there said no
        |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused
@@ -125,6 +126,13 @@ class TooLarge(MetaldError):
 
     status = 413
     code = "too-large"
+
+
+class Purged(MetaldError):
+    """What was asked for was kept once, and is not any more."""
+
+    status = 410
+    code = "gap"
 
 
 class Unavailable(MetaldError):

@@ -29,6 +29,8 @@ from metald.http.problem import RoutingError
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
 from metald.http.views import Views
+from metald.http.watch.hub import Hub
+from metald.http.watch.stream import Stream
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
@@ -76,9 +78,12 @@ def build(
     """
     views = Views(lambda _node: conductor.hostname)
     document = orjson.dumps(openapi.document(ROUTES, views))
-    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document)
+    services = Services(
+        settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, Hub(store, settings.api.watch)
+    )
     dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
+    application.on_shutdown.append(services.watch.shutdown)
     application.router.add_route("*", "/{path:.*}", dispatcher.handle)
     return application
 
@@ -140,7 +145,10 @@ class Dispatcher:
         headers = self._headers.copy()
         headers["x-openstack-request-id"] = headers["openstack-request-id"] = request_id
         try:
-            status, content = await self._answer(request, headers, request_id)
+            answer = await self._answer(request, headers, request_id)
+            if isinstance(answer, Stream):
+                return await answer.respond(request, headers)
+            status, content = answer
         except MetaldError as error:
             status, content = self._refusal(request, headers, error, request_id)
         except Exception:
@@ -163,7 +171,7 @@ class Dispatcher:
             headers["Connection"] = "close"
         return error.status, problem.encode(error)
 
-    async def _answer(self, request: web.Request, headers: CIMultiDict[str], request_id: str) -> tuple[int, bytes]:
+    async def _answer(self, request: web.Request, headers: CIMultiDict[str], request_id: str) -> tuple[int, bytes] | Stream:
         segments = self._segments(request)
         version = versions.negotiate(request.headers)
         headers[versions.OLD_HEADER] = f"1.{version}"
@@ -213,7 +221,7 @@ class Dispatcher:
             raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER)
         return route, parameters
 
-    async def _run(self, incoming: _Incoming, segments: list[str], headers: CIMultiDict[str]) -> tuple[int, bytes]:
+    async def _run(self, incoming: _Incoming, segments: list[str], headers: CIMultiDict[str]) -> tuple[int, bytes] | Stream:
         request, version = incoming.request, incoming.version
         route, parameters = self._route(request, segments, version)
         if not isinstance(route, Route):
@@ -234,7 +242,7 @@ class Dispatcher:
                 incoming.has_body = True
             call.body = body.conformed(incoming.body, route)
         result = await route.handler(call)
-        return self._reply(route, result, headers)
+        return result if isinstance(result, Stream) else self._reply(route, result, headers)
 
     @staticmethod
     def _reply(route: Route, result: Any, headers: CIMultiDict[str]) -> tuple[int, bytes]:

@@ -21,6 +21,7 @@ from metald.store.store import Store
 if TYPE_CHECKING:
     from metald.http.route import Route
     from metald.http.views import Views
+    from metald.http.watch.hub import Hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Services:
     views: Views
     openapi: bytes
     """The OpenAPI document."""
+    watch: Hub
+    """Hands events to watchers."""
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from metald.http.v1 import (
     vendor,
     vmedia,
     volumes,
+    watch,
 )
 
 ROUTES: tuple[Route, ...] = (
@@ -53,5 +54,6 @@ ROUTES: tuple[Route, ...] = (
     *history.ROUTES,
     *agent.ROUTES,
     *own.ROUTES,
+    *watch.ROUTES,
 )
 """The table that routing, version rules, checks and the OpenAPI document are made of."""

@@ -177,7 +177,9 @@ class Nodes:
                 guards.check_delete(node)
                 if node.reservation is None:
                     parts = [part for kind in _PARTS for part in self._store.table(kind).where("node_uuid", uuid)]
-                    event = Event(type="node.delete", node_uuid=uuid, user=caller.user, data={"name": node.name})
+                    # whose it was is told with it: nobody can look that up any more
+                    data = {"name": node.name, "owner": node.owner, "lessee": node.lessee, "shard": node.shard}
+                    event = Event(type="node.delete", node_uuid=uuid, user=caller.user, data=data)
                     await self._store.commit(Change(delete=[*parts, node], events=[event]))
                     return
             await self._until_free(node, deadline)

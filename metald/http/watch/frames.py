@@ -1,0 +1,72 @@
+"""Events as watchers read them: the JSON of one event, and its frame in a stream of Server-Sent Events.
+
+Rules: an event is encoded once, however many watchers get it, and only if one does. Secrets are masked here, so that no
+stream can forget to. The `id` of a frame is the event's sequence number, which is what a watcher resumes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import orjson
+
+from metald.model import Event
+from metald.model.masking import masked
+
+
+def document(event: Event) -> dict[str, Any]:
+    """An event as the API shows it, in histories and streams alike."""
+    found: dict[str, Any] = msgspec.structs.asdict(event)
+    found["data"] = masked(event.data)
+    return found
+
+
+def sse(kind: str, data: bytes, seq: int | None = None) -> bytes:
+    """One frame of a stream of Server-Sent Events. JSON has no line breaks, so that one `data` line is enough."""
+    place = b"" if seq is None else b"id: %d\n" % seq
+    return b"%sevent: %s\ndata: %s\n\n" % (place, kind.encode(), data)
+
+
+class Frame:
+    """One event, encoded when somebody first needs it."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    @cached_property
+    def json(self) -> bytes:
+        """The event as JSON."""
+        return orjson.dumps(document(self.event))
+
+    @cached_property
+    def sse(self) -> bytes:
+        """The event as a frame of a stream."""
+        return sse(self.event.type, self.json, self.event.seq)
+
+
+class Chunk:
+    """Frames that go to the same watchers at the same time; joined once for all of them."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = frames
+        self.last_seq = frames[-1].event.seq
+
+    @cached_property
+    def sse(self) -> bytes:
+        """All frames, one after the other."""
+        return b"".join(frame.sse for frame in self.frames)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in a stream."""
+        return len(self.sse)
+
+    def after(self, seq: int) -> Chunk | None:
+        """What of it is newer than `seq`."""
+        if self.frames[0].event.seq > seq:
+            return self
+        newer = [frame for frame in self.frames if frame.event.seq > seq]
+        return Chunk(newer) if newer else None

@@ -1,0 +1,200 @@
+"""The hub: hands each event of the store to the watchers that asked for it.
+
+Rules: watchers with equal filters are one group; an event is matched once for a group, and what matched is joined once.
+A group that asked for nodes is found by them: events of other nodes do not cost it anything. What waits for a watcher is
+bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+from metald.config import Watch
+from metald.errors import Unavailable
+from metald.http.watch.filters import Facts, Filter
+from metald.http.watch.frames import Chunk, Frame
+from metald.model import Event, Node
+from metald.store.store import Store
+
+_MOST_GONE = 10_000
+
+
+class End(Enum):
+    """Why a stream ends."""
+
+    SLOW = "slow"
+    STOPPING = "stopping"
+
+
+class Watcher:
+    """One reader: what waits for it, and whether it must end.
+
+    Args:
+        position: number of the last event that it has been told of, or need not be.
+        most: bytes that may wait.
+    """
+
+    def __init__(self, position: int, most: int) -> None:
+        self.position = position
+        self.end: End | None = None
+        self._most = most
+        self._waiting: deque[Chunk] = deque()
+        self._size = 0
+        self._wake = asyncio.Event()
+
+    def offer(self, chunk: Chunk) -> None:
+        """Put a chunk before the reader; never blocks."""
+        newer = chunk.after(self.position)
+        if newer is None or self.end is not None:
+            return
+        if self._waiting and self._size + newer.size > self._most:  # one batch, however large, is for everybody
+            self.stop(End.SLOW)
+            return
+        self._size += newer.size
+        self._waiting.append(newer)
+        self._wake.set()
+
+    def stop(self, end: End) -> None:
+        """Let the reader end; one that is too slow loses what waits for it."""
+        if self.end is None:
+            self.end = end
+            if end is End.SLOW:
+                self._waiting.clear()
+        self._wake.set()
+
+    async def next(self, patience: float) -> Chunk | None:
+        """The next chunk; None at the end, or when nothing came within `patience` seconds."""
+        if not self._waiting and self.end is None:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._wake.wait()
+            except TimeoutError:
+                return None
+        if not self._waiting:
+            return None
+        chunk = self._waiting.popleft()
+        self._size -= chunk.size
+        self.position = chunk.last_seq
+        return chunk
+
+
+class _Group:
+    """Watchers with the same filter."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.members: set[Watcher] = set()
+        self.matched: list[Frame] = []
+
+
+class Hub:
+    """All watchers.
+
+    Args:
+        store: whose events are told.
+        settings: bounds.
+    """
+
+    def __init__(self, store: Store, settings: Watch) -> None:
+        self.store = store
+        self.settings = settings
+        self.stopping = False
+        self.history = asyncio.Semaphore(4)
+        """Who reads the past waits here, so that a thousand that come back at once do not starve the rest of the daemon."""
+        self._streams = 0
+        self._nodes = store.table(Node)
+        self._gone: OrderedDict[str, Facts] = OrderedDict()
+        self._groups: dict[Filter, _Group] = {}
+        self._by_node: dict[str, dict[_Group, None]] = {}
+        self._others: dict[_Group, None] = {}
+        self._leave: Callable[[], None] = store.subscribe(self._tell)
+
+    async def shutdown(self, _application: object) -> None:
+        """End every stream; the daemon stops."""
+        self.stopping = True
+        self._leave()
+        for group in self._groups.values():
+            for watcher in group.members:
+                watcher.stop(End.STOPPING)
+
+    def __enter__(self) -> Hub:
+        """Count one more stream.
+
+        Raises:
+            Unavailable: there are as many as the settings allow, or the daemon stops.
+        """
+        if self.stopping:
+            raise Unavailable("metald is stopping", remedy="Connect again in a moment.")
+        if self._streams >= self.settings.connections:
+            raise Unavailable(
+                f"There are {self._streams} watchers, as many as may be.", remedy="Try again later, or raise api.watch.connections."
+            )
+        self._streams += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._streams -= 1
+
+    def join(self, wanted: Filter, position: int) -> Watcher:
+        """Tell a new watcher of events after `position`, which must be the store's last number or a later one."""
+        watcher = Watcher(position, self.settings.buffer)
+        group = self._groups.get(wanted)
+        if group is None:
+            group = self._groups[wanted] = _Group(wanted)
+            for places in self._places(wanted):
+                places[group] = None
+        group.members.add(watcher)
+        if self.stopping:
+            watcher.stop(End.STOPPING)
+        return watcher
+
+    def leave(self, wanted: Filter, watcher: Watcher) -> None:
+        """Forget a watcher."""
+        group = self._groups[wanted]
+        group.members.discard(watcher)
+        if group.members:
+            return
+        del self._groups[wanted]
+        for places in self._places(wanted):
+            del places[group]
+        for uuid in wanted.nodes:
+            if not self._by_node[uuid]:
+                del self._by_node[uuid]
+
+    def _places(self, wanted: Filter) -> Iterable[dict[_Group, None]]:
+        return [self._by_node.setdefault(uuid, {}) for uuid in wanted.nodes] if wanted.nodes else [self._others]
+
+    def facts(self, event: Event) -> Facts | None:
+        """What is known of the event's node."""
+        if event.node_uuid is None:
+            return None
+        node = self._nodes.get(event.node_uuid)
+        if node is not None:
+            return Facts.of(node)
+        if event.type == "node.delete":
+            return Facts.of_deleted(event)
+        return self._gone.get(event.node_uuid)
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        touched: dict[_Group, None] = {}
+        for event in events:
+            if event.type == "node.delete" and event.node_uuid is not None:
+                self._gone[event.node_uuid] = Facts.of_deleted(event)
+                if len(self._gone) > _MOST_GONE:
+                    self._gone.popitem(last=False)
+            candidates = [*self._others, *self._by_node.get(event.node_uuid or "", ())]
+            if not candidates:
+                continue
+            facts, frame = self.facts(event), Frame(event)
+            for group in candidates:
+                if group.wanted.takes(event, facts):
+                    group.matched.append(frame)
+                    touched[group] = None
+        for group in touched:
+            chunk, group.matched = Chunk(group.matched), []
+            for watcher in group.members:
+                watcher.offer(chunk)

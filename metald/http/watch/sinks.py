@@ -1,0 +1,185 @@
+"""How a stream is written: as Server-Sent Events, or as messages of a WebSocket.
+
+Rules: every write has a deadline: a client that does not read is cut off, with a last word that it finds when it reads
+again. What is written is what is shared by all watchers; nothing is copied for one of them. A stream of Server-Sent
+Events passes proxies unbuffered, and a browser's EventSource resumes it by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from metald.http.watch.frames import Chunk, sse
+
+_RETRY = 2000
+_LAST_WORD = 1.0
+_LINGER = 5.0
+"""Seconds that a client that was cut off has for taking what is under way to it."""
+_MESSAGE = 4096
+
+
+class Stalled(Exception):
+    """The client does not read."""
+
+
+class Gone(Exception):
+    """The client left."""
+
+
+class Sink(Protocol):
+    """One stream."""
+
+    response: web.StreamResponse
+
+    async def open(self) -> None:
+        """Begin."""
+
+    async def send(self, chunk: Chunk) -> None:
+        """Send events.
+
+        Raises:
+            Stalled: the client does not read.
+            Gone: the client left.
+        """
+
+    async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
+        """Send something that is no event of the store. See `send`."""
+
+    async def beat(self, seq: int) -> None:
+        """Say that the stream lives, and that everything up to `seq` has been told. See `send`."""
+
+    async def end(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Say a last word, which a stalled client gets when it reads again, and close."""
+
+
+class SseSink:
+    """Server-Sent Events.
+
+    Args:
+        request: whose answer it is.
+        headers: what every answer of the API carries.
+        stall: seconds that a write may take.
+    """
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str], stall: float) -> None:
+        self._request = request
+        self._stall = stall
+        own = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+        self.response = web.StreamResponse(headers={**headers, **own})
+
+    async def open(self) -> None:
+        """See Sink."""
+        await self.response.prepare(self._request)
+        await self._write(b"retry: %d\n\n" % _RETRY)
+
+    async def send(self, chunk: Chunk) -> None:
+        """See Sink."""
+        await self._write(chunk.sse)
+
+    async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
+        """See Sink."""
+        await self._write(sse(kind, data, seq))
+
+    async def beat(self, seq: int) -> None:
+        """See Sink. Without data it is no event to an EventSource, but moves the place from which it resumes."""
+        await self._write(b": heartbeat\nid: %d\n\n" % seq)
+
+    async def end(self, kind: str, data: Mapping[str, Any]) -> None:
+        """See Sink."""
+        transport = self._request.transport
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(_LAST_WORD):
+                await self.response.write(sse(kind, orjson.dumps(data)))
+                await self.response.write_eof()
+                return
+        if transport is not None:
+            transport.close()
+            asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._stall):
+                await self.response.write(data)
+        except TimeoutError:
+            raise Stalled from None
+        except ConnectionError:
+            raise Gone from None
+
+
+class WebSocketSink:
+    """A WebSocket: each event is a text message; what is no event has a `kind` instead of a `type`.
+
+    Args:
+        request: the request to upgrade.
+        headers: what every answer of the API carries.
+        stall: seconds that a write may take.
+        heartbeat: seconds between pings.
+    """
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str], stall: float, heartbeat: float) -> None:
+        self._request = request
+        self._stall = stall
+        # compression would be paid for each watcher anew
+        self.socket = web.WebSocketResponse(compress=False, heartbeat=heartbeat, max_msg_size=_MESSAGE, timeout=_LAST_WORD)
+        self.socket.headers.update({name: value for name, value in headers.items() if name.lower() != "content-type"})
+        self.response: web.StreamResponse = self.socket
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """See Sink."""
+        await self.socket.prepare(self._request)
+        self._reader = asyncio.create_task(self._read(), name="watcher's socket")
+
+    async def _read(self) -> None:
+        """Answer pings and notice the close; what a watcher says means nothing."""
+        while (await self.socket.receive()).type not in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+            pass
+
+    async def send(self, chunk: Chunk) -> None:
+        """See Sink."""
+        for frame in chunk.frames:
+            await self._write(frame.json)
+
+    async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
+        """See Sink."""
+        place = b"" if seq is None else b'"seq":%d,' % seq
+        await self._write(b'{"kind":"%s",%s"data":%s}' % (kind.encode(), place, data))
+
+    async def beat(self, seq: int) -> None:
+        """See Sink."""
+        await self.say("heartbeat", b"{}", seq)
+
+    async def end(self, kind: str, data: Mapping[str, Any]) -> None:
+        """See Sink."""
+        transport = self._request.transport
+        try:
+            async with asyncio.timeout(_LAST_WORD):
+                await self.say(kind, orjson.dumps(data))
+                await self.socket.close(code=WSCloseCode.GOING_AWAY, message=kind.encode())
+        except (TimeoutError, Stalled, Gone):
+            if transport is not None:
+                transport.close()
+                asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+
+    async def leave(self) -> None:
+        """Let go of the task that reads."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _write(self, data: bytes) -> None:
+        if self.socket.closed:
+            raise Gone
+        try:
+            async with asyncio.timeout(self._stall):
+                await self.socket.send_frame(data, WSMsgType.TEXT)
+        except TimeoutError:
+            raise Stalled from None
+        except (ConnectionError, RuntimeError):
+            raise Gone from None

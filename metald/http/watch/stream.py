@@ -1,0 +1,172 @@
+"""One watcher's way: a snapshot if it wants one, the past it has not seen, then the present.
+
+Rules: the past is read from the store page by page until it meets the present; the step from one to the other has no
+await in it, so that no event falls between and none comes twice. A place that cannot be resumed from any more is said:
+410 to who gave it in the query, an event `gap` to an EventSource that comes back by itself and would give up on 410.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from metald.errors import Invalid, MetaldError, NotAllowed, Purged
+from metald.http.watch.filters import Filter
+from metald.http.watch.frames import Chunk, Frame
+from metald.http.watch.hub import End, Hub
+from metald.http.watch.sinks import Gone, Sink, SseSink, Stalled, WebSocketSink
+from metald.model import Event, Node
+
+_REMEDY = "Take a snapshot (?snapshot=true) and follow from there; store.event_retention_days says how long events are kept."
+_DIGITS = 19
+_PAGE = 1000
+_TOGETHER = 50
+_ENDS = {
+    End.SLOW: {
+        "code": "slow-consumer",
+        "message": "Events came faster than they were read.",
+        "remedy": "Resume with the last id, or narrow the filter.",
+    },
+    End.STOPPING: {"code": "stopping", "message": "metald is stopping.", "remedy": "Resume with the last id in a moment."},
+}
+
+
+class Stream:
+    """A watcher that has been admitted and is to be served.
+
+    Args:
+        hub: where events come from.
+        wanted: which of them.
+        since: the number after which to begin; None for the present. A client's `Last-Event-ID` wins over it.
+        snapshot: makes the document of a node, if the nodes are to be shown first.
+    """
+
+    def __init__(self, hub: Hub, wanted: Filter, *, since: int | None, snapshot: Callable[[Node], bytes] | None) -> None:
+        self._hub = hub
+        self._wanted = wanted
+        self._since = since
+        self._resumed = False
+        self._snapshot = snapshot
+
+    async def respond(self, request: web.Request, headers: CIMultiDict[str]) -> web.StreamResponse:
+        """Answer the request with the stream, to its end.
+
+        Raises:
+            Purged: the events after `since` are not kept any more.
+            Invalid: `Last-Event-ID` is not a number.
+            NotAllowed: a page of another origin opens a WebSocket, which the browser would let it read.
+            Unavailable: there are too many watchers.
+        """
+        settings = self._hub.settings
+        self._resume(request.headers.get("Last-Event-ID"))
+        with self._hub:
+            first = await self._first()
+            if first is not None and not self._resumed:
+                raise Purged(f"Events after {self._since} are not kept any more; the next is {first}.", remedy=_REMEDY, field="since")
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                _check_origin(request)
+                socket = WebSocketSink(request, headers, settings.stall, settings.heartbeat)
+                try:
+                    await self._serve(socket, first)
+                finally:
+                    await socket.leave()
+                return socket.response
+            plain = SseSink(request, headers, settings.stall)
+            await self._serve(plain, first)
+            return plain.response
+
+    def _resume(self, last: str | None) -> None:
+        if not last:
+            return
+        if not (last.isascii() and last.isdigit() and len(last) < _DIGITS):
+            raise Invalid("Last-Event-ID is not the id of an event", remedy="Give the last id that the stream had.", field="Last-Event-ID")
+        self._since, self._resumed, self._snapshot = int(last), True, None
+
+    async def _first(self) -> int | None:
+        """The number of the first event after a gap; None when there is no gap."""
+        store = self._hub.store
+        if not self._since or self._since == store.last_seq:
+            return None
+        if self._since > store.last_seq:
+            return store.last_seq + 1
+        async with self._hub.history:
+            found = await store.events(since=self._since, limit=1)
+        first = found[0].seq if found else store.last_seq + 1
+        return None if first == self._since + 1 else first
+
+    async def _serve(self, sink: Sink, first: int | None) -> None:
+        try:
+            await sink.open()
+            end = await self._follow(sink, first)
+            await sink.end("end", _ENDS[end])
+        except Stalled:
+            await sink.end("end", _ENDS[End.SLOW])
+        except MetaldError as error:
+            await sink.end("error", {"code": error.code, "message": error.message, "remedy": error.remedy})
+        except (Gone, ConnectionError):
+            return
+
+    async def _follow(self, sink: Sink, first: int | None) -> End:
+        position = self._hub.store.last_seq if self._since is None else self._since
+        if first is not None:
+            position = first - 1
+            await sink.say("gap", orjson.dumps({"code": "gap", "since": self._since, "next": first, "remedy": _REMEDY}), position)
+        if self._snapshot is not None:
+            position = await self._show(sink, self._snapshot)
+        elif first is None:
+            await sink.beat(position)
+        ended, position = await self._catch_up(sink, position)
+        if ended is not None:
+            return ended
+        watcher = self._hub.join(self._wanted, position)
+        try:
+            while True:
+                chunk = await watcher.next(self._hub.settings.heartbeat)
+                if chunk is not None:
+                    await sink.send(chunk)
+                elif watcher.end is not None:
+                    return watcher.end
+                else:
+                    watcher.position = max(watcher.position, self._hub.store.last_seq)
+                    await sink.beat(watcher.position)
+        finally:
+            self._hub.leave(self._wanted, watcher)
+
+    async def _show(self, sink: Sink, document: Callable[[Node], bytes]) -> int:
+        """Send the nodes as they are now; returns the number of the last event that they include."""
+        seq = self._hub.store.last_seq
+        nodes = [node for node in self._hub.store.table(Node) if self._wanted.takes_node(node)]
+        for node in nodes:
+            await sink.say("snapshot.node", document(node))
+        await sink.say("snapshot.end", orjson.dumps({"seq": seq, "nodes": len(nodes)}), seq)
+        return seq
+
+    async def _catch_up(self, sink: Sink, position: int) -> tuple[End | None, int]:
+        """Send the past after `position`, up to the present."""
+        store, wanted = self._hub.store, self._wanted
+        node = next(iter(wanted.nodes)) if len(wanted.nodes) == 1 else None
+        while position < store.last_seq:
+            if self._hub.stopping:
+                return End.STOPPING, position
+            until = store.last_seq
+            async with self._hub.history:
+                found = await store.events(since=position, node_uuid=node, limit=_PAGE)
+            wished = [Frame(event) for event in found if self._takes(event)]
+            for start in range(0, len(wished), _TOGETHER):
+                await sink.send(Chunk(wished[start : start + _TOGETHER]))
+            last = found[-1].seq if found else 0
+            position = last if len(found) == _PAGE else max(until, last)
+        return None, position
+
+    def _takes(self, event: Event) -> bool:
+        return self._wanted.takes(event, self._hub.facts(event))
+
+
+def _check_origin(request: web.Request) -> None:
+    origin = request.headers.get("Origin")
+    if origin is not None and URL(origin).authority != request.host:
+        raise NotAllowed("Another site's page may not watch.", remedy="Open the WebSocket from a page of this server.", field="Origin")

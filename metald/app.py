@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from metald import account, log, sdnotify
+from metald import account, log, runtime, sdnotify
 from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
@@ -79,7 +78,7 @@ async def serve(settings: Settings) -> int:
         The process's exit status: 0 after a clean stop.
     """
     log.configure(settings.log)
-    _raise_limits()
+    runtime.prepare()
     stop = asyncio.Event()
     starting = asyncio.current_task()
     assert starting is not None
@@ -247,6 +246,7 @@ async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSyn
             group.create_task(power_sync.run(), name="power sync"),
             group.create_task(sdnotify.watchdog(), name="watchdog"),
             group.create_task(_purge(store), name="retention"),
+            group.create_task(runtime.tidy(), name="tidy"),
         ]
         await engine.run()
         for task in others:
@@ -315,12 +315,6 @@ def _url(settings: Settings, runner: web.AppRunner) -> str:
     scheme = "https" if settings.api.tls_certificate else "http"
     host, port = runner.addresses[0][:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _raise_limits() -> None:
-    """As many open files as allowed: each machine that boots costs a few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:

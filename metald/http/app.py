@@ -36,6 +36,7 @@ from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
 from metald.store.store import Store
+from metald.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}"
 _RETRY_AFTER = "2"
 _MOST_BASES = 100
+_CHANGES_EACH_ROUND = 8
+"""Changing requests that begin in one round of the loop; reads are not held up by more."""
 
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection may take for the head of its next request; for the runner."""
@@ -128,6 +131,7 @@ class Dispatcher:
         self._services = services
         self._authenticator = authenticator
         self._router = Router(ROUTES)
+        self._changes = Turns(_CHANGES_EACH_ROUND)
         self._headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
@@ -227,6 +231,8 @@ class Dispatcher:
         if not isinstance(route, Route):
             headers["Allow"] = ", ".join((*route, "OPTIONS"))
             return 200, b""
+        if route.method != "GET":
+            await self._changes.take()
         settings = self._services.settings.api
         caller = auth.PUBLIC
         if not route.public:

@@ -27,6 +27,7 @@ from metald.statemachine.table import Table
 from metald.statemachine.timers import Timers
 from metald.store.changes import Change
 from metald.store.store import Store
+from metald.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _TIMED = (RETRY, "timer")
 
 STORE_PAUSE = 5.0
 """Seconds until a wake-up that the store could not take is tried again."""
+_STEPS_EACH_ROUND = 8
+"""Steps that begin in one round of the loop; requests are not held up by more."""
 
 
 class Engine:
@@ -63,6 +66,7 @@ class Engine:
         self._settings = settings
         self._journal = Journal(store, self.table, hostname)
         self._timers = Timers(self._expired)
+        self._turns = Turns(_STEPS_EACH_ROUND)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
@@ -290,7 +294,7 @@ class Engine:
     async def _advance(self, workflow: Workflow) -> None:
         definition = self._definitions[workflow.kind]
         context = Context(self._store, self._registry, workflow, checkpoint=self._journal.boundary, progress=self._progress)
-        runner = Runner(self._journal, definition, context, self._settings, self._stop.is_set)
+        runner = Runner(self._journal, definition, context, self._settings, self._stop.is_set, self._turns)
         try:
             if context.memo.pop("overdue", False):
                 reason = context.memo.pop("waiting", "the machine")

@@ -28,6 +28,7 @@ from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeChanged
 from metald.statemachine.steps import engine_step
+from metald.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -47,21 +48,30 @@ class Runner:
         context: the node, the workflow and what is gathered for the next boundary.
         settings: retries.
         stopping: whether the daemon wants to stop at the next boundary.
+        turns: shared with the other workflows; each step takes one.
     """
 
     def __init__(
-        self, journal: Journal, definition: Definition, context: Context, settings: ConductorSettings, stopping: Callable[[], bool]
+        self,
+        journal: Journal,
+        definition: Definition,
+        context: Context,
+        settings: ConductorSettings,
+        stopping: Callable[[], bool],
+        turns: Turns,
     ) -> None:
         self._journal = journal
         self._definition = definition
         self._context = context
         self._settings = settings
         self._stopping = stopping
+        self._turns = turns
 
     async def run(self) -> None:
         """Run steps until the workflow waits or ends, or the daemon stops."""
         context = self._context
         while context.workflow.state is WorkflowState.RUNNING and not self._stopping():
+            await self._turns.take()
             workflow = context.workflow
             if workflow.cursor >= len(workflow.steps):
                 await self._end(None, now(), Done())

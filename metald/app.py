@@ -34,6 +34,7 @@ from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
 from metald.drivers.ipmi.power import PyghmiPower
+from metald.drivers.ipmi.vendor import IpmitoolVendor, PyghmiVendor
 from metald.drivers.network_noop import NoopNetwork
 from metald.drivers.noop import Noop, NoopManagement, absents
 from metald.drivers.registry import Registry, outsiders
@@ -281,6 +282,8 @@ def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry
         PyghmiManagement(hub, settings.drivers.ipmi),
         IpmitoolPower(settings.drivers.ipmi, ipmitool),
         IpmitoolManagement(settings.drivers.ipmi, ipmitool),
+        PyghmiVendor(hub),
+        IpmitoolVendor(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
         ssh,
         NoopNetwork(),

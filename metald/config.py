@@ -193,7 +193,18 @@ class Ipmi(Section, frozen=True):
     """BMCs over RMCP+."""
 
     command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
-    login_window: Annotated[Positive, Meta(description="Most logins in flight at once.")] = 256
+    login_window: Annotated[
+        Positive, Meta(description="Most logins in flight at once; fewer while answers are seen to wait in queues.")
+    ] = 256
+    command_rate: Annotated[
+        Seconds, Meta(description="Most commands per second to one BMC, with a second's worth at once. 0: no limit.")
+    ] = 50.0
+    breaker_failures: Annotated[Positive, Meta(description="Failures in a row after which a BMC is left alone for a while.")] = 3
+    breaker_pause: Annotated[
+        float,
+        Meta(gt=0, description="Seconds that it is left alone at first. Twice as long after each further failure, for background work."),
+    ] = 2.0
+    breaker_longest: Annotated[Seconds, Meta(description="Most seconds that background work leaves a BMC alone.")] = 120.0
     power_poll: Annotated[Seconds, Meta(description="Longest pause in seconds between two looks while a power change is awaited.")] = 0.5
     login_timeout: Annotated[Seconds, Meta(description="Seconds after which a BMC that does not answer a login is held to be dead.")] = 5.0
     session_idle: Annotated[Seconds, Meta(description="Seconds until an unused session is closed; BMCs have few session slots.")] = 5.0

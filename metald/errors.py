@@ -147,6 +147,8 @@ class WorldError(MetaldError):
 
     code = "world"
     transient: ClassVar[bool] = False
+    exchange: tuple[str, ...] = ()
+    """What was said to the machine last and what it answered, a line each, without secrets; for the node's time-line."""
 
 
 class DriverError(WorldError):

@@ -189,6 +189,23 @@ def _marked(implementation: type[Any], phase: Phase) -> tuple[tuple[str, tuple[A
     return tuple((name, mark[1:]) for name, mark in marks if mark[0] is phase)
 
 
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One reading of one sensor."""
+
+    name: str
+    type: str
+    """What it measures, in IPMI's words: `Temperature`, `Fan`, `Voltage`, `Power Supply` ..."""
+    value: float | None
+    """None where it has no number, or no reading at present."""
+    units: str
+    """Such as `°C` or `RPM`; empty where there is none."""
+    health: str
+    """`ok`, `warning`, `critical` or `failed`."""
+    states: Sequence[str]
+    """What holds at present, in words."""
+
+
 class Power(Interface):
     """Turns machines on and off."""
 
@@ -237,6 +254,23 @@ class Management(Board, Interface):
     @abstractmethod
     async def set_boot_device(self, ctx: NodeContext, device: BootDevice, *, persistent: bool = False) -> None:
         """Choose the boot device for the next boot, or for all. Honours the node's boot mode."""
+
+    async def sensors(self, ctx: NodeContext) -> Sequence[Sensor]:
+        """Read every sensor of the machine once. May take a while the first time.
+
+        Raises:
+            Unsupported: this implementation cannot.
+            DriverError: the BMC cannot be asked.
+        """
+        raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot read sensors.")
+
+    def exchange(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """What was said to the BMC last and what it answered, oldest first: `at` and `what` each, without secrets.
+
+        Raises:
+            Unsupported: this implementation keeps no record.
+        """
+        raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} keeps no record of what it said to the BMC.")
 
     async def inject_nmi(self, ctx: NodeContext) -> None:
         """Send a non-maskable interrupt.

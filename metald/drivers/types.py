@@ -19,7 +19,7 @@ IPMI = HardwareType(
         "raid": ("no-raid",),
         "rescue": ("no-rescue",),
         "storage": ("noop",),
-        "vendor": ("no-vendor",),
+        "vendor": ("pyghmi", "ipmitool", "no-vendor"),
     },
 )
 

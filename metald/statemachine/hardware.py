@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metald.drivers.base import Sensor
 from metald.drivers.board import Indicator, unsupported
 from metald.drivers.noop import Absent
 from metald.drivers.optional import Console, Vendor, VendorMethod, handler
@@ -100,6 +101,25 @@ class Hardware(Door):
         names = self._registry.supported(driver, "vendor")
         found = self._registry.interface("vendor", names[0]) if names else None
         return found if isinstance(found, Vendor) else None
+
+    async def sensors(self, node_uuid: str) -> Sequence[Sensor]:
+        """Every sensor of a machine, read once.
+
+        Raises:
+            Unsupported: its management interface reads none.
+            DriverError: the BMC cannot be asked.
+        """
+        view = await self._manageable(node_uuid)
+        return await view.management.sensors(view)
+
+    async def exchange(self, node_uuid: str) -> Sequence[Mapping[str, Any]]:
+        """What was said to a machine's BMC last and what it answered, oldest first, without secrets.
+
+        Raises:
+            Unsupported: its management interface keeps no record.
+        """
+        view = await self._manageable(node_uuid)
+        return view.management.exchange(view)
 
     async def indicators(self, node_uuid: str) -> Sequence[Indicator]:
         """The lights of a machine."""

@@ -228,6 +228,8 @@ class Runner:
             return
         text = f"Failed at step {step.interface}.{step.step}: {error}"
         context.memo["failure"] = {"code": code, "text": text, "drivers": engine_step(step.interface, step.step) is None}
+        if isinstance(error, WorldError) and error.exchange:
+            context.memo["failure"]["exchange"] = list(error.exchange)
         cleanup = self._definition.cleanup(context.node, workflow)
         if not cleanup:
             await self._end(step, started, None, record)
@@ -274,7 +276,7 @@ class Runner:
             node=node,
             fire=event,
             record=record,
-            events=[_ended(workflow, ends)],
+            events=[_ended(workflow, ends, failure)],
         )
 
     def _record(self, step: PlannedStep, started: datetime, outcome: str, detail: str) -> StepRecord:
@@ -296,8 +298,9 @@ class Runner:
         return shown(self._definition, step)
 
 
-def _ended(workflow: Workflow, ends: dict[str, Any]) -> Event:
-    """The event that tells of a workflow's end."""
+def _ended(workflow: Workflow, ends: dict[str, Any], failure: dict[str, Any] | None) -> Event:
+    """The event that tells of a workflow's end; after a failure with what was said to the machine last."""
+    said = {"exchange": failure["exchange"]} if failure and "exchange" in failure else {}
     return Event(
         type="node.workflow",
         node_uuid=workflow.node_uuid,
@@ -310,6 +313,7 @@ def _ended(workflow: Workflow, ends: dict[str, Any]) -> Event:
             "cause": ends.get("cause"),
             "error": ends.get("last_error"),
             "seconds": round((now() - workflow.started_at).total_seconds(), 3),
+            **said,
         },
     )
 

@@ -344,7 +344,6 @@ async def test_nmi_and_device_id() -> None:
     [
         {"ipmi_protocol_version": "1.5"},
         {"ipmi_cipher_suite": 1},
-        {"ipmi_bridging": "single", "ipmi_target_channel": "0", "ipmi_target_address": "0x82"},
     ],
 )
 async def test_what_only_ipmitool_can_is_refused_before_anything_is_sent(more: dict[str, Any]) -> None:

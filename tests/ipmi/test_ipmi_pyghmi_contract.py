@@ -67,6 +67,7 @@ FIELDS = (
     "_customkeepalives",
     "pendingpayloads",
     "request_entry",
+    "sol_handler",
     "maxtimeout",
     "logontries",
 )
@@ -137,6 +138,7 @@ def test_our_own_names_are_none_of_pyghmis() -> None:
     assert ours & set(vars(Session)) == {
         *REPLACED,
         "_initsession",
+        "_parse_ipmi_payload",
         "_got_channel_auth_cap",
         "_got_rmcp_response",
         "_got_rakp2",

@@ -45,7 +45,7 @@ def context(address: str, port: int, user: User = ADMIN, *, node: dict[str, Any]
 
 def quick(**changes: Any) -> Ipmi:
     """Settings with which failures are found out fast."""
-    return Ipmi(**{"command_timeout": 4.0, "login_timeout": 2.0, "power_poll": 0.01, "power_timeout": 5.0, **changes})
+    return Ipmi(**{"command_timeout": 4.0, "login_timeout": 2.0, "power_poll": 0.01, "power_timeout": 5.0, "breaker_pause": 0.1, **changes})
 
 
 @asynccontextmanager
@@ -140,16 +140,16 @@ _MACHINE = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0x
 
 
 @asynccontextmanager
-async def open_ipmi(directory: Path) -> AsyncIterator[OpenIpmi]:
-    """Run `ipmi_sim` until the block ends."""
+async def open_ipmi(directory: Path, more: str = "", lan: str = "") -> AsyncIterator[OpenIpmi]:
+    """Run `ipmi_sim` until the block ends. `more` are further commands for it, `lan` is more of its BMC's settings."""
     port = free_udp_port()
     script = directory / "chassis"
     script.write_text(_SCRIPT)
     script.chmod(0o755)
     (directory / "power").write_text("0\n")
     (directory / "boot").write_text("none\n")
-    (directory / "lan.conf").write_text(_LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH))
-    (directory / "machine.emu").write_text(_MACHINE)
+    (directory / "lan.conf").write_text(_LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH) + lan)
+    (directory / "machine.emu").write_text(_MACHINE + more)
     process = await asyncio.create_subprocess_exec(
         *("ipmi_sim", "-c", str(directory / "lan.conf"), "-f", str(directory / "machine.emu"), "-s", str(directory), "-n"),
         stdin=asyncio.subprocess.DEVNULL,

@@ -29,7 +29,7 @@ _PARAMETER_UNSUPPORTED = 0x80
 class Transport(Protocol):
     """Carries one raw command to one BMC: the hub, or ipmitool."""
 
-    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
+    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True, lun: int = 0) -> bytes:
         """Return the answer's data after the completion code.
 
         Raises:
@@ -149,6 +149,10 @@ class Bmc:
     async def inject_nmi(self) -> None:
         """Pulse the diagnostic interrupt. Sent once."""
         await self.control(Control.DIAGNOSTIC_INTERRUPT)
+
+    async def restart(self, *, warm: bool) -> None:
+        """Warm or Cold Reset of the BMC itself, sections 20.3 and 20.2. Sent once."""
+        await self._transport.raw(self.info, _APP, 0x03 if warm else 0x02, idempotent=False)
 
     async def device_id(self) -> DeviceId:
         """Get Device ID, section 20.1."""

@@ -18,12 +18,13 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 from metald.config import Ipmi
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.info import BmcInfo
-from metald.drivers.ipmi.link import Link, Moment, Peer, Request
+from metald.drivers.ipmi.link import Link, Peer, Request
+from metald.drivers.ipmi.recorder import Moment
 from metald.drivers.ipmi.window import AdmissionWindow
 from metald.errors import BmcUnreachable
 
@@ -35,6 +36,7 @@ _NAME_TIMEOUT = 5.0
 _MAX_LINKS = 50_000
 _RECEIVE_BUFFER = 16 << 20
 _SO_RCVBUFFORCE = 33
+_LINES_OF_AN_ERROR = 8
 
 _background: Final[ContextVar[bool]] = ContextVar("ipmi_background", default=False)
 
@@ -107,35 +109,59 @@ class IpmiHub:
             sock.close()
         self._sockets.clear()
 
-    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
+    async def raw(
+        self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True, lun: int = 0, bridged: bool = True
+    ) -> bytes:
         """Send a command to a BMC and return its data, without the completion code.
 
         Args:
+            info: which BMC.
+            netfn: the function.
+            command: its command.
+            data: the command's data.
             idempotent: False for what must not happen twice (a reset): it is sent exactly once.
+            lun: the unit within the controller.
+            bridged: False speaks with the BMC itself where the node's commands go to a controller behind it.
 
         Raises:
             DriverError: unreachable, login refused, or a completion code other than 0 (`CompletionCode`).
         """
-        link = await self._link(info)
+        link = await self.link(info)
         try:
-            code, answer = await link.command(info, Request(netfn, command, data, idempotent, not _background.get()))
+            code, answer = await link.command(info, Request(netfn, command, data, idempotent, not _background.get(), lun, bridged))
         except BmcUnreachable:
             self._try_next_address(info)
             raise
         if code:
-            raise refusal.refused(info, netfn, command, code)
+            error = refusal.refused(info, netfn, command, code)
+            error.exchange = link.recorder.lines(_LINES_OF_AN_ERROR)
+            raise error
         return answer
 
     def history(self, info: BmcInfo) -> list[Moment]:
-        """The recent exchange with a BMC, oldest first, without payload."""
+        """The recent exchange with a BMC, oldest first."""
+        link = self._known(info)
+        return list(link.recorder.moments) if link else []
+
+    def exchange(self, info: BmcInfo) -> list[dict[str, Any]]:
+        """The recent exchange with a BMC as JSON values, oldest first, without secrets."""
+        link = self._known(info)
+        return link.recorder.export(asyncio.get_running_loop().time()) if link else []
+
+    def _known(self, info: BmcInfo) -> Link | None:
         name = self._names.get((info.address, info.port))
-        link = self._links.get(name.addresses[0][1]) if name else None
-        return list(link.history) if link else []
+        return self._links.get(name.addresses[0][1]) if name else None
 
     @property
     def sessions(self) -> int:
         """How many sessions are open or being opened."""
         return sum(link.session is not None for link in self._links.values())
+
+    @property
+    def left_alone(self) -> int:
+        """How many BMCs background work leaves alone now, because they failed again and again."""
+        now = asyncio.get_running_loop().time()
+        return sum(link.breaker.is_open(now) for link in self._links.values())
 
     @property
     def behind(self) -> bool:
@@ -144,7 +170,12 @@ class IpmiHub:
 
     # -- addresses
 
-    async def _link(self, info: BmcInfo) -> Link:
+    async def link(self, info: BmcInfo) -> Link:
+        """The way to a BMC.
+
+        Raises:
+            BmcUnreachable: its name has no address that this host can reach.
+        """
         name = self._names.get((info.address, info.port))
         if name is None or name.expires < asyncio.get_running_loop().time():
             name = await self._resolve(info)

@@ -39,7 +39,7 @@ PROPERTIES: Final[Mapping[str, str]] = {
     "ipmi_protocol_version": "IPMI version, 2.0 (default) or 1.5 (interface ipmitool only).",
     "ipmi_force_boot_device": "True: set the boot device before each boot, for BMCs that forget a persistent one.",
     "ipmi_disable_boot_timeout": "False: leave the BMC's 60-second limit on boot flags in force. By default it is switched off.",
-    "ipmi_bridging": "Bridging to a satellite controller: no (default), single or dual (interface ipmitool only).",
+    "ipmi_bridging": "Bridging to a satellite controller: no (default), single or dual.",
     "ipmi_transit_channel": "Bridging: channel to the first controller. For dual bridging.",
     "ipmi_transit_address": "Bridging: address of the first controller. For dual bridging.",
     "ipmi_target_channel": "Bridging: channel to the target. For single and dual bridging.",
@@ -100,13 +100,11 @@ def require_plain(info: BmcInfo, node: Node) -> None:
     """Refuse what the native interface cannot do, naming the interface that can.
 
     Raises:
-        Unsupported: IPMI 1.5, bridging, or a cipher suite other than 3 and 17.
+        Unsupported: IPMI 1.5, or a cipher suite other than 3 and 17.
     """
     wrong = ""
     if info.protocol != "2.0":
         wrong = "ipmi_protocol_version 1.5"
-    elif info.bridge is not None:
-        wrong = "ipmi_bridging"
     elif not set(info.suites) <= set(SUITES):
         wrong = f"ipmi_cipher_suite {info.suites[0]}"
     if wrong:

@@ -67,7 +67,7 @@ class Ipmitool:
         self._running = asyncio.Semaphore(_CONCURRENT)
         self._suites: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True) -> bytes:
+    async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True, lun: int = 0) -> bytes:
         """See `client.Transport.raw`.
 
         For a command that must not happen twice the program gets a single try at everything.
@@ -77,7 +77,8 @@ class Ipmitool:
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
-        words = [f"0x{byte:02x}" for byte in (netfn, command, *data)]
+        words = ["-l", str(lun)] if lun else []
+        words += ["raw", *(f"0x{byte:02x}" for byte in (netfn, command, *data))]
         async with lock, self._running:
             for suite in self._order(info, key):
                 code, output, errors = await self._run(info, suite, words, tries=_TRIES if idempotent else 1)
@@ -108,7 +109,6 @@ class Ipmitool:
             process = await asyncio.create_subprocess_exec(
                 self._settings.ipmitool,
                 *arguments(info, suite, tries),
-                "raw",
                 *words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""One BMC on the loop: its session, the lock that keeps commands one at a time, its one timer, its recent history.
+"""One BMC on the loop: its session, the lock that keeps commands one at a time, its one timer.
 
 Rules:
 
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.guard import Breaker, Bucket
 from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.recorder import Recorder
 from metald.drivers.ipmi.session import PATIENCE, PATIENT, BmcSession, Patience
 from metald.errors import BmcUnreachable, DriverError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _BUSY_PAUSE = 0.5
 _GET_DEVICE_ID = (0x06, 0x01)
-_HISTORY = 24
+_LINES_OF_AN_ERROR = 8
 _SLACK = 0.002
 _BEHIND_PAUSE = 0.02
 _NONE, _INSIDE, _ASIDE = range(3)  # where a login stands with the admission window
@@ -37,22 +38,26 @@ Peer = tuple[Any, ...]
 """A socket address as recvfrom gives it: the key by which datagrams find their link."""
 
 
-class Moment(NamedTuple):
-    """One entry of a BMC's history: loop time, what, and a detail. Never payload."""
-
-    time: float
-    what: str
-    detail: str = ""
-
-
 class Request(NamedTuple):
-    """One command. `repeat` False: sent exactly once. `urgent` False: its login gives way to others'."""
+    """One command."""
 
     netfn: int
     command: int
     data: bytes
     repeat: bool = True
+    """False: sent exactly once."""
     urgent: bool = True
+    """False: its login gives way to others', and its session is closed at once where nobody else uses it."""
+    lun: int = 0
+    bridged: bool = True
+    """False: for the BMC itself, whatever the node's bridging."""
+
+
+class Tenant(Protocol):
+    """Who needs the session to stay open between commands: a console."""
+
+    def session_ended(self) -> None:
+        """The session is gone."""
 
 
 class _OutOfTime(Exception):
@@ -67,6 +72,7 @@ class Link:
     """The way to one BMC. Made and kept by the hub."""
 
     __slots__ = (
+        "_bucket",
         "_cause",
         "_cutoff",
         "_deadline",
@@ -79,10 +85,13 @@ class Link:
         "_sock",
         "_suite",
         "_timer",
+        "_users",
         "_waiter",
-        "history",
+        "breaker",
         "peer",
+        "recorder",
         "session",
+        "tenant",
     )
 
     def __init__(self, hub: IpmiHub, sock: socket.socket, peer: Peer) -> None:
@@ -100,8 +109,13 @@ class Link:
         self._failure: tuple[BmcInfo, DriverError] | None = None
         self._cause = ""
         self.peer = peer
+        self._users = 0
+        settings = hub.settings
+        self._bucket = Bucket(settings.command_rate)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause, settings.breaker_longest)
         self.session: BmcSession | None = None
-        self.history: deque[Moment] = deque(maxlen=_HISTORY)
+        self.tenant: Tenant | None = None
+        self.recorder = Recorder()
 
     @property
     def idle(self) -> bool:
@@ -115,19 +129,38 @@ class Link:
             DriverError: no answer, or the login was refused.
         """
         arrived = self._loop.time()
-        async with self._lock:
-            if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:
-                # Found out while we queued: no second wait for a dead BMC, no second try of a wrong password.
-                raise copy(self._failure[1])
-            try:
-                if not request.repeat:
-                    # On a session that the BMC may have forgotten we would not know whether it obeyed: make sure first.
-                    await self._attempt(info, Request(*_GET_DEVICE_ID, b"", urgent=request.urgent))
-                return await self._attempt(info, request)
-            except DriverError as error:
-                self._failed_at, self._failure = self._loop.time(), (info, error)
-                self._note("failed", error.message)
-                raise
+        self._users += 1
+        try:
+            async with self._lock:
+                answer = await self._turn(info, request, arrived)
+        finally:
+            self._users -= 1
+        if not request.urgent and not self._users and self.tenant is None:
+            self._drop()  # BMCs have few session slots; a poll needs none until the next one
+        return answer
+
+    async def _turn(self, info: BmcInfo, request: Request, arrived: float) -> tuple[int, bytes]:
+        if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:
+            # Found out while we queued: no second wait for a dead BMC, no second try of a wrong password.
+            raise copy(self._failure[1])
+        self.breaker.check(info, self._loop.time(), urgent=request.urgent)
+        pause = self._bucket.take(self._loop.time())
+        if pause:
+            await asyncio.sleep(pause)
+        try:
+            if not request.repeat:
+                # On a session that the BMC may have forgotten we would not know whether it obeyed: make sure first.
+                await self._attempt(info, Request(*_GET_DEVICE_ID, b"", urgent=request.urgent, bridged=False))
+            answer = await self._attempt(info, request)
+        except DriverError as error:
+            now = self._loop.time()
+            self.recorder.note(now, "failed", error.message)
+            error.exchange = self.recorder.lines(_LINES_OF_AN_ERROR)
+            self._failed_at, self._failure = now, (info, error)
+            self.breaker.failed(info, error, now)
+            raise
+        self.breaker.worked()
+        return answer
 
     async def _attempt(self, info: BmcInfo, request: Request) -> tuple[int, bytes]:
         left = self._hub.settings.command_timeout
@@ -141,6 +174,7 @@ class Link:
             try:
                 code, answer = await self._exchange(session, request, patience, left)
             except (_OutOfTime, _Lost):
+                self.recorder.command(self._loop.time(), request.netfn, request.command, request.data, None)
                 left -= self._loop.time() - started
                 self._drop()
                 if not request.repeat:
@@ -149,8 +183,9 @@ class Link:
                     raise refusal.unreachable(info, self._hub.settings.command_timeout, self._cause) from None
                 patience = PATIENT
                 continue
-            self._note("answer", f"{request.netfn:02x} {request.command:02x} -> {code:02x}")
-            left -= self._loop.time() - started
+            now = self._loop.time()
+            self.recorder.command(now, request.netfn, request.command, request.data, code, answer)
+            left -= now - started
             if code != refusal.NODE_BUSY or left <= _BUSY_PAUSE:
                 return code, answer
             left -= _BUSY_PAUSE
@@ -180,14 +215,17 @@ class Link:
             self._release()
         self._suite = session.suite
         hub.logins += 1
+        hub.window.login_ended(crowded=session.crowded)
         self._note("logged in", f"suite {session.suite}")
         return session, self._loop.time() - started
 
     async def _exchange(self, session: BmcSession, request: Request, patience: Patience, left: float) -> tuple[int, bytes]:
-        netfn, command, data, repeat, _ = request
+        netfn, command, data, repeat, _, lun, bridged = request
         answer: tuple[int, bytes]
         try:
-            answer = await self._wait(lambda: session.request(netfn, command, data, repeat=repeat, patience=patience), left)
+            answer = await self._wait(
+                lambda: session.request(netfn, command, data, repeat=repeat, patience=patience, lun=lun, bridged=bridged), left
+            )
         finally:
             if session.in_flight:
                 session.cancel()
@@ -214,7 +252,7 @@ class Link:
         return self._cause
 
     def _note(self, what: str, detail: str = "") -> None:
-        self.history.append(Moment(self._loop.time(), what, detail))
+        self.recorder.note(self._loop.time(), what, detail)
 
     def _release(self) -> None:
         place, self._place = self._place, _NONE
@@ -228,6 +266,8 @@ class Link:
         if self.session is not None:
             self.session.close()
             self.session = None
+            if self.tenant is not None:
+                self.tenant.session_ended()
 
     def close(self) -> None:
         """End everything at once: the daemon stops or the link is no longer needed."""
@@ -309,7 +349,7 @@ class Link:
                 self._set_timer(min(self._cutoff, now + 1.0))
 
     def _idle(self) -> None:
-        if self._lock.locked():
+        if self._lock.locked() or self.tenant is not None:
             self._set_timer(self._loop.time() + self._hub.settings.session_idle)
             return
         self._note("closed when idle")

@@ -1,4 +1,4 @@
-"""Boot device and NMI over IPMI: the interface `pyghmi`, and the base of the interface `ipmitool`.
+"""Boot device, NMI and sensors over IPMI: the interface `pyghmi`, and the base of the interface `ipmitool`.
 
 Rules:
 
@@ -10,15 +10,18 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pyghmi import constants
 
 from metald.config import Ipmi
-from metald.drivers.base import Management, NodeContext
+from metald.drivers.base import Management, NodeContext, Sensor
 from metald.drivers.boot_mode import requested_boot_mode
 from metald.drivers.ipmi import boot_override, info
 from metald.drivers.ipmi.client import SELECTORS, Bmc, Transport
 from metald.drivers.ipmi.hub import IpmiHub
 from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
+from metald.drivers.ipmi.pyghmi_command import PyghmiCommands
 from metald.errors import Invalid
 from metald.model import BootDevice
 
@@ -29,6 +32,7 @@ class IpmiManagement(Management):
     def __init__(self, transport: Transport, settings: Ipmi) -> None:
         self._transport = transport
         self._settings = settings
+        self._commands = PyghmiCommands(transport)
 
     def properties(self) -> Mapping[str, str]:
         """See `Interface.properties`."""
@@ -69,6 +73,10 @@ class IpmiManagement(Management):
         """See `Management.inject_nmi`."""
         await Bmc(self._transport, self._info(ctx)).inject_nmi()
 
+    async def sensors(self, ctx: NodeContext) -> Sequence[Sensor]:
+        """See `Management.sensors`."""
+        return await self._commands.call(self._info(ctx), lambda command: [_sensor(reading) for reading in command.get_sensor_data()])
+
     def _info(self, ctx: NodeContext) -> BmcInfo:
         return info.parse(ctx.node)
 
@@ -80,8 +88,25 @@ class PyghmiManagement(IpmiManagement):
 
     def __init__(self, hub: IpmiHub, settings: Ipmi) -> None:
         super().__init__(hub, settings)
+        self._hub = hub
+
+    def exchange(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """See `Management.exchange`."""
+        return self._hub.exchange(self._info(ctx))
 
     def _info(self, ctx: NodeContext) -> BmcInfo:
         parsed = super()._info(ctx)
         info.require_plain(parsed, ctx.node)
         return parsed
+
+
+def _sensor(reading: Any) -> Sensor:
+    health = {constants.Health.Ok: "ok", constants.Health.Warning: "warning", constants.Health.Critical: "critical"}
+    return Sensor(
+        name=str(reading.name),
+        type=str(reading.type),
+        value=None if reading.unavailable or not isinstance(reading.value, int | float) else float(reading.value),
+        units=(reading.units or "").strip(),
+        health=health.get(reading.health, "failed"),
+        states=tuple(str(state) for state in reading.states),
+    )

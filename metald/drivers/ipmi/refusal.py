@@ -119,6 +119,16 @@ def unreachable(info: BmcInfo, seconds: float, cause: str = "") -> BmcUnreachabl
     return BmcUnreachable(f"{info.label} did not answer within {seconds:.3g} seconds{why}.", remedy=_REACH)
 
 
+def left_alone(cause: DriverError, failures: int, seconds: float) -> DriverError:
+    """The BMC failed so often that it is not asked for a while; an error of the same kind as its last."""
+    error = type(cause)(
+        f"{cause.message} It is left alone after {failures} failures in a row, and tried again in {max(seconds, 0.1):.1f} seconds.",
+        remedy=cause.remedy,
+    )
+    error.exchange = cause.exchange
+    return error
+
+
 def unknown_name(info: BmcInfo, cause: str) -> BmcUnreachable:
     """The host name has no address."""
     return BmcUnreachable(f"{info.label}: the name cannot be resolved ({cause}).", remedy="Check ipmi_address and the name servers.")

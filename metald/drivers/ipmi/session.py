@@ -16,12 +16,13 @@ from __future__ import annotations
 import collections
 import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from pyghmi.ipmi.private.session import Session
 
 from metald.drivers.ipmi import refusal
+from metald.drivers.ipmi.bridge import SEND_MESSAGE, Passage
 from metald.drivers.ipmi.info import BmcInfo
 from metald.errors import BmcRefused, DriverError
 
@@ -50,6 +51,7 @@ _CLOSE_SESSION = (0x06, 0x3C)
 _SET_PRIVILEGE = (0x06, 0x3B)
 _INVALID_FIELD = 0xCC
 _RMCP = b"\xff\x07"
+_SOL = 1  # payload type, IPMI 2.0 table 13-16
 
 
 class Wire(Protocol):
@@ -95,7 +97,9 @@ class BmcSession(Session):  # type: ignore[misc]
         self.heard = False
         self.full = False
         self.malformed = 0
+        self.sent = self.received = self.repeats = 0
         self._reserved_bit = False
+        self._passage: Passage | None = None
         self._pyghmi_fields()
 
     def _pyghmi_fields(self) -> None:
@@ -109,6 +113,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self.nameonly = 16
         self.servermode = self.broken = self.logging = False
         self.logged = 0
+        self.sol_handler: Callable[[bytearray], None] | None = None
         self.onlogpayload = self.onlogpayloadtype = self.lastpayload = self.last_payload_type = None
         self._customkeepalives = None
         self.pendingpayloads: collections.deque[Any] = collections.deque()
@@ -135,19 +140,53 @@ class BmcSession(Session):  # type: ignore[misc]
         self._initsession()
         self._get_channel_auth_cap()
 
-    def request(self, netfn: int, command: int, data: bytes, *, repeat: bool = True, patience: Patience = PATIENCE) -> None:
-        """Send a command. `repeat=False`: once only, for what must not happen twice."""
+    @property
+    def crowded(self) -> bool:
+        """Whether this login was repeated although the BMC answered: what was repeated came back as well."""
+        return self.repeats > 0 and self.received > self.sent - self.repeats
+
+    def request(
+        self,
+        netfn: int,
+        command: int,
+        data: bytes,
+        *,
+        repeat: bool = True,
+        patience: Patience = PATIENCE,
+        lun: int = 0,
+        bridged: bool = True,
+    ) -> None:
+        """Send a command.
+
+        Args:
+            repeat: False sends it once only, for what must not happen twice.
+            patience: seconds before each repetition.
+            lun: the unit within the controller.
+            bridged: False speaks with the BMC itself where the node's commands go to a controller behind it.
+        """
         self.in_flight = True
         self._patience = patience
         self._tries = 0 if repeat else len(self._patience) - 1
         self.ipmicallback = self._got_answer
-        self._send_ipmi_net_payload(netfn, command, data, retry=repeat)
+        if self.info.bridge is not None and bridged:
+            self._passage = Passage(self.info.bridge, self.seqlun, netfn, command, data)
+            netfn, command, data = *SEND_MESSAGE, self._passage.data
+        self._send_ipmi_net_payload(netfn, command, data, retry=repeat, rslun=lun)
         if not repeat:
             self._wire.arm(sum(self._patience))
+
+    def send_sol(self, payload: bytes) -> None:
+        """Send a Serial over LAN packet (payload type 1) beside whatever command is in flight; repeating it is the caller's."""
+        last, kind, self.lastpayload = self.lastpayload, self.last_payload_type, None
+        try:
+            self.send_payload(bytearray(payload), payload_type=_SOL, retry=False)
+        finally:
+            self.lastpayload, self.last_payload_type = last, kind
 
     def cancel(self) -> None:
         """Forget the request in flight; a late answer to it will not be taken for the next one's."""
         self.in_flight = False
+        self._passage = None
         self.lastpayload = None
         self.pendingpayloads.clear()
         self.request_entry.clear()
@@ -161,6 +200,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self.sessioncontext = None
         self.established = self.logging = False
         self.k1 = None
+        self.sol_handler = None
 
     def datagram(self, data: bytes) -> None:
         """Take what came from the BMC's address. Never raises."""
@@ -168,6 +208,7 @@ class BmcSession(Session):  # type: ignore[misc]
             self.malformed += 1
             return
         try:
+            self.received += 1
             self._handle_ipmi_packet(bytearray(data), qent=_NO_QUEUE_ENTRY)
         except Exception:  # pyghmi indexes into hostile bytes; whatever it trips over, the datagram was no good
             self.malformed += 1
@@ -192,6 +233,7 @@ class BmcSession(Session):  # type: ignore[misc]
 
     def _login_timed_out(self) -> None:
         self._tries += 1
+        self.repeats += 1
         context = self.sessioncontext
         # What precedes and what ends the login are plain commands, which may be repeated as they are.
         plain = context is None or (context == "ESTABLISHED" and self._tries < len(PATIENCE))
@@ -219,6 +261,7 @@ class BmcSession(Session):  # type: ignore[misc]
     def _xmit_packet(self, retry: bool = True, delay_xmit: float | None = None, timeout: float | None = None) -> None:  # noqa: ARG002
         if self.sequencenumber:  # 0 stands for "outside of a session" and stays
             self.sequencenumber += 1
+        self.sent += 1
         self._wire.transmit(self.netpacket)
         if retry:
             self._wire.arm(self._wait())
@@ -241,6 +284,15 @@ class BmcSession(Session):  # type: ignore[misc]
             self._fail(refusal.wrong_kg(self.info))
         else:
             self._fail(BmcRefused(f"{self.info.label} refused the login: {parameter['error']}.", remedy="See the BMC's event log."))
+
+    def _parse_ipmi_payload(self, payload: bytearray) -> Any:
+        if self._passage is None or not self.in_flight:
+            return super()._parse_ipmi_payload(payload)
+        answer = self._passage.answer(bytes(payload))
+        if answer is not None:
+            self.cancel()
+            self._wire.answered(answer.code, answer.data)
+        return None
 
     def _mark_broken(self, error: Any = None) -> None:  # noqa: ARG002
         self.broken = True

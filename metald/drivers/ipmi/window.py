@@ -6,6 +6,8 @@ Rules:
 - Urgent callers (workflows) go before background ones (power polling); each kind in order of arrival.
 - A cancelled waiter never takes a place with it.
 - Whoever waits has not started its own deadline yet.
+- It adapts: `login_ended` tells whether a login's datagrams were repeated although the BMC had answered, which means that
+  answers waited in a queue. When many were, the window shrinks at once; when few were, it grows back slowly.
 - A login that nobody answers steps aside: dead BMCs must not fill the window for the length of their deadlines. A
   bounded number may, so that a network that is merely slow still finds a gate.
 """
@@ -16,13 +18,18 @@ import asyncio
 from collections import deque
 
 _ASIDE = 4  # places aside, as a multiple of the window
+_LEAST = 16
+_EPOCH = 16  # least logins after which the limit is looked at
+_CROWDED = 0.1  # share of logins in an epoch above which the window shrinks
+_SHRINK = 0.7
 
 
 class AdmissionWindow:
-    """A counter with two queues."""
+    """A counter with two queues. `limit` is the most places, and how many there are at first."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit = self._most = limit
+        self._ended = self._crowded = 0
         self.taken = 0
         self.aside = 0
         self._urgent: deque[asyncio.Future[None]] = deque()
@@ -67,6 +74,18 @@ class AdmissionWindow:
         self.aside += 1
         self.release()
         return True
+
+    def login_ended(self, *, crowded: bool) -> None:
+        """A login came to its end; `crowded` when it was held up by a queue and not by its BMC."""
+        self._ended += 1
+        self._crowded += crowded
+        if self._ended < max(_EPOCH, self.limit):
+            return
+        if self._crowded > _CROWDED * self._ended:
+            self.limit = max(min(_LEAST, self._most), int(self.limit * _SHRINK))
+        elif self.limit < self._most:
+            self.limit = min(self._most, self.limit + max(1, self.limit // 8))
+        self._ended = self._crowded = 0
 
     def leave_aside(self) -> None:
         """The end of a login that stepped aside."""

@@ -53,6 +53,7 @@ class Api(Section, frozen=True):
     max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
     max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
+    max_wait: Annotated[Seconds, Meta(description="Most seconds that a request with `Prefer: wait` waits for a change.")] = 120.0
     watch: Watch = Watch()
 
 

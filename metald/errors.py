@@ -13,6 +13,7 @@ reaches the API is a defect and answers 500 without its text.
     |- NotAcceptable (406)      the API version asked for does not know this
     |- Conflict (409)           the thing changed, exists, or is busy: Busy, Duplicate, StaleVersion
     |- Purged (410)             the events after this one are not kept any more
+    |- PreconditionFailed (412) the thing is not what If-Match names
     |- Unavailable (503)        the store is gone or the disk is full
     `- WorldError (500)         a machine, a network or a server out there said no
        |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused
@@ -38,6 +39,8 @@ class MetaldError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
+    advice: ClassVar[str] = "Read the text; the daemon's log tells more under the request's id."
+    """What to do about errors of this kind, in general: docs/reference/errors.md is made of it."""
 
     def __init__(self, message: str, *, remedy: str = "", field: str | None = None) -> None:
         super().__init__(message)
@@ -54,18 +57,21 @@ class Invalid(MetaldError):
 
     status = 400
     code = "invalid"
+    advice = "Correct the field that is named and send the request again."
 
 
 class Unsupported(Invalid):
     """The hardware type or the interface cannot do this."""
 
     code = "unsupported"
+    advice = "Choose another interface of the hardware type, or another hardware type; `GET /v1/drivers` shows what is enabled."
 
 
 class WrongState(Invalid):
     """The verb does not lead on from the node's state."""
 
     code = "wrong-state"
+    advice = "Ask for a verb that leads on from the present state; `GET /v1/nodes/{node}/explain` lists them."
 
 
 class NotAuthenticated(MetaldError):
@@ -73,6 +79,7 @@ class NotAuthenticated(MetaldError):
 
     status = 401
     code = "not-authenticated"
+    advice = "Send credentials that are known and have not expired."
 
 
 class NotAllowed(MetaldError):
@@ -80,6 +87,7 @@ class NotAllowed(MetaldError):
 
     status = 403
     code = "not-allowed"
+    advice = "Use an account that may do this, or unset `protected` first."
 
 
 class NotFound(MetaldError):
@@ -87,6 +95,7 @@ class NotFound(MetaldError):
 
     status = 404
     code = "not-found"
+    advice = "Check the name or the UUID; what may not be seen is not found either."
 
 
 class NotAcceptable(MetaldError):
@@ -94,6 +103,7 @@ class NotAcceptable(MetaldError):
 
     status = 406
     code = "not-acceptable"
+    advice = "Ask for a newer microversion in `X-OpenStack-Ironic-API-Version`."
 
 
 class Conflict(MetaldError):
@@ -101,24 +111,36 @@ class Conflict(MetaldError):
 
     status = 409
     code = "conflict"
+    advice = "Look at the thing as it is now, then decide whether the change is still wanted."
 
 
 class Busy(Conflict):
     """A workflow or another request owns the node; retry later."""
 
     code = "busy"
+    advice = "Send the request again after the seconds that `Retry-After` says."
 
 
 class Duplicate(Conflict):
     """The name, address or UUID is taken."""
 
     code = "duplicate"
+    advice = "Choose another value, or use the thing that has it."
 
 
 class StaleVersion(Conflict):
     """The row changed between reading and writing."""
 
     code = "stale-version"
+    advice = "Read the thing again and repeat the change."
+
+
+class PreconditionFailed(MetaldError):
+    """The thing is no longer as the client's If-Match says."""
+
+    status = 412
+    code = "precondition-failed"
+    advice = "Get the thing again, look at what changed, and repeat the change with the new `ETag`."
 
 
 class TooLarge(MetaldError):
@@ -126,6 +148,7 @@ class TooLarge(MetaldError):
 
     status = 413
     code = "too-large"
+    advice = "Send less, or raise the limit in the settings."
 
 
 class Purged(MetaldError):
@@ -133,6 +156,7 @@ class Purged(MetaldError):
 
     status = 410
     code = "gap"
+    advice = "Read the present state first, then watch from the number that it came with."
 
 
 class Unavailable(MetaldError):
@@ -140,12 +164,14 @@ class Unavailable(MetaldError):
 
     status = 503
     code = "unavailable"
+    advice = "Send the request again later; see the daemon's log and `GET /readyz`."
 
 
 class WorldError(MetaldError):
     """Something outside the daemon failed. `transient` tells the engine whether a retry may help."""
 
     code = "world"
+    advice = "Look at the machine, the network or the server that is named."
     transient: ClassVar[bool] = False
     exchange: tuple[str, ...] = ()
     """What was said to the machine last and what it answered, a line each, without secrets; for the node's time-line."""
@@ -155,12 +181,14 @@ class DriverError(WorldError):
     """A BMC or a hypervisor refused or failed."""
 
     code = "driver"
+    advice = "Look at the BMC: its web page, its log, its firmware."
 
 
 class BmcUnreachable(DriverError):
     """The BMC did not answer within its budget."""
 
     code = "bmc-unreachable"
+    advice = "Check the address in `driver_info`, the cable and the BMC's network; metald tries again by itself."
     transient = True
 
 
@@ -168,42 +196,49 @@ class BmcAuthFailed(DriverError):
     """The BMC refused the user name or the password."""
 
     code = "bmc-auth"
+    advice = "Correct the user name and the password in `driver_info`."
 
 
 class BmcCipherUnsupported(DriverError):
     """The BMC and metald share no cipher suite."""
 
     code = "bmc-cipher"
+    advice = "Enable cipher suite 17 or 3 on the BMC."
 
 
 class BmcPrivilegeTooLow(DriverError):
     """The BMC user may not do this."""
 
     code = "bmc-privilege"
+    advice = "Give the BMC's user a higher privilege, or set the one it has in `driver_info`."
 
 
 class BmcRefused(DriverError):
     """The BMC answered with an error completion code."""
 
     code = "bmc-refused"
+    advice = "Look up the completion code in the BMC's manual; a cold reset of the BMC often helps."
 
 
 class ImageError(WorldError):
     """An image cannot be fetched, verified, converted or written."""
 
     code = "image"
+    advice = "Check the image's URL, its checksum and the server that it comes from."
 
 
 class DeployError(WorldError):
     """The ramdisk or the disk cannot do what the deployment needs."""
 
     code = "deploy"
+    advice = "Look at the node's time-line and at its console."
 
 
 class RamdiskLost(DeployError):
     """The ramdisk went away in the middle of its work."""
 
     code = "ramdisk-lost"
+    advice = "Look at the machine's console: it crashed, restarted or lost its network."
     transient = True
 
 
@@ -211,9 +246,11 @@ class InspectionError(WorldError):
     """What a ramdisk told of its machine cannot be used, or a rule of the operator's refuses it."""
 
     code = "inspection"
+    advice = "Correct the inspection rule, or the inventory that it does not fit."
 
 
 class DeadlineExceeded(WorldError):
     """Something outside did not happen in time."""
 
     code = "deadline"
+    advice = "Look at what was waited for; raise its time in the settings when it is only slow."

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from metald.config import Section, Settings
 from metald.configfile import reference
+from metald.http import errorpage
 from metald.http.openapi import document
 from metald.http.routes import ROUTES
 from metald.http.views import Views
@@ -117,6 +118,7 @@ FILES: dict[str, Callable[[], str]] = {
     "conf/metald.toml": reference,
     "docs/explanation/states.md": states,
     "docs/reference/config.md": settings_page,
+    "docs/reference/errors.md": errorpage.markdown,
     "docs/reference/openapi.json": openapi,
     "docs/reference/paths.md": paths,
 }

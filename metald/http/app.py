@@ -23,8 +23,9 @@ from multidict import CIMultiDict
 from metald.config import Api, Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, openapi, problem, serverlog, tls, versions
+from metald.http import auth, body, conditional, openapi, problem, serverlog, tls, versions
 from metald.http.call import Call, Reply, Services
+from metald.http.longpoll import LongPolls
 from metald.http.problem import RoutingError
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 _SUFFIX_UNTIL = 91
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
-_EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}"
+_EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}, ETag"
 _RETRY_AFTER = "2"
 _MOST_BASES = 100
 _CHANGES_EACH_ROUND = 8
@@ -81,13 +82,18 @@ def build(
     """
     views = Views(lambda _node: conductor.hostname)
     document = orjson.dumps(openapi.document(ROUTES, views))
-    services = Services(
-        settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, Hub(store, settings.api.watch)
-    )
+    polls = LongPolls(store.watches)
+    hub = Hub(store, settings.api.watch)
+    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls)
     dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
     application.on_shutdown.append(services.watch.shutdown)
     application.router.add_route("*", "/{path:.*}", dispatcher.handle)
+
+    async def stopping(_application: web.Application) -> None:
+        polls.close()
+
+    application.on_shutdown.append(stopping)
     return application
 
 
@@ -141,6 +147,7 @@ class Dispatcher:
             }
         )
         self._bases: dict[tuple[str, str], str] = {}
+        self._forms = conditional.Forms()
         self._roots = {route.path.split("/")[2] for route in ROUTES if route.path.startswith("/v1/")}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -170,7 +177,7 @@ class Dispatcher:
             headers["Retry-After"] = _RETRY_AFTER
         if error.status == 401 or isinstance(error, auth.BadCredentials):
             headers["WWW-Authenticate"] = f'Basic realm="{auth.REALM}"'
-            return error.status, orjson.dumps({"error": {"message": text, "code": error.status}})
+            return error.status, orjson.dumps({"error": {"message": text, "code": error.status}, "metald": problem.structured(error)})
         if error.status in (408, 413):
             headers["Connection"] = "close"
         return error.status, problem.encode(error)
@@ -240,14 +247,23 @@ class Dispatcher:
         args: Mapping[str, Any] = {}
         if request.rel_url.raw_query_string or route.needs_args:
             args = route.read_args(request.query, version)
-        call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method)
+        call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method, None, request.headers)
+        call.gone = lambda: request.transport is None or request.transport.is_closing()
         if route.body is not None:
             limit = getattr(settings, route.limit)
             if not incoming.has_body:
                 incoming.body = await body.read(request, limit=limit, depth=settings.max_depth)
                 incoming.has_body = True
             call.body = body.conformed(incoming.body, route)
+        tag = None
+        if route.stamp is not None:
+            tag = self._forms.tag(call, request.rel_url.raw_query_string, route.stamp(call))
+            if conditional.unchanged(call, tag):
+                headers["ETag"] = tag
+                return 304, b""
         result = await route.handler(call)
+        if tag is not None:
+            headers["ETag"] = tag
         return result if isinstance(result, Stream) else self._reply(route, result, headers)
 
     @staticmethod
@@ -257,6 +273,7 @@ class Dispatcher:
         if isinstance(result, Reply):
             if result.location is not None:
                 headers["Location"] = result.location
+            headers.update(result.headers)
             return result.status or route.status, result.body
         return route.status, b"" if result is None else orjson.dumps(result)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,6 +19,7 @@ from metald.statemachine.hardware import Hardware
 from metald.store.store import Store
 
 if TYPE_CHECKING:
+    from metald.http.longpoll import LongPolls
     from metald.http.route import Route
     from metald.http.views import Views
     from metald.http.watch.hub import Hub
@@ -41,6 +42,8 @@ class Services:
     """The OpenAPI document."""
     watch: Hub
     """Hands events to watchers."""
+    polls: LongPolls
+    """Requests that wait for a change."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,10 @@ class Call:
     caller: Caller
     method: str
     body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The request's headers; names in any case."""
+    gone: Callable[[], bool] = bool
+    """Whether the client has left."""
 
     def require(self, since: int) -> None:
         """Refuse what the request's version does not know yet (406)."""
@@ -74,6 +81,8 @@ class Reply:
     body: bytes = b""
     status: int | None = None
     location: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers of the answer."""
 
     @classmethod
     def of(cls, value: Any, *, status: int | None = None, location: str | None = None) -> Reply:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from metald.errors import Invalid, NotAcceptable
-from metald.http import listing, patch, values
+from metald.http import conditional, listing, patch, values
 from metald.http.call import Call, Reply
 from metald.http.fields import View
 from metald.http.problem import RoutingError
 from metald.http.route import DETAIL, FIELDS, PAGING, Arg, Route
 from metald.http.schema import Schema, conform
 from metald.http.views import Views
-from metald.model import Resource
+from metald.model import Node, Resource
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.fleet.things import Things
 
@@ -72,6 +72,10 @@ class Collection(Generic[R]):
             )
         return self.room(call.services.fleet).find(uuid or given)
 
+    def stamp(self, call: Call) -> str:
+        """The state of the resource that the path names."""
+        return conditional.stamp_of(self.find(call))
+
     def refuse_newer(self, call: Call, names: Iterable[str]) -> None:
         """Refuse fields that the version does not know (406)."""
         known = self.view(call.services.views).fields
@@ -120,6 +124,7 @@ class Collection(Generic[R]):
         required = self.create.get("required", ())
 
         def edit(current: R) -> dict[str, Any]:
+            conditional.expect(call, current)
             after = changes.apply({root: getattr(current, root, None) for root in changes.roots})
             gone = [root for root in changes.roots if root in required and after.get(root) is None]
             if gone:
@@ -134,7 +139,7 @@ class Collection(Generic[R]):
     async def delete(self, call: Call) -> None:
         """Delete one."""
         thing = self.find(call)
-        await self.room(call.services.fleet).delete(thing.uuid, call.caller)
+        await self.room(call.services.fleet).delete(thing.uuid, call.caller, lambda current: conditional.expect(call, current))
         self.view(call.services.views).forget(thing)
 
     def routes(self) -> tuple[Route, ...]:
@@ -142,6 +147,8 @@ class Collection(Generic[R]):
         one, many = f"/v1/{self.path}/{{{self.noun}}}", f"/v1/{self.path}"
         words = self.noun.replace("_", " ")
         name = self.noun
+        listed = conditional.Tables(self.kind, Node)
+        guarded = ("If-Match",)
         found = [
             Route(
                 "GET",
@@ -152,6 +159,7 @@ class Collection(Generic[R]):
                 args=(*PAGING, FIELDS, DETAIL, *self.filters),
                 policy=f"{self.policy}:get",
                 answer=f"{name}_list",
+                stamp=listed,
             ),
             Route(
                 "POST",
@@ -166,7 +174,17 @@ class Collection(Generic[R]):
                 policy=f"{self.policy}:create",
                 answer=name,
             ),
-            Route("GET", one, self.show, f"Show a {words}", since=self.since, args=(FIELDS,), policy=f"{self.policy}:get", answer=name),
+            Route(
+                "GET",
+                one,
+                self.show,
+                f"Show a {words}",
+                since=self.since,
+                args=(FIELDS,),
+                policy=f"{self.policy}:get",
+                answer=name,
+                stamp=self.stamp,
+            ),
             Route(
                 "PATCH",
                 one,
@@ -178,6 +196,7 @@ class Collection(Generic[R]):
                 body_name="patch",
                 policy=f"{self.policy}:update",
                 answer=name,
+                honours=guarded,
             ),
             Route(
                 "DELETE",
@@ -188,6 +207,7 @@ class Collection(Generic[R]):
                 too_old=self.too_old,
                 status=204,
                 policy=f"{self.policy}:delete",
+                honours=guarded,
             ),
         ]
         if self.listed_in_detail:
@@ -201,6 +221,7 @@ class Collection(Generic[R]):
                     args=(*PAGING, *self.filters),
                     policy=f"{self.policy}:get",
                     answer=f"{name}_list",
+                    stamp=listed,
                 )
             )
         return tuple(found)

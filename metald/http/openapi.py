@@ -62,6 +62,7 @@ def _operation(route: Route) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _PARAMETER.findall(route.path)
     ]
     parameters += [_argument(arg) for arg in route.args]
+    parameters += [{"name": name, "in": "header", "schema": {"type": "string"}} for name in heeded(route)]
     if route.versioned:
         parameters.append(_VERSION)
     operation: dict[str, Any] = {
@@ -69,7 +70,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [_tag(route.path)],
         "parameters": parameters,
-        "responses": {**{str(status): _success(route, status) for status in (route.status, *route.also)}, "4XX": _error(), "5XX": _error()},
+        "responses": {**{str(status): _success(route, status) for status in _successes(route)}, "4XX": _error(), "5XX": _error()},
         "security": [] if route.public else [{}, {"basic": []}],
         "x-since": f"1.{route.since}",
     }
@@ -79,6 +80,15 @@ def _operation(route: Route) -> dict[str, Any]:
         required = bool(route.body.get("required")) or route.body.get("type") == "array"
         operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": route.body}}}
     return operation
+
+
+def heeded(route: Route) -> tuple[str, ...]:
+    """The further request headers that a route heeds."""
+    return (*route.honours, *(("If-None-Match",) if route.stamp is not None else ()))
+
+
+def _successes(route: Route) -> tuple[int, ...]:
+    return (route.status, *route.also, *((304,) if route.stamp is not None else ()))
 
 
 def _tag(path: str) -> str:
@@ -131,6 +141,7 @@ _ERROR: Mapping[str, Any] = {
                 "code": {"type": "string"},
                 "field": {"type": ["string", "null"]},
                 "remedy": {"type": ["string", "null"]},
+                "docs": {"type": "string", "description": "Where the code is explained, relative to the daemon."},
             },
         },
     },

@@ -1,8 +1,8 @@
 """Errors on the wire: Ironic's two forms, in one object whose value is a string that holds JSON.
 
 Form A comes from handlers, form B from routing and version negotiation; both are what existing clients parse. Beside it stands
-metald's own `metald` object with a machine-readable code, the field at fault and the remedy. The text of an error that is
-not in `metald.errors` never reaches a client.
+metald's own `metald` object: a machine-readable code, the field at fault, the remedy and a link to what is written of the code.
+The text of an error that is not in `metald.errors` never reaches a client.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class RoutingError(MetaldError):
     """There is no such path, the method is wrong, or the path cannot be read; answered in form B."""
 
     code = "routing"
+    advice = "Compare the path and the method with `/openapi.json`."
 
     def __init__(self, status: int, message: str = "", *, remedy: str = "", field: str | None = None) -> None:
         super().__init__(message, remedy=remedy, field=field)
@@ -31,6 +32,7 @@ class BodyError(MetaldError):
     """The body is too big or too deep; answered without the outer object, as Ironic's middleware does."""
 
     code = "body"
+    advice = "Send less, or raise the limit in the section `api` of the settings."
 
     def __init__(self, status: int, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy, field="body")
@@ -38,6 +40,20 @@ class BodyError(MetaldError):
 
 
 _SHORT = 200
+DOCS = "/docs/errors"
+"""Where the daemon tells what each code means (see `errorpage`)."""
+INTERNAL = "internal"
+"""The code of a defect."""
+
+
+def structured(error: MetaldError) -> dict[str, Any]:
+    """metald's own object for an error."""
+    return own(error.code, mask_text(error.remedy) or error.advice, error.field)
+
+
+def own(code: str, remedy: str, field: str | None = None) -> dict[str, Any]:
+    """The object of a code that is no error's."""
+    return {"code": code, "field": field, "remedy": remedy, "docs": f"{DOCS}#{code}"}
 
 
 def text_of(error: MetaldError) -> str:
@@ -51,20 +67,20 @@ def text_of(error: MetaldError) -> str:
 def encode(error: MetaldError) -> bytes:
     """The body that answers `error`."""
     text = text_of(error)
-    own = {"code": error.code, "field": error.field, "remedy": mask_text(error.remedy) or None}
+    about = structured(error)
     client = error.status < 500
     if isinstance(error, BodyError):
-        return orjson.dumps({"faultcode": "Client", "faultstring": text, "metald": own})
+        return orjson.dumps({"faultcode": "Client", "faultstring": text, "metald": about})
     inner: dict[str, Any]
     if isinstance(error, RoutingError | BadVersion):
         inner = {"code": error.status, "title": HTTPStatus(error.status).phrase, "description": text}
     else:
         inner = {"faultcode": "Client" if client else "Server", "faultstring": text, "debuginfo": None}
-    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": own})
+    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": about})
 
 
 def internal(request_id: str) -> bytes:
     """The body that answers a defect: nothing but the id under which the log tells more."""
     inner = {"faultcode": "Server", "faultstring": f"Internal error; the log knows it as {request_id}.", "debuginfo": None}
-    own = {"code": "internal", "field": None, "remedy": f"Report it with the log lines of {request_id}."}
-    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": own})
+    about = own(INTERNAL, f"Report it with the log lines of {request_id}.")
+    return orjson.dumps({"error_message": orjson.dumps(inner).decode(), "metald": about})

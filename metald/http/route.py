@@ -80,6 +80,10 @@ class Route:
     """The setting of `api` that says how many bytes the body may have."""
     answer: str = ""
     """Name of the answer's schema in the OpenAPI document."""
+    stamp: Callable[[Call], str] | None = None
+    """Names the state that the answer shows; makes its entity tag (see `conditional`)."""
+    honours: tuple[str, ...] = ()
+    """Further request headers that the handler heeds, such as `If-Match`."""
     by_name: Mapping[str, Arg] = field(init=False, repr=False)
     needs_args: bool = field(init=False, repr=False)
 

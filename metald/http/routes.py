@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metald.http import errorpage
 from metald.http.route import Route
 from metald.http.v1 import (
     agent,
@@ -57,5 +58,6 @@ ROUTES: tuple[Route, ...] = (
     *agent.ROUTES,
     *own.ROUTES,
     *watch.ROUTES,
+    *errorpage.ROUTES,
 )
 """The table that routing, version rules, checks and the OpenAPI document are made of."""

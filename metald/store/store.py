@@ -26,6 +26,7 @@ from metald.store.kinds import KINDS
 from metald.store.locks import KeyedLocks
 from metald.store.memory import Memory
 from metald.store.transaction import Written
+from metald.store.watches import Watches
 from metald.store.writer import StateWriter
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Store:
         self._tables: dict[type[Resource], Memory[Any]] = {kind.type: Memory(kind) for kind in KINDS}
         self._locks = KeyedLocks()
         self._subscribers: list[Subscriber] = []
+        self.watches = Watches()
+        """Who waits for one row to change."""
         self._writer = StateWriter(database, lambda kind, uuid: self._tables[kind.type].get(uuid), self._install)
         self.last_seq: int = 0
         """The sequence number of the newest event that memory and subscribers know."""
@@ -180,6 +183,8 @@ class Store:
                 deleted.setdefault(row.kind.type, []).append(row.resource.uuid)
         for type_ in saved.keys() | deleted.keys():
             self._tables[type_].install(saved.get(type_, ()), deleted.get(type_, ()))
+            self.watches.tell(row.uuid for row in saved.get(type_, ()))
+            self.watches.tell(deleted.get(type_, ()))
         seq = written.last_seq - sum(len(s.events) for s in batch)
         told: list[Event] = []
         outcomes: list[Committed] = []

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metald.errors import Invalid, MetaldError
-from metald.http import body, patch
+from metald.http import body, errorpage, patch
 from metald.http.v1 import nodes
 from tests.support.api import Api
 
@@ -23,9 +23,35 @@ async def test_the_two_forms_of_errors(api: Api) -> None:
     assert raised.headers["Content-Type"].startswith("application/json")
     inner = json.loads(raised.json["error_message"])
     assert inner == {"faultcode": "Client", "faultstring": "Node nobody could not be found.", "debuginfo": None}
-    assert raised.json["metald"] == {"code": "not-found", "field": "node", "remedy": None}
+    about = raised.json["metald"]
+    assert (about["code"], about["field"], about["docs"]) == ("not-found", "node", "/docs/errors#not-found")
+    assert about["remedy"]
     routed = json.loads((await api.ask("GET", "/v1/bogus")).json["error_message"])
     assert (routed["code"], routed["title"]) == (404, "Not Found")
+
+
+async def test_the_link_of_every_error_leads_to_its_code(api: Api) -> None:
+    page = await api.ask("GET", "/docs/errors")
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    raised = [
+        await api.ask(method, path, data, version=version)
+        for method, path, data, version in (
+            ("GET", "/v1/nodes/nobody", None, "1.80"),
+            ("GET", "/v1/bogus", None, "1.80"),
+            ("GET", "/v1/nodes", None, "9.9"),
+            ("POST", "/v1/nodes", b"{", "1.80"),
+            ("POST", "/v1/nodes", b"[" * 2000 + b"]" * 2000, "1.80"),
+            ("POST", "/v1/nodes", b'{"driver": "none"}', "1.80"),
+        )
+    ]
+    for answer in raised:
+        about = answer.json["metald"]
+        assert set(about) == {"code", "field", "remedy", "docs"}
+        assert about["remedy"]
+        path, _, code = about["docs"].partition("#")
+        assert path == "/docs/errors"
+        assert f'<tr id="{code}">'.encode() in page.body
+    assert all(meaning and advice for _, _, meaning, advice in errorpage.entries())
 
 
 async def test_paths_and_methods(api: Api) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metald.errors import Invalid
-from metald.http import listing, patch
+from metald.http import conditional, listing, patch
 from metald.http.call import Call, Reply
 from metald.http.problem import RoutingError
 from metald.http.route import DETAIL, FIELDS, PAGING, Route
@@ -23,6 +23,10 @@ def _find(call: Call) -> Chassis:
     if uuid is None:
         raise RoutingError(400, f"Expected UUID for chassis: {shown(call.path['chassis'])}", field="chassis")
     return call.services.fleet.chassis.find(uuid)
+
+
+def _stamp(call: Call) -> str:
+    return conditional.stamp_of(_find(call))
 
 
 async def create(call: Call) -> Reply:
@@ -64,6 +68,7 @@ async def update(call: Call) -> bytes:
     chassis = _find(call)
 
     def edit(current: Chassis) -> dict[str, Any]:
+        conditional.expect(call, current)
         after = changes.apply({root: getattr(current, root) for root in changes.roots})
         return {root: conform(after.get(root), _FIELDS[root], root) for root in changes.roots}
 
@@ -74,7 +79,7 @@ async def update(call: Call) -> bytes:
 async def delete(call: Call) -> None:
     """Delete a chassis."""
     chassis = _find(call)
-    await call.services.fleet.chassis.delete(chassis.uuid, call.caller)
+    await call.services.fleet.chassis.delete(chassis.uuid, call.caller, lambda current: conditional.expect(call, current))
     call.services.views.chassis.forget(chassis)
 
 
@@ -97,6 +102,7 @@ def _nodes(call: Call, names: tuple[str, ...] | None, path: str) -> bytes:
     return nodes.nodes_page(call, found, names, f"chassis/{chassis.uuid}/{path}")
 
 
+_STAMP = conditional.Tables(Chassis)
 ROUTES = (
     Route(
         "GET",
@@ -106,6 +112,7 @@ ROUTES = (
         args=(*PAGING, FIELDS, DETAIL),
         policy="baremetal:chassis:get",
         answer="chassis_list",
+        stamp=_STAMP,
     ),
     Route(
         "POST",
@@ -126,8 +133,18 @@ ROUTES = (
         args=PAGING,
         policy="baremetal:chassis:get",
         answer="chassis_list",
+        stamp=_STAMP,
     ),
-    Route("GET", "/v1/chassis/{chassis}", show, "Show a chassis", args=(FIELDS,), policy="baremetal:chassis:get", answer="chassis"),
+    Route(
+        "GET",
+        "/v1/chassis/{chassis}",
+        show,
+        "Show a chassis",
+        args=(FIELDS,),
+        policy="baremetal:chassis:get",
+        answer="chassis",
+        stamp=_stamp,
+    ),
     Route(
         "PATCH",
         "/v1/chassis/{chassis}",
@@ -136,9 +153,12 @@ ROUTES = (
         body=patch.SCHEMA,
         body_name="patch",
         policy="baremetal:chassis:update",
+        honours=("If-Match",),
         answer="chassis",
     ),
-    Route("DELETE", "/v1/chassis/{chassis}", delete, "Delete a chassis", status=204, policy="baremetal:chassis:delete"),
+    Route(
+        "DELETE", "/v1/chassis/{chassis}", delete, "Delete a chassis", status=204, policy="baremetal:chassis:delete", honours=("If-Match",)
+    ),
     Route(
         "GET",
         "/v1/chassis/{chassis}/nodes",
@@ -147,6 +167,7 @@ ROUTES = (
         args=(*PAGING, FIELDS, DETAIL, *nodes.FILTERS),
         policy="baremetal:node:list",
         answer="node_list",
+        stamp=nodes.STAMP,
     ),
     Route(
         "GET",
@@ -156,5 +177,6 @@ ROUTES = (
         args=(*PAGING, *nodes.FILTERS),
         policy="baremetal:node:list",
         answer="node_list",
+        stamp=nodes.STAMP,
     ),
 )

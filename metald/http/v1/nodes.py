@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from metald.errors import Invalid, NotAcceptable, NotFound
-from metald.http import listing, patch, values
+from metald.http import conditional, listing, patch, values
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, DETAIL, FIELDS, IDENTIFIER, PAGING, UUID, Arg, Kind, Route
 from metald.http.schema import conform
 from metald.http.v1 import lookups
 from metald.http.v1.node_schema import CREATE, PATCHABLE, RESERVED
-from metald.model import Fault, Node, ProvisionState
+from metald.model import Chassis, Fault, Node, ProvisionState
 
 NAMES = Kind(lambda name, text: [w for w in values.text(name, text).split(",") if w], {"type": "array", "items": {"type": "string"}})
 
@@ -38,6 +38,8 @@ FILTERS: tuple[Arg, ...] = (
     Arg("parent_node", since=83),
     Arg("instance_name", since=104),
 )
+STAMP = conditional.Tables(Node, Chassis)
+"""The state of lists of nodes."""
 _EQUAL = ("chassis_uuid", "maintenance", "retired", "driver", "resource_class", "fault", "owner", "lessee", "instance_name")
 
 
@@ -165,6 +167,11 @@ def _state(text: str) -> ProvisionState:
         raise Invalid(f"Provision state {values.shown(text)} is not valid", field="provision_state") from None
 
 
+def stamp(call: Call) -> str:
+    """The state of the node that the path names."""
+    return conditional.stamp_of(lookups.node(call))
+
+
 async def show(call: Call) -> bytes:
     """Show a node."""
     node = lookups.node(call)
@@ -190,6 +197,7 @@ async def update(call: Call) -> bytes:
             _check_name(call, values.text("name", name), f"Node {node.uuid}: Cannot change name to invalid name '{{}}'")
 
     def edit(current: Node) -> dict[str, Any]:
+        conditional.expect(call, current)
         after = changes.apply({root: getattr(current, root) for root in changes.roots})
         wanted = {root: conform(after.get(root), PATCHABLE[root], root) for root in changes.roots}
         if wanted.get("parent_node"):
@@ -207,7 +215,7 @@ async def update(call: Call) -> bytes:
 async def delete(call: Call) -> None:
     """Delete a node."""
     node = lookups.node(call)
-    await call.services.fleet.nodes.delete(node.uuid, call.caller)
+    await call.services.fleet.nodes.delete(node.uuid, call.caller, lambda current: conditional.expect(call, current))
     call.services.views.nodes.forget(node)
 
 
@@ -230,6 +238,7 @@ ROUTES = (
         args=(*PAGING, FIELDS, DETAIL, *FILTERS),
         policy="baremetal:node:list",
         answer="node_list",
+        stamp=STAMP,
     ),
     Route(
         "POST",
@@ -250,6 +259,7 @@ ROUTES = (
         args=(*PAGING, *FILTERS),
         policy="baremetal:node:list",
         answer="node_list",
+        stamp=STAMP,
     ),
     Route(
         "GET",
@@ -259,7 +269,7 @@ ROUTES = (
         args=(Arg("node", IDENTIFIER), Arg("node_uuid", UUID)),
         policy="baremetal:node:validate",
     ),
-    Route("GET", "/v1/nodes/{node}", show, "Show a node", args=(FIELDS,), policy="baremetal:node:get", answer="node"),
+    Route("GET", "/v1/nodes/{node}", show, "Show a node", args=(FIELDS,), policy="baremetal:node:get", answer="node", stamp=stamp),
     Route(
         "PATCH",
         "/v1/nodes/{node}",
@@ -270,7 +280,8 @@ ROUTES = (
         body_name="patch",
         policy="baremetal:node:update",
         answer="node",
+        honours=("If-Match",),
     ),
-    Route("DELETE", "/v1/nodes/{node}", delete, "Delete a node", status=204, policy="baremetal:node:delete"),
+    Route("DELETE", "/v1/nodes/{node}", delete, "Delete a node", status=204, policy="baremetal:node:delete", honours=("If-Match",)),
     Route("GET", "/v1/nodes/{node}/validate", validate, "Check a node", policy="baremetal:node:validate"),
 )

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from metald.errors import Invalid, NotAcceptable, NotAllowed, NotFound
-from metald.http import listing, patch, values
+from metald.http import conditional, listing, patch, values
 from metald.http.call import Call, Reply
 from metald.http.route import DETAIL, FIELDS, IDENTIFIER, MAC, PAGING, UUID, WORDS, Arg, Route
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema, conform
 from metald.http.v1 import links, lookups
 from metald.http.v1.nodes import NAMES
 from metald.model import Node, Port
+from metald.model.catalogue import Portgroup
 
 _FIELDS: dict[str, Schema] = {
     "address": {"type": "string", "format": "mac"},
@@ -49,6 +50,10 @@ FILTERS: tuple[Arg, ...] = (
     Arg("description_contains"),
     Arg("conductor_groups", WORDS, 99),
 )
+
+
+STAMP = conditional.Tables(Port, Node, Portgroup)
+"""The state of lists of ports, whose filters look at their nodes and groups."""
 
 
 def _refuse_newer(call: Call, names: Iterable[str]) -> None:
@@ -151,6 +156,11 @@ def _node_value(node: Node | None, name: str) -> Any:
     return None if node is None else getattr(node, name)
 
 
+def stamp(call: Call) -> str:
+    """The state of the port that the path names."""
+    return conditional.stamp_of(lookups.port(call))
+
+
 async def show(call: Call) -> bytes:
     """Show a port."""
     port = lookups.port(call)
@@ -168,6 +178,7 @@ async def update(call: Call) -> bytes:
     port = lookups.port(call)
 
     def edit(current: Port) -> dict[str, Any]:
+        conditional.expect(call, current)
         before = {root: getattr(current, root, None) for root in changes.roots if root != "node_ident"}
         after = changes.apply(before)
         return _checked(call, {root: conform(after.get(root), PATCHABLE[root], root) for root in changes.roots})
@@ -179,7 +190,7 @@ async def update(call: Call) -> bytes:
 async def delete(call: Call) -> None:
     """Delete a port."""
     port = lookups.port(call)
-    await call.services.fleet.ports.delete(port.uuid, call.caller)
+    await call.services.fleet.ports.delete(port.uuid, call.caller, lambda current: conditional.expect(call, current))
     call.services.views.ports.forget(port)
 
 
@@ -192,6 +203,7 @@ ROUTES = (
         args=(*PAGING, FIELDS, DETAIL, *FILTERS),
         policy="baremetal:port:list",
         answer="port_list",
+        stamp=STAMP,
     ),
     Route(
         "POST",
@@ -212,8 +224,9 @@ ROUTES = (
         args=(*PAGING, *FILTERS),
         policy="baremetal:port:list",
         answer="port_list",
+        stamp=STAMP,
     ),
-    Route("GET", "/v1/ports/{port}", show, "Show a port", args=(FIELDS,), policy="baremetal:port:get", answer="port"),
+    Route("GET", "/v1/ports/{port}", show, "Show a port", args=(FIELDS,), policy="baremetal:port:get", answer="port", stamp=stamp),
     Route(
         "PATCH",
         "/v1/ports/{port}",
@@ -223,8 +236,9 @@ ROUTES = (
         body_name="patch",
         policy="baremetal:port:update",
         answer="port",
+        honours=("If-Match",),
     ),
-    Route("DELETE", "/v1/ports/{port}", delete, "Delete a port", status=204, policy="baremetal:port:delete"),
+    Route("DELETE", "/v1/ports/{port}", delete, "Delete a port", status=204, policy="baremetal:port:delete", honours=("If-Match",)),
     Route(
         "GET",
         "/v1/nodes/{node}/ports",
@@ -233,6 +247,7 @@ ROUTES = (
         args=(*PAGING, FIELDS, DETAIL),
         policy="baremetal:port:list",
         answer="port_list",
+        stamp=STAMP,
     ),
     Route(
         "GET",
@@ -242,5 +257,6 @@ ROUTES = (
         args=PAGING,
         policy="baremetal:port:list",
         answer="port_list",
+        stamp=STAMP,
     ),
 )

@@ -5,11 +5,14 @@ The order of checks is Ironic's, which its clients rely on: the node, the versio
 
 from __future__ import annotations
 
+import asyncio
 import string
 from typing import Any
 
+import orjson
+
 from metald.errors import Busy, Invalid, NotAcceptable, WrongState
-from metald.http import values
+from metald.http import conditional, values
 from metald.http.call import Call, Reply
 from metald.http.route import Route
 from metald.http.schema import NULLABLE_TEXT, Schema, conform
@@ -58,13 +61,41 @@ POWER: Schema = {
 MAINTENANCE: Schema = {"type": "object", "properties": {"reason": NULLABLE_TEXT}, "additionalProperties": False}
 
 
-async def show(call: Call) -> dict[str, Any]:
-    """Show the states of a node."""
+def _states(call: Call, node: Node) -> bytes:
     view = call.services.views.nodes
     names = tuple(name for name in _STATE_FIELDS if view.fields[name].since <= call.version)
-    found = view.document(lookups.node(call), call.version, call.base, names)
+    found = view.document(node, call.version, call.base, names)
     del found["links"]
-    return found
+    return orjson.dumps(found)
+
+
+async def show(call: Call) -> Reply:
+    """Show the states of a node, at once or (`Prefer: wait=30`) when they differ from what the client has."""
+    node = lookups.node(call)
+    body = _states(call, node)
+    tag = _tag(body)
+    wait = conditional.preferred_wait(call)
+    polls = call.services.polls
+    if wait is None or not polls.open:
+        return _shown(body, unchanged=conditional.unchanged(call, tag))
+    wait = min(wait, int(call.services.settings.api.max_wait))
+    conditionally = "If-None-Match" in call.headers
+    end = asyncio.get_running_loop().time() + wait
+    while conditional.unchanged(call, _tag(body)) if conditionally else _tag(body) == tag:
+        left = end - asyncio.get_running_loop().time()
+        if left <= 0 or not await polls.changed(node.uuid, left, call.gone):
+            return _shown(body, unchanged=conditionally, applied=wait)
+        body = _states(call, lookups.node(call, node.uuid))
+    return _shown(body, unchanged=False, applied=wait)
+
+
+def _tag(body: bytes) -> str:
+    return f'"{conditional.stamp_of_bytes(body)}"'
+
+
+def _shown(body: bytes, *, unchanged: bool, applied: int | None = None) -> Reply:
+    headers = {"ETag": _tag(body)} | ({"Preference-Applied": f"wait={applied}"} if applied is not None else {})
+    return Reply(b"" if unchanged else body, status=304 if unchanged else None, headers=headers)
 
 
 def _accepted(call: Call, path: str = "states") -> Reply:
@@ -213,7 +244,15 @@ async def clear_maintenance(call: Call) -> Reply:
 
 
 ROUTES = (
-    Route("GET", "/v1/nodes/{node}/states", show, "Show a node's states", policy="baremetal:node:get_states"),
+    Route(
+        "GET",
+        "/v1/nodes/{node}/states",
+        show,
+        "Show a node's states",
+        also=(304,),
+        policy="baremetal:node:get_states",
+        honours=("If-None-Match", "Prefer"),
+    ),
     Route(
         "PUT", "/v1/nodes/{node}/states/power", set_power, "Change power", body=POWER, status=202, policy="baremetal:node:set_power_state"
     ),

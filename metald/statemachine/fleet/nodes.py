@@ -7,7 +7,7 @@ request is overwritten. The lock is held for the moment of the commit only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -143,27 +143,21 @@ class Nodes:
         Raises:
             Busy: one still does at the deadline.
         """
-        freed = asyncio.Event()
-
-        def look(_events: Sequence[Event]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
             now = self._store.table(Node).get(node.uuid)
             if now is None or now.reservation is None:
-                freed.set()
+                return
+            if not await self._store.watches.changed(node.uuid, deadline - loop.time()):
+                raise Busy(f"Node {node.uuid} is locked by host {now.reservation}, please retry after the current operation is completed.")
 
-        leave = self._store.subscribe(look)
-        try:
-            look(())
-            async with asyncio.timeout_at(deadline):
-                await freed.wait()
-        except TimeoutError:
-            raise Busy(
-                f"Node {node.uuid} is locked by host {node.reservation}, please retry after the current operation is completed."
-            ) from None
-        finally:
-            leave()
+    async def delete(self, uuid: str, caller: Caller, check: Callable[[Node], None] = lambda _node: None) -> None:
+        """Remove a node with its ports, its workflows and its claim.
 
-    async def delete(self, uuid: str, caller: Caller) -> None:
-        """Remove a node with its ports and its workflows.
+        Args:
+            uuid: which node.
+            caller: who asks.
+            check: looks at the node as it is, and raises when it shall stay.
 
         Raises:
             NotFound: there is no such node.
@@ -174,6 +168,7 @@ class Nodes:
         while True:
             async with self._store.owning(uuid):
                 node = self.find(uuid)
+                check(node)
                 guards.check_delete(node)
                 if node.reservation is None:
                     parts = [part for kind in _PARTS for part in self._store.table(kind).where("node_uuid", uuid)]

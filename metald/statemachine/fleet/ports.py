@@ -86,8 +86,13 @@ class Ports:
             saved: Port = (await self._store.commit(Change(save=[after], events=[event]))).saved[0]  # type: ignore[assignment]
             return saved
 
-    async def delete(self, uuid: str, caller: Caller) -> None:
+    async def delete(self, uuid: str, caller: Caller, check: Callable[[Port], None] = lambda _port: None) -> None:
         """Remove a port.
+
+        Args:
+            uuid: which port.
+            caller: who asks.
+            check: looks at the port as it is, and raises when it shall stay.
 
         Raises:
             NotFound: there is no such port.
@@ -95,6 +100,7 @@ class Ports:
         """
         async with self._store.owning(self.find(uuid).node_uuid):
             port = self.find(uuid)
+            check(port)
             node = self._owner(port)
             if port.internal_info.get("tenant_vif_port_id") and not node.maintenance:
                 raise Conflict(

@@ -92,8 +92,13 @@ class Things(Generic[R]):
                 return before
             return await self._commit(before, before.changed(**changes), caller, {"fields": sorted(changes)})
 
-    async def delete(self, uuid: str, caller: Caller) -> None:
+    async def delete(self, uuid: str, caller: Caller, check: Callable[[R], None] = lambda _thing: None) -> None:
         """Remove one.
+
+        Args:
+            uuid: which one.
+            caller: who asks.
+            check: looks at it as it is, and raises when it shall stay.
 
         Raises:
             NotFound: there is none of this UUID.
@@ -102,6 +107,7 @@ class Things(Generic[R]):
         """
         async with self._store.owning(self._lock(self.find(uuid))):
             thing = self.find(uuid)
+            check(thing)
             change = self.admit(thing, None)
             change.delete.append(thing)
             change.events.append(self._event("delete", thing, caller, {}))

@@ -73,7 +73,47 @@ class StoreSettings(Section, frozen=True):
 class Amqp(Section, frozen=True):
     """The message broker, for commands in and events out."""
 
-    url: Annotated[str, Meta(description="`amqp://user:password@host/vhost`. Empty: no broker.")] = ""
+    url: Annotated[
+        str,
+        Meta(description="`amqp://user:password@host/vhost`, or `amqps://` for TLS. Empty: no broker."),
+    ] = ""
+    tls_ca: Annotated[str, Meta(description="PEM file of the authorities that sign the broker's certificate; by default the system's.")] = (
+        ""
+    )
+    tls_certificate: Annotated[str, Meta(description="PEM file with metald's own certificate, if the broker wants one.")] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with that certificate's private key.")] = ""
+    heartbeat: Annotated[Positive, Meta(description="Seconds between heartbeats; a broker that is silent for three of them is gone.")] = 20
+    timeout: Annotated[float, Meta(gt=0, description="Seconds that a connection, or one request on it, may take.")] = 10.0
+    retry_delay: Annotated[
+        float, Meta(gt=0, description="Seconds before the second try to connect; doubles with each up to 30, with jitter.")
+    ] = 0.5
+    declare: Annotated[
+        bool, Meta(description="Make the exchanges and queues; `false` only looks that they are there, for brokers that others set up.")
+    ] = True
+    publish: Annotated[bool, Meta(description="Publish every event.")] = True
+    exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the events.")] = "metald.events"
+    in_flight: Annotated[Positive, Meta(description="Most messages on their way that the broker has not confirmed yet.")] = 512
+    unpublished_retention_days: Annotated[
+        Positive,
+        Meta(description="Days that events wait for the broker, if more than `store.event_retention_days`; then they are dropped."),
+    ] = 90
+    notifications: Annotated[bool, Meta(description="Also send Ironic's own versioned notifications.")] = False
+    notification_exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the notifications.")] = "ironic"
+    notification_topics: Annotated[list[str], Meta(description="Topics, which are queues, of the notifications.")] = msgspec.field(
+        default_factory=lambda: ["ironic_versioned_notifications"]
+    )
+    prefetch: Annotated[Positive, Meta(description="Most commands that the broker hands over before they are acknowledged.")] = 200
+
+
+class Events(Section, frozen=True):
+    """What happened, as it is told to others."""
+
+    source: Annotated[str, Meta(min_length=1, description="What names this installation in events; give each database another one.")] = (
+        "/metald"
+    )
+    progress_interval: Annotated[
+        Seconds, Meta(description="Least seconds between two events of one node that tell how far a step has come.")
+    ] = 1.0
 
 
 class Boot(Section, frozen=True):
@@ -251,6 +291,7 @@ class Settings(Section, frozen=True):
     api: Api = Api()
     store: StoreSettings = StoreSettings()
     amqp: Amqp = Amqp()
+    events: Events = Events()
     boot: Boot = Boot()
     dhcp: Dhcp = Dhcp()
     images: Images = Images()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from metald.config import ConfigError, Section, Settings, parse_listen
+from metald.config import Amqp, ConfigError, Section, Settings, parse_listen
 
 _PREFIX = "METALD__"
 
@@ -139,14 +139,24 @@ def _cross_check(settings: Settings) -> None:
         raise ConfigError(f"api.listen: {error}.") from None
     if api.auth == "keystone":
         raise ConfigError('api.auth: "keystone" is not part of this version. Use "http_basic", or "noauth" on loopback.')
-    if settings.amqp.url:
-        raise ConfigError("amqp.url is set, but this version has no AMQP. Leave it empty; events are at GET /v1/events.")
+    _check_amqp(settings.amqp)
     scheme = settings.store.url.partition("://")[0]
     if settings.store.url and scheme not in ("sqlite", "postgresql"):
         raise ConfigError(f"store.url: scheme {scheme!r} is not known. Use sqlite:///path or postgresql://user:password@host/database.")
     dhcp = settings.dhcp
     if dhcp.provider == "dnsmasq" and not (dhcp.dnsmasq_hostsdir and dhcp.dnsmasq_optsdir):
         raise ConfigError('dhcp.provider is "dnsmasq" but dhcp.dnsmasq_hostsdir or dhcp.dnsmasq_optsdir is not set.')
+
+
+def _check_amqp(amqp: Amqp) -> None:
+    # the address holds a password: no text of an error shows it
+    scheme, _, rest = amqp.url.partition("://")
+    if amqp.url and (scheme not in ("amqp", "amqps") or not rest):
+        raise ConfigError("amqp.url is no address of a broker. Write amqp://user:password@host/vhost, or amqps:// for TLS.")
+    if bool(amqp.tls_certificate) != bool(amqp.tls_key):
+        raise ConfigError("amqp.tls_certificate and amqp.tls_key go together; set both or neither.")
+    if amqp.tls_ca and amqp.url and scheme != "amqps":
+        raise ConfigError("amqp.tls_ca is set, but amqp.url does not ask for TLS. Write amqps:// in amqp.url.")
 
 
 def reference() -> str:

@@ -38,4 +38,7 @@ def configure(settings: Log) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    # metald says itself, once, what becomes of its connection to the broker
+    for name in ("aio_pika", "aiormq"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("metald").setLevel(settings.level.upper())

@@ -1,0 +1,252 @@
+"""Link: the one connection to the broker, kept up for as long as the daemon runs.
+
+Rules: the daemon never waits for the broker. Users are coroutines: each is run with every connection that comes up, and
+is cancelled when that connection is lost; a user that fails for a reason of its own (its channel was closed, its
+exchange is gone) is run again after a pause, on the same connection. Pauses double, with jitter, up to a bound. What went
+wrong is logged once for each cause, without the password, and is counted. Every request of a user needs a deadline of its
+own: `Link.timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import AMQPConnectionError, AMQPError, AuthenticationError, ChannelInvalidStateError, ProbableAuthenticationError
+from pamqp.common import FieldTable
+from yarl import URL
+
+from metald.config import Amqp, ConfigError
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0
+_STEADY = 10.0
+"""Seconds after which what has worked counts as healthy: the next pause is a short one again."""
+_CLOSING = 5.0
+
+User = Callable[[AbstractConnection], Awaitable[None]]
+
+TROUBLE = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, EOFError)
+"""What connections and channels raise when the broker refuses or goes away."""
+
+
+class Link:
+    """One connection, its users, and what became of both.
+
+    Args:
+        settings: where the broker is.
+        name: shown by the broker's tools as the connection's name.
+
+    Raises:
+        ConfigError: the address or a TLS file cannot be used.
+    """
+
+    def __init__(self, settings: Amqp, name: str) -> None:
+        try:
+            self._url = URL(settings.url).update_query(heartbeat=str(settings.heartbeat))
+            port = self._url.port
+        except ValueError:
+            raise ConfigError("amqp.url is no address of a broker. Write amqp://user:password@host/vhost.") from None
+        self._settings = settings
+        self._tls = tls(settings) if self._url.scheme == "amqps" else None
+        self._name = name
+        self._users: list[tuple[str, User]] = []
+        self._connection: AbstractConnection | None = None
+        self.address = f"{self._url.host}:{port or (5671 if self._tls else 5672)}"
+        """`host:port` of the broker, as logs show it."""
+        self.timeout = settings.timeout
+        """Seconds that one request may take."""
+        self.connects = 0
+        """How often a connection came up."""
+        self.losses = 0
+        """How often one that was up was lost."""
+        self.failures = 0
+        """How often connecting failed."""
+        self.refusals = 0
+        """How often a user of the connection failed for a reason of its own."""
+        self.up = asyncio.Event()
+        """Set while there is a connection."""
+        self.down = asyncio.Event()
+        """Set while there is none."""
+        self.down.set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self.up.is_set()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has an alarm (memory, disk) and takes nothing from us until it is over."""
+        transport = getattr(self._connection, "transport", None)
+        return transport is not None and _waits(transport.connection.ready())
+
+    async def unblocked(self) -> None:
+        """Wait until the broker takes messages again; returns at once when it does, or when there is no connection."""
+        transport = getattr(self._connection, "transport", None)
+        if transport is not None:
+            await transport.connection.ready()
+
+    def attach(self, name: str, user: User) -> None:
+        """Have `user` run with each connection. Before `run`; `name` is for logs."""
+        self._users.append((name, user))
+
+    async def channel(self, connection: AbstractConnection, *, confirms: bool = True, returns_raise: bool = False) -> AbstractChannel:
+        """A new channel, with the link's deadline.
+
+        Raises:
+            TimeoutError: the broker does not answer.
+        """
+        async with asyncio.timeout(self.timeout):
+            return await connection.channel(publisher_confirms=confirms, on_return_raises=returns_raise)
+
+    async def run(self) -> None:
+        """Keep the connection and its users running, for ever."""
+        pauses = _Pauses(self._settings.retry_delay)
+        said = ""
+        while True:
+            try:
+                connection = await self._connect()
+            except TROUBLE as error:
+                self.failures += 1
+                text = self._explain(error)
+                _log.log(logging.DEBUG if text == said else logging.WARNING, "%s", text)
+                said = text
+            else:
+                said = ""
+                _log.info("connected to the broker at %s", self.address)
+                with pauses.measured():
+                    await self._serve(connection)
+                self.losses += 1
+                _log.warning("the connection to the broker at %s is lost; connecting again", self.address)
+            await pauses.pause()
+
+    async def _connect(self) -> AbstractConnection:
+        properties: FieldTable = {"connection_name": self._name, "product": "metald"}
+        async with asyncio.timeout(self.timeout):
+            return await aio_pika.connect(self._url, ssl_context=self._tls, client_properties=properties)
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """Run the users until the connection is lost."""
+        lost = asyncio.Event()
+        connection.close_callbacks.add(lambda *_: lost.set())
+        if not connection.connected.is_set():
+            lost.set()
+        self._connection = connection
+        self.connects += 1
+        self.down.clear()
+        self.up.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._use(name, user, connection, lost), name=f"amqp {name}") for name, user in self._users]
+                await lost.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.up.clear()
+            self.down.set()
+            self._connection = None
+            with contextlib.suppress(*TROUBLE):
+                async with asyncio.timeout(_CLOSING):
+                    await connection.close()
+
+    async def _use(self, name: str, user: User, connection: AbstractConnection, lost: asyncio.Event) -> None:
+        """Run one user, again and again while the connection holds."""
+        pauses = _Pauses(self._settings.retry_delay)
+        said = ""
+        while not lost.is_set():
+            error: BaseException
+            try:
+                with pauses.measured():
+                    await user(connection)
+                return
+            except TROUBLE as raised:
+                error = raised
+            except RuntimeError as raised:
+                # how aio-pika says that a connection is closed
+                if not lost.is_set():
+                    raise
+                error = raised
+            except asyncio.CancelledError as raised:
+                task = asyncio.current_task()
+                # aiormq also cancels what waits for an answer on a channel that was closed
+                if task is None or task.cancelling():
+                    raise
+                error = raised
+            if lost.is_set() or isinstance(error, AMQPConnectionError):
+                return
+            self.refusals += 1
+            text = f"{name}: the broker at {self.address} refused: {str(error) or type(error).__name__}; trying again"
+            _log.log(logging.DEBUG if text == said else logging.WARNING, "%s", text)
+            said = text
+            await pauses.pause()
+
+    def _explain(self, error: BaseException) -> str:
+        if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+            user = self._url.user or "guest"
+            return (
+                f"the broker at {self.address} refuses user {user!r} on virtual host {self._url.path.removeprefix('/') or '/'!r}: "
+                "correct amqp.url, or the user's password or permissions there; trying again"
+            )
+        reason = "it does not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return f"the broker at {self.address} cannot be reached: {reason}; events wait, trying again"
+
+
+class _Pauses:
+    """Pauses between tries: they double, with jitter, until something has worked for a while."""
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+        self._next = first
+
+    @contextlib.contextmanager
+    def measured(self) -> Any:
+        """Around what is tried: when it lasts, the next pause is the first one again."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            yield
+        finally:
+            if clock() - began > _STEADY:
+                self._next = self._first
+
+    async def pause(self) -> None:
+        """Wait."""
+        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
+        self._next = min(_LONGEST_PAUSE, 2 * self._next)
+
+
+def _waits(waiting: Any) -> bool:
+    """Whether awaiting the coroutine would have to wait."""
+    try:
+        waiting.send(None)
+    except StopIteration:
+        return False
+    waiting.close()
+    return True
+
+
+def tls(settings: Amqp) -> ssl.SSLContext:
+    """How the broker's certificate is checked, and what is shown to it.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"amqp.tls_ca: {settings.tls_ca} cannot be used: {error}. Name a PEM file of certificates.") from None
+    if settings.tls_certificate:
+        try:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"amqp.tls_certificate, amqp.tls_key: cannot be used: {error}. Name a PEM certificate and its key.") from None
+    return context

@@ -1,0 +1,147 @@
+"""The connection to the broker: comes up, comes back, and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from aio_pika import Message
+from aio_pika.abc import AbstractConnection
+
+from metald.amqp import topology
+from metald.amqp.link import Link
+from metald.config import Amqp, ConfigError
+from tests.amqp.conftest import running, settings
+from tests.support.rabbit import PrivateRabbit
+
+pytestmark = [pytest.mark.rabbit]
+
+
+async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str) -> None:
+    """The broker is killed and comes back: the user is cancelled, then run again with the new connection."""
+    link = Link(settings(url), "test")
+    begun: asyncio.Queue[AbstractConnection] = asyncio.Queue()
+    ended = asyncio.Event()
+
+    async def user(connection: AbstractConnection) -> None:
+        begun.put_nowait(connection)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    link.attach("user", user)
+    async with running(link), asyncio.timeout(60):
+        first = await begun.get()
+        assert link.connected
+        assert not link.blocked
+        broker.kill()
+        await ended.wait()
+        await link.down.wait()
+        assert not link.connected
+        await asyncio.to_thread(broker.start)
+        second = await begun.get()
+    assert first is not second
+    assert second.is_closed
+    assert (link.connects, link.losses) == (2, 1)
+    assert link.failures > 0
+
+
+async def test_wrong_credentials_are_said_once_and_tried_again(broker: PrivateRabbit, caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(settings(broker.url(user="nobody:s3cret-word")), "test")
+    caplog.set_level(logging.WARNING, "metald")
+    async with running(link), asyncio.timeout(60):
+        while link.failures < 3:
+            await asyncio.sleep(0.01)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("metald")]
+    assert len(told) == 1
+    assert "refuses user 'nobody'" in told[0]
+    assert "amqp.url" in told[0]
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_user_whose_channel_is_closed_runs_again_on_the_same_connection(url: str) -> None:
+    """Declaring an exchange with other properties makes the broker close the channel, and nothing else."""
+    link = Link(settings(url), "test")
+    tries: list[AbstractConnection] = []
+    done = asyncio.Event()
+
+    async def user(connection: AbstractConnection) -> None:
+        tries.append(connection)
+        channel = await link.channel(connection)
+        if len(tries) == 1:
+            await channel.declare_exchange("taken", "fanout", durable=True)
+            await topology.topic(channel, settings(url), "taken")
+        done.set()
+
+    link.attach("user", user)
+    async with running(link), asyncio.timeout(30):
+        await done.wait()
+    assert tries[0] is tries[1]
+    assert (link.connects, link.refusals) == (1, 1)
+
+
+async def test_tls_is_checked(broker: PrivateRabbit, certificates: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    address = broker.url(tls=True)
+    async with running(Link(settings(address, tls_ca=str(certificates[0])), "test")) as link, asyncio.timeout(30):
+        await link.up.wait()
+    async with running(Link(settings(address), "test")) as link, asyncio.timeout(30):
+        while not link.failures:
+            await asyncio.sleep(0.01)
+        assert not link.connected
+    assert "certificate verify failed" in caplog.text.lower()
+
+
+async def test_an_alarm_of_the_broker_is_seen(broker: PrivateRabbit, url: str) -> None:
+    link = Link(settings(url), "test")
+    opened = asyncio.Event()
+
+    async def user(connection: AbstractConnection) -> None:
+        channel = await link.channel(connection)
+        exchange = await topology.topic(channel, settings(url), "some")
+        opened.set()
+        while True:
+            # only a connection that publishes is stopped
+            await exchange.publish(Message(b"x" * 1000), "key", mandatory=False)
+            await asyncio.sleep(0.05)
+
+    link.attach("user", user)
+    async with running(link), asyncio.timeout(60):
+        await opened.wait()
+        await asyncio.to_thread(broker.alarm, True)
+        try:
+            while not link.blocked:
+                await asyncio.sleep(0.01)
+        finally:
+            await asyncio.to_thread(broker.alarm, False)
+        await link.unblocked()
+        assert not link.blocked
+        assert link.losses == 0
+
+
+async def test_only_looking_does_not_make(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(settings(url), "test")
+
+    async def user(connection: AbstractConnection) -> None:
+        await topology.topic(await link.channel(connection), settings(url, declare=False), "missing")
+
+    link.attach("user", user)
+    async with running(link), asyncio.timeout(30):
+        while not link.refusals:
+            await asyncio.sleep(0.01)
+    assert "no exchange 'missing'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"url": "amqp://host:port/"}, "amqp.url"),
+        ({"url": "amqps://host/", "tls_ca": "/nonexistent"}, "amqp.tls_ca"),
+        ({"url": "amqps://host/", "tls_certificate": "/nonexistent", "tls_key": "/nonexistent"}, "amqp.tls_certificate"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(wrong: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Link(Amqp(**wrong), "test")

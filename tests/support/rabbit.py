@@ -1,0 +1,174 @@
+"""A private RabbitMQ from Debian's packages: own node name, own ports, own directories, own epmd; gone when the tests end.
+
+It runs as an ordinary user and takes some seconds to start, so one serves a whole pytest worker; tests that take it are
+in one xdist group, and each has a virtual host of its own. It can be killed and started again on the same port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_BIN = Path("/usr/lib/rabbitmq/bin")
+_START = 90.0
+
+
+def available() -> bool:
+    """Whether this machine has a RabbitMQ server."""
+    return (_BIN / "rabbitmq-server").exists() and shutil.which("epmd") is not None
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+class PrivateRabbit:
+    """One broker.
+
+    Args:
+        tls: (CA, certificate, key) files that the TLS listener uses; none without.
+    """
+
+    def __init__(self, tls: tuple[Path, Path, Path] | None = None) -> None:
+        self.port = _port()
+        self.tls_port = _port() if tls else 0
+        self._epmd_port = _port()
+        self._name = f"metald{secrets.token_hex(4)}@localhost"
+        self._dir = Path(tempfile.mkdtemp(prefix="metald-rabbit-", dir="/tmp"))
+        self._as: dict[str, object] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._hosts = 0
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "loopback_users = none",
+            "log.console = true",
+            "log.console.level = warning",
+            "log.file = false",
+            "vm_memory_high_watermark.absolute = 1GB",
+            "disk_free_limit.absolute = 50MB",
+            "channel_max = 100",
+        ]
+        if tls:
+            names = [shutil.copy(path, self._dir / path.name) for path in tls]
+            lines.append(f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}")
+            pairs = zip(("cacertfile", "certfile", "keyfile"), names, strict=True)
+            lines += [f"ssl_options.{key} = {name}" for key, name in pairs]
+        (self._dir / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        (self._dir / "enabled_plugins").write_text("[].\n")
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam("rabbitmq")
+            for path in (self._dir, *self._dir.iterdir()):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+            self._as = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._dir),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_SECONDS": "0",
+            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_CONFIG_FILE": str(self._dir / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_MNESIA_BASE": str(self._dir / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self._dir / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._dir / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self._dir / "generated"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(self._dir / "feature_flags"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +S 2:2",
+            "RABBITMQ_ALLOW_INPUT": "1",
+        }
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self._dir / "output").open("ab") as output:
+            return subprocess.Popen(
+                command, env=self._environment(), cwd=self._dir, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, **self._as,  # type: ignore[call-overload]
+            )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the broker, and wait until it answers."""
+        if self._epmd is None:
+            self._epmd = self._spawn("epmd")
+        self._server = self._spawn(str(_BIN / "rabbitmq-server"), "-noinput")
+        deadline = time.monotonic() + _START
+        while not self._answers():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self._dir / "output").read_text(errors="replace")[-4000:])
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        """A wrong protocol header is answered with the right one (AMQP 0-9-1, 4.2.2) once the broker takes connections."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as probe:
+            probe.sendall(b"AMQP\0\0\x08\0")
+            return probe.recv(8) == b"AMQP\0\0\x09\x01"
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL, as in a crash."""
+        if self._server is not None and self._server.poll() is None:
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait(30)
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl`; its output."""
+        command = [str(_BIN / "rabbitmqctl"), "--quiet", *arguments]
+        done = subprocess.run(
+            command, env=self._environment(), cwd=self._dir, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=60, check=False, **self._as,  # type: ignore[call-overload]
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return str(done.stdout)
+
+    def alarm(self, on: bool) -> None:
+        """Raise or clear the memory alarm, which stops every connection that publishes."""
+        self.control("set_vm_memory_high_watermark", "absolute", "1000" if on else "1GB")
+
+    def fresh_host(self) -> str:
+        """The name of a new virtual host."""
+        self._hosts += 1
+        name = f"test{self._hosts}"
+        allow = 'rabbit_auth_backend_internal:set_permissions(<<"guest">>,<<"%s">>,<<".*">>,<<".*">>,<<".*">>,<<"t">>)'
+        self.control("eval", f'rabbit_vhost:add(<<"{name}">>,<<"t">>),{allow % name}.')
+        return name
+
+    def url(self, host: str = "/", *, tls: bool = False, user: str = "guest:guest", port: int | None = None) -> str:
+        """What a user would set as `amqp.url`."""
+        place = f"localhost:{self.tls_port}" if tls else f"127.0.0.1:{port or self.port}"
+        return f"{'amqps' if tls else 'amqp'}://{user}@{place}/{'%2F' if host == '/' else host}"
+
+    def remove(self) -> None:
+        """End everything and leave nothing behind."""
+        self.kill()
+        if self._epmd is not None:
+            # the broker's helpers end with it; epmd is a child of ours
+            self._epmd.kill()
+            self._epmd.wait(30)
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+
+def private_rabbit(tls: tuple[Path, Path, Path] | None = None) -> Iterator[PrivateRabbit]:
+    """Body of a session fixture."""
+    server = PrivateRabbit(tls)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

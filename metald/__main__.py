@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from metald import __version__, configfile
-from metald.cli import check, ramdisk
+from metald.cli import check, ramdisk, sim
 from metald.config import ConfigError, Settings
 
 _EXAMPLES = """examples:
@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   metald check-config --config FILE          say what is wrong with the settings, and the remedy
   metald config-reference > metald.toml      every setting, documented, with its default
   metald ramdisk build --output DIR          make the SSH ramdisk's kernel and initramfs
+  metald sim --nodes 100 --enroll http://127.0.0.1:6385    a simulated fleet to try it with
 """
 
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
     commands.add_parser("config-reference", help="print every setting with its meaning and default")
     ramdisk.add_arguments(commands.add_parser("ramdisk", help="make the SSH ramdisk"))
+    sim.add_arguments(commands.add_parser("sim", help="run a simulated fleet"))
     return parser
 
 
@@ -51,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if args.command == "ramdisk":
         return asyncio.run(ramdisk.run(args))
+    if args.command == "sim":
+        return asyncio.run(sim.run(args))
     try:
         settings = configfile.load(args.config)
         check.check(settings)

@@ -109,15 +109,7 @@ class SimBmc:
         self.due: float | None = None
         """When `settle` is to be called for a slow power change; None when nothing is pending."""
         self._pending: tuple[str, bool] | None = None
-        self._server_arguments: dict[str, Any] = {
-            "guid": self.guid,
-            "rng": self.rng,
-            "suites": suites,
-            "kg": kg,
-            "slots": slots,
-            "console": self._typed,
-        }
-        self.server = RmcpServer(self._command, users, **self._server_arguments)
+        self.server = RmcpServer(self._command, users, guid=self.guid, rng=self.rng, suites=suites, kg=kg, slots=slots, console=self._typed)
         self._commands: dict[tuple[int, int], tuple[int, Callable[[Session | None, bytes, float], bytes]]] = {
             (0x06, 0x38): (0, self._auth_capabilities),
             (0x06, 0x54): (0, self._cipher_suites),

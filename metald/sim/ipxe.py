@@ -16,6 +16,8 @@ from types import MappingProxyType
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Load a URL; raises `LoadError`."""
+Load = Callable[[str], Awaitable[int]]
+"""Load a kernel or initrd, whose bytes nobody looks at; returns how many there were, raises `LoadError`."""
 Pause = Callable[[float], Awaitable[None]]
 """Let so many seconds of the machine's time pass."""
 
@@ -78,12 +80,14 @@ class Ipxe:
     Args:
         macs: addresses of the machine's cards; the first is the one it boots by.
         fetch: loads files.
+        load: loads kernels and initrds; by default `fetch` does.
         pause: waits.
         platform: `pcbios` or `efi`.
     """
 
-    def __init__(self, macs: Sequence[str], fetch: Fetch, pause: Pause, *, platform: str = "pcbios") -> None:
+    def __init__(self, macs: Sequence[str], fetch: Fetch, pause: Pause, *, platform: str = "pcbios", load: Load | None = None) -> None:
         self._fetch = fetch
+        self._load_image = load
         self._pause = pause
         self._settings = {"platform": platform, "uuid": "00000000-0000-0000-0000-000000000000", "serial": "simulated"}
         for number, mac in enumerate(macs):
@@ -173,7 +177,8 @@ class Ipxe:
         elif name == "chain":
             await self._load(arguments[0])
         else:
-            self._loaded += len(await self._fetch(arguments[0]))
+            load = self._load_image
+            self._loaded += await load(arguments[0]) if load else len(await self._fetch(arguments[0]))
             if name == "kernel":
                 self._command_line = " ".join(arguments[1:])
 

@@ -16,24 +16,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from metald.sim.chassis import BOOT_SELECTORS, SimBmc
+from metald.sim.chassis import SimBmc
 from metald.sim.faults import MachineCounters, MachineFaults
 from metald.sim.ipxe import Disk, Ipxe, Kernel, LoadError, Restart
+from metald.sim.life import Life
 from metald.sim.ramdisk import Ramdisk, Site
 
 SECTOR = 512
 _SIGNATURE = b"\x55\xaa"
-_FIRMWARE_RETRY = 10.0
-"""Seconds after which the firmware tries its boot devices again when none led anywhere."""
 
 
-class SimMachine:
+class SimMachine(Life):
     """One machine with one disk.
 
     Args:
@@ -58,34 +57,24 @@ class SimMachine:
         pace: float = 0.05,
     ) -> None:
         self.directory = directory
-        self.bmc = bmc
+        super().__init__(bmc, f"machine {macs[0]}", pace)
         self.macs = macs
         self.faults = MachineFaults()
-        self.counters = MachineCounters()
         self.disk = directory / "disk"
         self.ramdisk: Ramdisk | None = None
-        self.running = ""
-        """What runs: nothing, `firmware`, `ramdisk` or `instance`."""
         self._boot_url = boot_url.rstrip("/")
         self._disk_size = disk_size
-        self._pace = pace
         self._site = Site(program, directory / "sys", directory / "dev")
         self._boots = itertools.count(1)
-        self._task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self.defects: list[BaseException] = []
-        """Errors of the simulation itself; a test that ends with any has failed."""
+        self._change = asyncio.Event()
 
     async def __aenter__(self) -> SimMachine:
         await asyncio.to_thread(self._lay_out)
-        self.bmc.on_change = self._effect
+        self.attach()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.bmc.on_change = None
-        self._stop()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.detach()
         if self.defects:
             raise self.defects[0]
 
@@ -127,8 +116,8 @@ class SimMachine:
         """
         async with asyncio.timeout(timeout):
             while not predicate(self):
-                self._changed.clear()
-                await self._changed.wait()
+                self._change.clear()
+                await self._change.wait()
 
     def report(self) -> dict[str, Any]:
         """Every counter of the machine and its BMC, what was written by the present ramdisk included."""
@@ -139,80 +128,30 @@ class SimMachine:
             own["bytes_written"] += sum(job["total"] for job in done)
         return {**own, **self.bmc.report(), "running": self.running}
 
-    # -- power
+    # -- life
 
-    def _effect(self, _bmc: SimBmc, effect: str) -> None:
-        if effect in ("power_off", "reset"):
-            self._stop()
-        if effect in ("power_on", "reset"):
-            self._start()
-        self._tell()
+    def _changed(self) -> None:
+        self._change.set()
 
-    def _tell(self) -> None:
-        self._changed.set()
-
-    def _start(self) -> None:
-        self.counters.starts += 1
-        self.running = "firmware"
-        self._task = self._own(self._live())
-
-    def _own(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(life, name=f"machine {self.macs[0]}")
-        self._tasks.add(task)
-        task.add_done_callback(self._gone)
-        return task
-
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self.defects.append(error)
-
-    def _stop(self) -> None:
+    def _cut(self) -> None:
         if self.ramdisk is not None:
             self.ramdisk.cut()
             self._own(self.ramdisk.gone())
             self.ramdisk = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        self.running = ""
 
     def _died(self) -> None:
         """The ramdisk died by itself; the power stays on."""
         self._stop()
         if self.faults.dies_restarting:
             self._start()
-        self._tell()
+        self._changed()
 
-    # -- life
-
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds * self._pace)
-
-    async def _live(self) -> None:
+    async def _power_on_self_test(self) -> bool:
         await asyncio.sleep(self.faults.boot_time)
         await self.faults.posted.wait()
-        while not self.faults.never_boots:
-            for device in self._boot_order():
-                if await self._boot(device):
-                    self._tell()
-                    return
-            self.counters.nothing_to_boot += 1
-            self._tell()
-            await self._pause(_FIRMWARE_RETRY)
+        return not self.faults.never_boots
 
-    def _boot_order(self) -> list[str]:
-        """The device that the BMC asks for, then the firmware's own order: disk, network."""
-        flags = self.bmc.take_boot_device()
-        chosen = BOOT_SELECTORS.get(flags[1] >> 2 & 0x0F) if flags else None
-        return [*([chosen] if chosen in ("pxe", "disk") else []), *(device for device in ("disk", "pxe") if device != chosen)]
-
-    async def _boot(self, device: str) -> bool:
-        """Try one boot device; whether something runs now."""
-        return self._boot_disk() if device == "disk" else await self._boot_network()
-
-    def _boot_disk(self) -> bool:
+    async def _boot_disk(self) -> bool:
         with self.disk.open("rb") as file:
             head = file.read(SECTOR)
         if head[-2:] != _SIGNATURE:
@@ -239,7 +178,7 @@ class SimMachine:
             self.counters.starts += 1
             return False
         if isinstance(end, Disk):
-            return self._boot_disk()
+            return await self._boot_disk()
         if isinstance(end, Kernel):
             self.counters.ramdisks += 1
             if not self.faults.panics:

@@ -15,8 +15,8 @@ from metald.boot.files import BootFiles
 from metald.boot.tftp import contents, packet, server, transfer
 from metald.boot.tftp.packet import Ack, Error, Request
 from metald.boot.tftp.server import TftpServer
+from metald.sim.tftp import fetch
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
-from tests.support.tftp_client import fetch
 
 
 class Site:

@@ -15,7 +15,7 @@ from metald.boot.tftp import packet
 from metald.boot.tftp.blocks import Blocks
 from metald.boot.tftp.packet import Ack, Error
 from metald.boot.tftp.transfer import MAX_BURST, Agreed, Burst, Transfer, negotiate
-from tests.support.tftp_client import Client
+from metald.sim.tftp import Client
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A TFTP client without input or output (RFC 1350, 2347, 2348, 7440), and its asyncio shell, for tests and benchmarks."""
+"""A TFTP client as a boot ROM is one (RFC 1350, 2347, 2348, 7440): without input or output, and its asyncio shell."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ from metald.boot.tftp.packet import Ack, Data, Error, OptionAck, Request
 
 
 class Client:
-    """Fetches a file. Acknowledges the last block of a window, and the last good block when one is missing."""
+    """Fetches a file. Acknowledges the last block of a window, and the last good block when one is missing.
 
-    def __init__(self, name: str, *, mode: str = "octet", timeout: float = 2.0, **options: int) -> None:
+    Args:
+        name: of the file.
+        mode: of the transfer.
+        timeout: seconds until what was sent last is sent again; after six times it is an error.
+        keep: whether the bytes are kept, or only counted.
+        options: of RFC 2348, 2349 and 7440, by name.
+    """
+
+    def __init__(self, name: str, *, mode: str = "octet", timeout: float = 2.0, keep: bool = True, **options: int) -> None:
         self.data = bytearray()
+        self.size = 0
         self.done = False
         self.error = ""
         self.agreed: dict[str, str] = {}
+        self.server: tuple[str, int] | None = None
+        """Where the data came from."""
         self.deadline = 0.0
         self._request = packet.encode(Request(name, mode, {key: str(value) for key, value in options.items()}))
         self._timeout = timeout
+        self._keep = keep
         self._last = self._request
         self._tries = 0
         self._blksize, self._window = 512, 1
@@ -27,9 +39,11 @@ class Client:
         self._gap = False
 
     def begin(self, now: float) -> list[bytes]:
+        """Ask for the file."""
         return self._arm(self._request, now)
 
     def expire(self, now: float) -> list[bytes]:
+        """What to repeat when nothing came in time."""
         if self.done or self.error or now < self.deadline:
             return []
         self._tries += 1
@@ -40,6 +54,7 @@ class Client:
         return self._arm(self._last, now)
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
+        """What to answer to a datagram."""
         if self.error:
             return []
         match packet.parse(datagram):
@@ -72,7 +87,9 @@ class Client:
         self._tries = 0
         self._block += 1
         self._unacked += 1
-        self.data += payload
+        self.size += len(payload)
+        if self._keep:
+            self.data += payload
         self.done = len(payload) < self._blksize
         self._last = packet.encode(Ack(self._block & 0xFFFF))
         self.deadline = now + self._timeout
@@ -108,7 +125,7 @@ class _Shell(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         pass
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._timer.cancel()
 
     def _send(self, datagrams: list[bytes]) -> None:
@@ -125,16 +142,29 @@ class _Shell(asyncio.DatagramProtocol):
             self.ended.set_result(None)
 
 
-async def fetch(server: tuple[str, int], name: str, *, mode: str = "octet", timeout: float = 2.0, **options: int) -> Client:
-    """Run a client against a server until it ends."""
-    client = Client(name, mode=mode, timeout=timeout, **options)
+async def fetch(
+    server: tuple[str, int],
+    name: str,
+    *,
+    source: str = "",
+    mode: str = "octet",
+    timeout: float = 2.0,
+    keep: bool = True,
+    **options: int,
+) -> Client:
+    """Run a client against a server until it ends; `source` is the address that it asks from.
+
+    Raises:
+        TimeoutError: it did not end within a minute.
+    """
+    client = Client(name, mode=mode, timeout=timeout, keep=keep, **options)
     loop = asyncio.get_running_loop()
-    local = ("::1" if ":" in server[0] else "0.0.0.0", 0)
+    local = (source or ("::1" if ":" in server[0] else "0.0.0.0"), 0)  # noqa: S104 - any address of our own
     transport, shell = await loop.create_datagram_endpoint(lambda: _Shell(client, server), local_addr=local)
     try:
         async with asyncio.timeout(60):
             await shell.ended
     finally:
         transport.close()
-    client.server = shell.peer  # type: ignore[attr-defined]
+    client.server = shell.peer
     return client

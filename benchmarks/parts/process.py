@@ -1,4 +1,4 @@
-"""What the kernel counts for a process: CPU and memory."""
+"""What the kernel counts for a server: CPU and memory of its process and of those that it started."""
 
 from __future__ import annotations
 
@@ -7,14 +7,40 @@ from pathlib import Path
 
 _TICK_MS = 1000.0 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PARENT, _UTIME, _STIME = 1, 11, 12
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[_PARENT]), []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, ())
+    return found
 
 
 def cpu_ms(pid: int) -> float:
-    """Milliseconds of CPU that a process has used, its threads included, its children not."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_MS
+    """Milliseconds of CPU that a server has used so far, all its threads and processes together."""
+    return _TICK_MS * sum(int(fields[_UTIME]) + int(fields[_STIME]) for one in _family(pid) if (fields := _stat(one)))
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of a process in MiB."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / (1 << 20)
+    """Resident memory of a server in MiB; what its processes share counts for each."""
+    pages = 0
+    for one in _family(pid):
+        try:
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+        except OSError:
+            continue
+    return pages * _PAGE / (1 << 20)

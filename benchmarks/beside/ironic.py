@@ -1,0 +1,155 @@
+"""A real Ironic 39 from the package index: one process, SQLite, no authentication, fake-hardware.
+
+Its packages are locked in `constraints.txt` beside this file and live in `build/ironic`, made when first asked for
+(about two minutes). Each Ironic gets a directory of its own, on a free port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.daemon import free_port
+
+_HERE = Path(__file__).resolve().parent
+_VENV = _HERE.parent.parent / "build" / "ironic"
+_CONF = """\
+[DEFAULT]
+auth_strategy = noauth
+host = beside
+enabled_hardware_types = fake-hardware
+enabled_bios_interfaces = fake,no-bios
+enabled_boot_interfaces = fake
+enabled_console_interfaces = fake,no-console
+enabled_deploy_interfaces = fake
+enabled_firmware_interfaces = fake,no-firmware
+enabled_inspect_interfaces = fake,no-inspect
+enabled_management_interfaces = fake
+enabled_network_interfaces = noop
+enabled_power_interfaces = fake
+enabled_raid_interfaces = fake,no-raid
+enabled_rescue_interfaces = fake,no-rescue
+enabled_storage_interfaces = noop
+enabled_vendor_interfaces = fake,no-vendor
+default_network_interface = noop
+rpc_transport = none
+log_file = {folder}/ironic.log
+my_ip = 127.0.0.1
+[api]
+host_ip = 127.0.0.1
+port = {port}
+[database]
+connection = sqlite:///{folder}/ironic.sqlite
+[dhcp]
+dhcp_provider = none
+[pxe]
+tftp_root = {folder}/tftp
+images_path = {folder}/images
+instance_master_path = {folder}/instances
+tftp_master_path = {folder}/master
+[deploy]
+http_root = {folder}/http
+[oslo_concurrency]
+lock_path = {folder}/lock
+[conductor]
+automated_clean = false
+sync_power_state_interval = 0
+[fake]
+"""
+
+
+def installed() -> Path:
+    """The directory with Ironic's programs; they are installed when they are not there."""
+    if not (_VENV / ".complete").exists():
+        print("installing Ironic into build/ironic ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(_VENV)], check=True)
+        pip = [str(_VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--require-hashes", "-r", str(_HERE / "constraints.txt")], check=True)
+        (_VENV / ".complete").touch()
+    return _VENV / "bin"
+
+
+class Ironic:
+    """An Ironic that runs inside `async with`.
+
+    Args:
+        folder: everything of it lies below here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._bin = installed()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> Ironic:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._conf.write_text(_CONF.format(folder=self._folder, port=self._port))
+        made = await asyncio.create_subprocess_exec(str(self._bin / "ironic-dbsync"), "--config-file", str(self._conf), "create_schema")
+        if await made.wait():
+            raise SystemExit("ironic-dbsync failed")
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def _conf(self) -> Path:
+        return self._folder / "ironic.conf"
+
+    async def start(self) -> None:
+        """Start it and wait for its first answer."""
+        with (self._folder / "output").open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(str(self._bin / "ironic"), "--config-file", str(self._conf)), stdout=output, stderr=output, start_new_session=True
+            )
+        async with asyncio.timeout(120), aiohttp.ClientSession() as session:
+            while True:
+                try:
+                    async with session.get(f"{self.url}/v1/nodes?limit=1") as answer:
+                        if answer.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    if self._process.returncode is not None:
+                        raise SystemExit(f"Ironic ended: {(self._folder / 'output').read_text()[-2000:]}") from None
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """End it and all that it started."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(15):
+                await self._process.wait()
+        except TimeoutError:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+
+    def multiply(self, nodes: int) -> None:
+        """Copy the first node in the database of a stopped Ironic until there are so many: posting them would take minutes."""
+        with sqlite3.connect(self._folder / "ironic.sqlite") as database:
+            names = [row[1] for row in database.execute("PRAGMA table_info(nodes)") if row[1] not in ("id", "uuid", "name")]
+            columns = ", ".join(f'"{name}"' for name in names)
+            (there,) = database.execute("SELECT count(*) FROM nodes").fetchone()
+            copy = f"INSERT INTO nodes (uuid, {columns}) SELECT ?, {columns} FROM nodes ORDER BY id LIMIT 1"
+            database.executemany(copy, [(str(uuid.uuid4()),) for _ in range(nodes - there)])
+        database.close()

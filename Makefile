@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages demo uefi kill lab test check lint format bench run generate lock clean
+.PHONY: help venv packages demo uefi kill lab test check lint format bench beside run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ format: venv  ## put the code into its style
 
 bench: packages venv  ## measure speed and memory; fails where a bar is missed
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+beside: packages venv  ## measure metald and a real Ironic 39 in one run, bars included
+	@for name in api deploy; do $(BIN)/python -m benchmarks.beside.$$name || exit 1; done
 
 lab: packages venv  ## two virtual machines behind BMCs to play with, until Ctrl-C
 	$(BIN)/python -m lab up

@@ -1,21 +1,43 @@
-"""Bringing a database to the present schema, and showing the SQL that would do it."""
+"""Bringing a database to the present schema, and showing the SQL that would do it.
+
+A migration's file is named after its revision, four digits that grow, so that a database which is up to date is recognised
+without Alembic, whose import would be a good part of the daemon's start.
+"""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from metald.config import ConfigError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 _LOCK = 0x6D657461  # any number will do; it only has to be the same in every metald
 
 
+def head() -> str:
+    """The newest revision."""
+    return max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
+
+
+def _present(connection: sa.Connection) -> str | None:
+    """The database's revision; None when it is empty."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "metald.store:migrations")
     config.set_main_option("path_separator", "os")
@@ -32,11 +54,14 @@ def upgrade(connection: sa.Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    present = _present(connection)
+    if present == head():
+        return
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     config = _config()
     scripts = ScriptDirectory.from_config(config)
-    present = MigrationContext.configure(connection).get_current_revision()
-    if present == scripts.get_current_head():
-        return
     if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
         raise ConfigError(f"store.url: the database has schema {present}, which this metald does not know. Start the newer metald again.")
     config.attributes["connection"] = connection
@@ -45,6 +70,8 @@ def upgrade(connection: sa.Connection) -> None:
 
 def script(dialect: str) -> str:
     """The SQL of all migrations for `sqlite` or `postgresql`, without a database."""
+    from alembic import command
+
     config = _config()
     config.attributes["dialect"] = dialect
     config.attributes["output"] = output = io.StringIO()

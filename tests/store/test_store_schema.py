@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from metald.config import ConfigError, StoreSettings
 from metald.errors import Unavailable
@@ -52,6 +53,10 @@ async def test_migrations_make_what_the_kinds_ask_for(place: Place) -> None:
             assert await connection.run_sync(differences) == []
     finally:
         await database.close()
+
+
+def test_the_newest_file_is_the_newest_revision() -> None:
+    assert migrate.head() == ScriptDirectory.from_config(migrate._config()).get_current_head()
 
 
 async def test_every_kind_can_be_stored_and_found_by_its_unique_fields(store: Store) -> None:

@@ -74,6 +74,20 @@ class WrongState(Invalid):
     advice = "Ask for a verb that leads on from the present state; `GET /v1/nodes/{node}/explain` lists them."
 
 
+class InMaintenance(Invalid):
+    """The node is out of service, and the verb needs it in service."""
+
+    code = "maintenance"
+    advice = "See `maintenance_reason` and `fault`; when that is mended, clear the maintenance."
+
+
+class Retired(Invalid):
+    """The node is to leave the fleet and takes no new instance."""
+
+    code = "retired"
+    advice = "Unset `retired` if the node is to stay."
+
+
 class NotAuthenticated(MetaldError):
     """Nobody proved who they are."""
 
@@ -88,6 +102,13 @@ class NotAllowed(MetaldError):
     status = 403
     code = "not-allowed"
     advice = "Use an account that may do this, or unset `protected` first."
+
+
+class Protected(NotAllowed):
+    """The node's instance must not be removed."""
+
+    code = "protected"
+    advice = "See `protected_reason`; unset `protected` first."
 
 
 class NotFound(MetaldError):

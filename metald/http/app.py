@@ -32,6 +32,7 @@ from metald.http.routes import ROUTES
 from metald.http.views import Views
 from metald.http.watch.hub import Hub
 from metald.http.watch.stream import Stream
+from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
@@ -83,8 +84,9 @@ def build(
     views = Views(lambda _node: conductor.hostname)
     document = orjson.dumps(openapi.document(ROUTES, views))
     polls = LongPolls(store.watches)
+    adviser = Adviser(store, registry, conductor)
     hub = Hub(store, settings.api.watch)
-    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls)
+    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser)
     dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
     application.on_shutdown.append(services.watch.shutdown)

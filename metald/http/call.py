@@ -12,6 +12,7 @@ from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.http import versions
 from metald.model.caller import Caller
+from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
@@ -44,6 +45,7 @@ class Services:
     """Hands events to watchers."""
     polls: LongPolls
     """Requests that wait for a change."""
+    adviser: Adviser
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from metald.http import errorpage
 from metald.http.route import Route
 from metald.http.v1 import (
+    advice,
     agent,
     allocations,
     bios,
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     *history.ROUTES,
     *agent.ROUTES,
     *own.ROUTES,
+    *advice.ROUTES,
     *watch.ROUTES,
     *errorpage.ROUTES,
 )

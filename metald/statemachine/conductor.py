@@ -16,9 +16,8 @@ from typing import Any, cast
 import msgspec
 
 from metald.config import Settings
-from metald.drivers.base import Interface
 from metald.drivers.registry import Registry
-from metald.errors import Conflict, Invalid, MetaldError, NotAllowed, Unsupported, WrongState
+from metald.errors import Conflict, Invalid, MetaldError, Unsupported, WrongState
 from metald.model import (
     INTERFACES,
     BootDevice,
@@ -34,13 +33,14 @@ from metald.model import (
     now,
 )
 from metald.model.caller import Caller
+from metald.statemachine import admission
 from metald.statemachine.context import NodeView
 from metald.statemachine.door import Door
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
+from metald.statemachine.planning import Planner
 from metald.statemachine.runner import UNHOLD, shown
-from metald.statemachine.templates import with_templates
-from metald.statemachine.workflows import clean, deploy, power, service, single, teardown, verify
+from metald.statemachine.workflows import power
 from metald.store.changes import Change
 from metald.store.store import Store
 
@@ -56,7 +56,6 @@ _KINDS: Mapping[Verb, WorkflowKind] = {
     Verb.UNRESCUE: WorkflowKind.UNRESCUE,
     Verb.SERVICE: WorkflowKind.SERVICE,
 }
-_NEEDS_SERVICE = frozenset({Verb.DEPLOY, Verb.REBUILD, Verb.CLEAN, Verb.RESCUE, Verb.UNRESCUE, Verb.SERVICE})
 _NO_POWER = frozenset({ProvisionState.CLEANING, ProvisionState.CLEAN_WAIT})
 
 
@@ -73,6 +72,7 @@ class Conductor(Door):
     def __init__(self, store: Store, registry: Registry, engine: Engine, settings: Settings) -> None:
         super().__init__(store, registry, engine, settings)
         self.table = engine.table
+        self.planner = Planner(store, registry, settings)
 
     async def provision(
         self,
@@ -98,7 +98,7 @@ class Conductor(Door):
         """
         node = self._node(node_uuid)
         if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
-            raise self._in_maintenance(node)
+            raise admission.in_maintenance(node)
         if node.reservation is not None and verb in self.table.verbs(node.provision_state):
             await self._free(node_uuid)
         async with self._store.owning(node_uuid):
@@ -120,74 +120,21 @@ class Conductor(Door):
                 fields["instance_info"] = {**node.instance_info, "rescue_password": rescue_password}
             if verb is Verb.INSPECT:
                 fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
-            if verb in (Verb.DEPLOY, Verb.REBUILD):
-                await self._deployable(node)
-            asked = {Verb.CLEAN: clean_steps, Verb.SERVICE: service_steps}.get(verb, deploy_steps)
-            if verb in (Verb.DEPLOY, Verb.REBUILD):
-                asked = with_templates(self._store, node, deploy_steps)
-            steps = self._plan(node, verb, asked, disable_ramdisk)
+            async for misfit in self.planner.misfits(node, verb):
+                raise misfit
+            steps = self.planner.steps(
+                node,
+                verb,
+                clean_steps=clean_steps,
+                deploy_steps=deploy_steps,
+                service_steps=service_steps,
+                disable_ramdisk=disable_ramdisk,
+            )
             await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
 
-    async def _deployable(self, node: Node) -> None:
-        """Check everything that a deployment needs of the node and that can be checked without the hardware."""
-        view = NodeView(self._store, self._registry, node.uuid)
-        needed: list[Interface] = [view.power, view.deploy]
-        if view.deploy.uses_ramdisk:
-            needed += [view.management, view.boot]
-        for interface in needed:
-            try:
-                await interface.validate(view)
-            except Invalid as error:
-                text = f"Failed to validate deploy or power info for node {node.uuid}. Error: {error.message}"
-                raise Invalid(text, remedy=error.remedy, field=error.field) from error
-
-    def _in_maintenance(self, node: Node) -> Invalid:
-        return Invalid(f"The provisioning operation can't be performed on node {node.uuid} because it's in maintenance mode.")
-
     def _admit(self, node: Node, verb: Verb) -> None:
-        if verb not in self.table.verbs(node.provision_state):
-            if node.reservation is not None:
-                raise self._busy(node)
-            raise WrongState(
-                f'The requested action "{verb.value}" can not be performed on node "{node.uuid}" while it is in state '
-                f'"{node.provision_state.value}".',
-                remedy=f"From there lead: {', '.join(sorted(self.table.verbs(node.provision_state))) or 'nothing until it ends'}.",
-                field="target",
-            )
-        if node.reservation is not None or node.target_power_state is not None:
-            raise self._busy(node)
-        if verb in _NEEDS_SERVICE and node.maintenance:
-            raise self._in_maintenance(node)
-        if verb in (Verb.DELETE, Verb.REBUILD) and node.protected:
-            raise NotAllowed(f"Node {node.uuid} is protected and can not be undeployed, rebuilt or deleted.")
-        if verb is Verb.PROVIDE and node.retired:
-            raise Invalid(f"Node {node.uuid} can not be made available because it is retired.", remedy="Unset retired first.")
-
-    def _plan(
-        self,
-        node: Node,
-        verb: Verb,
-        asked: Sequence[Mapping[str, Any]] | None,
-        disable_ramdisk: bool,
-    ) -> list[PlannedStep]:
-        settings = self._settings.conductor
-        match verb:
-            case Verb.MANAGE:
-                return verify.plan(self._registry, node)
-            case Verb.PROVIDE:
-                return clean.plan(self._registry, node, settings)
-            case Verb.CLEAN:
-                return clean.plan_manual(self._registry, node, settings, asked or (), disable_ramdisk=disable_ramdisk)
-            case Verb.DEPLOY | Verb.REBUILD:
-                return deploy.plan(self._registry, node, settings, asked)
-            case Verb.DELETE:
-                return teardown.plan(self._registry, node, settings)
-            case Verb.SERVICE:
-                return service.plan(self._registry, node, settings, asked or (), disable_ramdisk=disable_ramdisk)
-            case Verb.INSPECT | Verb.ADOPT | Verb.RESCUE | Verb.UNRESCUE:
-                return single.plan(self._registry, node, self._settings, verb)
-            case _:
-                raise WrongState(f'"{verb.value}" starts no workflow.', field="target")
+        for reason in admission.blockers(self.table, node, verb, self.hostname):
+            raise reason
 
     async def _begin(
         self, node: Node, verb: Verb, kind: WorkflowKind, steps: list[PlannedStep], fields: dict[str, Any], caller: Caller

@@ -8,6 +8,7 @@ from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, NotFound
 from metald.model import Event, Node, Resource, Workflow
+from metald.statemachine import admission
 from metald.statemachine.context import NodeView
 from metald.statemachine.engine import Engine
 from metald.store.changes import Change
@@ -42,12 +43,21 @@ class Door:
         return NodeView(self._store, self._registry, node_uuid)
 
     def _busy(self, node: Node) -> Busy:
-        return Busy(f"Node {node.uuid} is locked by host {self.hostname}, please retry after the current operation is completed.")
+        return admission.busy(node, self.hostname)
 
     async def _free(self, node_uuid: str) -> None:
         """Wait a little while a workflow owns the node; the caller looks again when it holds the node itself."""
         if self._node(node_uuid).reservation is not None:
             await self._engine.idle(node_uuid, self._settings.api.lock_wait)
+
+    async def settled(self, node_uuid: str) -> Node:
+        """The node after a short wait for what drives it.
+
+        Raises:
+            NotFound: there is no such node, or not any more.
+        """
+        await self._free(node_uuid)
+        return self._node(node_uuid)
 
     def _past(self, node: Node) -> list[Resource]:
         """The node's ended workflows. Its journal and events tell what they did; memory holds only the last one."""

@@ -49,6 +49,7 @@ def moved(table: Table, node: Node, fields: dict[str, Any], event: str, workflow
     target = fields.get("target_provision_state", node.target_provision_state)
     new_state, new_target = table.fire(state, target, event)
     moment = now()
+    since = fields.get("provision_updated_at", node.provision_updated_at) or node.created_at
     fact = Event(
         type="node.provision",
         node_uuid=node.uuid,
@@ -62,7 +63,10 @@ def moved(table: Table, node: Node, fields: dict[str, Any], event: str, workflow
             "target": new_target,
             "previous_target": target,
             "workflow": workflow.uuid if workflow else None,
+            "kind": workflow.kind if workflow else None,
+            "cause": workflow.memo.get("failure", {}).get("code") if workflow else None,
             "error": fields.get("last_error"),
+            "seconds": round((moment - since).total_seconds(), 3),
         },
     )
     return (

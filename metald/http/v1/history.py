@@ -55,9 +55,9 @@ EVENTS: Schema = {
 def _sentence(event: Event) -> str:
     data = event.data
     if event.type == "node.provision":
-        text = f"Moved provision state from {data.get('from')} to {data.get('to')} by {data.get('event')}"
+        text = f"Moved provision state from {data.get('from')} to {data.get('to')} by {data.get('event')}{_after(data)}"
     elif event.type == "node.workflow":
-        text = f"Workflow {data.get('kind', '')} ended: {data.get('state', data.get('outcome', ''))}"
+        text = f"Workflow {data.get('kind', '')} ended: {data.get('state', data.get('outcome', ''))}{_after(data)}"
     elif event.type == "node.power":
         text = f"Power was asked to become {data.get('target')}"
     elif event.type == "node.maintenance":
@@ -67,6 +67,16 @@ def _sentence(event: Event) -> str:
         text = event.type.removeprefix("node.").replace("_", " ").capitalize()
     error = data.get("error")
     return mask_text(f"{text}: {error}" if error else text)
+
+
+def _after(data: dict[str, Any]) -> str:
+    """How long the state, or the workflow, lasted."""
+    seconds = data.get("seconds")
+    return f" after {seconds:.1f} s" if isinstance(seconds, int | float) else ""
+
+
+def _whole(seconds: Any) -> int | None:
+    return int(seconds) if isinstance(seconds, int | float) else None
 
 
 def _entry(call: Call, node: Node, event: Event, *, detail: bool) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def _entry(call: Call, node: Node, event: Event, *, detail: bool) -> dict[str, A
             found |= {
                 "state": data.get("to"),
                 "target_provision_state": data.get("target") if event.type == "node.provision" else None,
-                "duration_seconds": data.get("seconds"),
+                "duration_seconds": _whole(data.get("seconds")),
             }
     return found
 

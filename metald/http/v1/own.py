@@ -8,7 +8,7 @@ from metald.http.route import Route
 from metald.http.v1 import lookups
 from metald.http.watch.frames import document
 
-_ALWAYS = 1
+ALWAYS = 1
 """Names were known here from the first version on: no client of Ironic asks for these paths."""
 
 
@@ -26,13 +26,13 @@ async def readyz(call: Call) -> dict[str, str]:
 
 async def timeline(call: Call) -> Reply:
     """Everything that happened to a node, oldest first."""
-    node = lookups.node(call, names_since=_ALWAYS)
+    node = lookups.node(call, names_since=ALWAYS)
     return Reply.of({"timeline": [document(event) for event in await call.services.conductor.timeline(node.uuid)]})
 
 
 async def progress(call: Call) -> Reply:
     """How far a node's running step is; empty when nothing runs."""
-    return Reply.of({"progress": call.services.conductor.progress(lookups.node(call, names_since=_ALWAYS).uuid)})
+    return Reply.of({"progress": call.services.conductor.progress(lookups.node(call, names_since=ALWAYS).uuid)})
 
 
 async def openapi(call: Call) -> bytes:

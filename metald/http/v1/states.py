@@ -11,14 +11,15 @@ from typing import Any
 
 import orjson
 
-from metald.errors import Busy, Invalid, NotAcceptable, WrongState
+from metald.errors import Invalid, NotAcceptable, WrongState
 from metald.http import conditional, values
 from metald.http.call import Call, Reply
-from metald.http.route import Route
+from metald.http.route import BOOLEAN, Arg, Route
 from metald.http.schema import NULLABLE_TEXT, Schema, conform
 from metald.http.v1 import lookups, templates
 from metald.http.v1.node_schema import CONFIGDRIVE, DEPLOY_STEPS, PROVISION, STEPS
 from metald.model import Node, PowerTarget, ProvisionState, Verb
+from metald.statemachine.admission import busy, in_maintenance
 
 _TARGETS: dict[str, tuple[Verb, int]] = {
     "manage": (Verb.MANAGE, 4),
@@ -131,22 +132,30 @@ async def provision(call: Call) -> Reply:
     verb, since = _TARGETS.get(target, (None, 1))
     if since > call.version and verb not in (Verb.UNHOLD, Verb.SERVICE):
         raise NotAcceptable("Request not acceptable.", remedy=f"Target {target} needs version 1.{since}.", field="target")
-    if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
-        raise Invalid(f"The provisioning operation can't be performed on node {node.uuid} because it's in maintenance mode.")
-    _check_possible(call, node, verb, target)
+    planned = call.args.get("plan", False) and verb is not None
+    if not planned:
+        if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
+            raise in_maintenance(node)
+        node = await _possible(call, node, verb, target)
     arguments = _arguments(call, node, target, verb)
     _check_versions(call, node, verb, since)
     assert verb is not None
+    if planned:
+        return Reply.of(await call.services.adviser.plan(node.uuid, verb, arguments), status=200)
     await call.services.conductor.provision(node.uuid, verb, call.caller, **arguments)
     return _accepted(call)
 
 
-def _check_possible(call: Call, node: Node, verb: Verb | None, target: str) -> None:
-    possible = call.services.conductor.table.verbs(node.provision_state)
+async def _possible(call: Call, node: Node, verb: Verb | None, target: str) -> Node:
+    """The node in a state from which the verb leads on; what drives it meanwhile gets a moment to end."""
+    conductor = call.services.conductor
+    if verb not in conductor.table.verbs(node.provision_state) and node.reservation is not None:
+        node = await conductor.settled(node.uuid)
+    possible = conductor.table.verbs(node.provision_state)
     if verb in possible:
-        return
+        return node
     if node.reservation is not None:
-        raise Busy(f"Node {node.uuid} is locked by host {node.reservation}, please retry after the current operation is completed.")
+        raise busy(node, node.reservation)
     raise WrongState(
         f'The requested action "{target[:80]}" can not be performed on node "{node.uuid}" while it is in state '
         f'"{node.provision_state.value}".',
@@ -261,8 +270,10 @@ ROUTES = (
         "/v1/nodes/{node}/states/provision",
         provision,
         "Change the provision state",
+        args=(Arg("plan", BOOLEAN),),
         body=PROVISION,
         status=202,
+        also=(200,),
         limit="max_provision_body",
         policy="baremetal:node:set_provision_state",
     ),

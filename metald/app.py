@@ -16,7 +16,9 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -56,6 +58,9 @@ from metald.statemachine.workflows import DEFINITIONS
 from metald.store.changes import Change
 from metald.store.database import Database, locate
 from metald.store.store import Store
+
+if TYPE_CHECKING:
+    from metald.amqp.service import Broker
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +126,10 @@ def check(settings: Settings) -> None:
     authenticator(settings.api)
     api.ssl_context(settings.api)
     dhcp.provider(settings)
+    if settings.amqp.url:
+        from metald.amqp.link import Link
+
+        Link(settings.amqp, "check")
     _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, outsiders(settings)[0])
 
 
@@ -172,6 +181,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
+        broker = await _broker(settings, store, hostname)
         await _register(store, registry, hostname)
         await _serve_boots(stack, settings, sightings, images)
         conductor = Conductor(store, registry, engine, settings)
@@ -194,7 +204,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             stack.callback(listener.close)
         await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
-        background = asyncio.create_task(_background(engine, sightings, power_sync, store), name="background")
+        background = asyncio.create_task(_background(engine, sightings, power_sync, store, settings, broker), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         url = await _serve_api(stack, settings, application, listeners, tls)
         ready.set()
@@ -240,27 +250,42 @@ async def _serve_api(
     return _url(settings, runner)
 
 
-async def _background(engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store) -> None:
+async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | None:
+    """The broker's part, if there is one; nothing of it is loaded otherwise."""
+    if not settings.amqp.url:
+        return None
+    from metald.amqp.service import Broker
+
+    broker = Broker(settings, store, hostname)
+    await broker.prepare()
+    return broker
+
+
+async def _background(
+    engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store, settings: Settings, broker: Broker | None
+) -> None:
     async with asyncio.TaskGroup() as group:
         others = [
             group.create_task(sightings.run(), name="sightings"),
             group.create_task(power_sync.run(), name="power sync"),
             group.create_task(sdnotify.watchdog(), name="watchdog"),
-            group.create_task(_purge(store), name="retention"),
+            group.create_task(_purge(store, settings), name="retention"),
             group.create_task(runtime.tidy(), name="tidy"),
         ]
+        if broker is not None:
+            others.append(group.create_task(broker.run(), name="broker"))
         await engine.run()
         for task in others:
             task.cancel()
 
 
-async def _purge(store: Store) -> None:
+async def _purge(store: Store, settings: Settings) -> None:
     """Let go of old events and journals, a little at a time, every hour."""
     while True:
         await asyncio.sleep(3600)
         try:
             for _ in range(_PURGES):
-                if not await store.purge():
+                if not await store.purge(unread_before=now() - timedelta(days=settings.amqp.unpublished_retention_days)):
                     break
         except MetaldError as error:
             _log.warning("old events could not be removed: %s", error)

@@ -85,7 +85,7 @@ class Amqp(Section, frozen=True):
     heartbeat: Annotated[Positive, Meta(description="Seconds between heartbeats; a broker that is silent for three of them is gone.")] = 20
     timeout: Annotated[float, Meta(gt=0, description="Seconds that a connection, or one request on it, may take.")] = 10.0
     retry_delay: Annotated[
-        float, Meta(gt=0, description="Seconds before the second try to connect; doubles with each up to 30, with jitter.")
+        float, Meta(gt=0, description="Seconds before the second try to connect; doubles with each up to 5, with jitter.")
     ] = 0.5
     declare: Annotated[
         bool, Meta(description="Make the exchanges and queues; `false` only looks that they are there, for brokers that others set up.")

@@ -27,7 +27,7 @@ from metald.config import Amqp, ConfigError
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 5.0
 _STEADY = 10.0
 """Seconds after which what has worked counts as healthy: the next pause is a short one again."""
 _CLOSING = 5.0

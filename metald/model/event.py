@@ -25,3 +25,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime = msgspec.field(default_factory=now)
     id: str = msgspec.field(default_factory=new_uuid)
     seq: int = 0
+
+
+def dropped(first: int, last: int) -> Event:
+    """What a reader of the sequence is told in the place of events that were let go before it could read them.
+
+    It is not stored. Its number is that of the last event that is missing.
+    """
+    return Event(type="events.dropped", severity="ERROR", data={"first": first, "last": last, "count": last - first + 1}, seq=last)

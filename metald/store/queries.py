@@ -40,28 +40,40 @@ async def resources(connection: AsyncConnection, kind: Kind[R]) -> AsyncIterator
         Unavailable: a row is not what this metald can read.
     """
     table = _SCHEMA[kind.table].c
-    decode = msgspec.json.Decoder(kind.type).decode
     last = 0
     while True:
         query = sa.select(table.id, table.version, table.doc).where(table.id > last).order_by(table.id).limit(CHUNK)
         found = (await connection.execute(query)).all()
-        rows: list[R] = []
-        for id_, version, doc in found:
-            try:
-                resource = decode(doc)
-            except msgspec.DecodeError as error:
-                raise Unavailable(
-                    f"Row {id_} of table {kind.table} cannot be read: {error}.", remedy="Restore the database from a backup."
-                ) from error
-            # the columns are the truth: an id is known only once the document has been written
-            msgspec.structs.force_setattr(resource, "id", id_)
-            msgspec.structs.force_setattr(resource, "version", version)
-            rows.append(resource)
+        rows = [_row(kind, *row) for row in found]
         if rows:
             yield rows
         if len(found) < CHUNK:
             return
         last = found[-1][0]
+
+
+async def resource(connection: AsyncConnection, kind: Kind[R], uuid: str) -> R | None:
+    """One row as the database has it now.
+
+    Raises:
+        Unavailable: the row is not what this metald can read.
+    """
+    table = _SCHEMA[kind.table].c
+    found = (await connection.execute(sa.select(table.id, table.version, table.doc).where(table.uuid == uuid))).first()
+    return None if found is None else _row(kind, *found)
+
+
+def _row(kind: Kind[R], id_: int, version: int, doc: Any) -> R:
+    try:
+        found: R = msgspec.json.decode(doc, type=kind.type)
+    except msgspec.DecodeError as error:
+        raise Unavailable(
+            f"Row {id_} of table {kind.table} cannot be read: {error}.", remedy="Restore the database from a backup."
+        ) from error
+    # the columns are the truth: an id is known only once the document has been written
+    msgspec.structs.force_setattr(found, "id", id_)
+    msgspec.structs.force_setattr(found, "version", version)
+    return found
 
 
 async def events(connection: AsyncConnection, *, since: int, node_uuid: str | None, limit: int, newest: bool) -> list[Event]:

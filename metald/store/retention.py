@@ -1,7 +1,7 @@
 """Letting go of the past: events, journal lines and ended workflows older than the retention time.
 
 Rules: one call does bounded work. Events are deleted from the oldest on and only as an unbroken run, so that the
-numbers that are left have no gap.
+numbers that are left have no gap. Events that a cursor has not passed are kept longer, up to a bound.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from metald.config import StoreSettings
 from metald.model import Workflow, now
+from metald.model.cursor import Cursor
 from metald.store.changes import Change
 from metald.store.statements import Query
 from metald.store.transaction import Steps
@@ -26,17 +27,18 @@ def horizon(settings: StoreSettings) -> datetime:
     return now() - timedelta(days=settings.event_retention_days)
 
 
-async def purge(store: Store, writer: StateWriter, before: datetime, limit: int) -> int:
+async def purge(store: Store, writer: StateWriter, before: datetime, unread_before: datetime, limit: int) -> int:
     """See `Store.purge`."""
     ended = [w for w in store.table(Workflow) if w.state.ended and (w.ended_at or w.started_at) < before][:limit]
     if ended:
         await store.commit(Change(delete=list(ended)))
-    return len(ended) + await writer.perform(_purge_lines(before.timestamp(), limit))
+    read = min((cursor.seq for cursor in store.table(Cursor)), default=store.last_seq)
+    return len(ended) + await writer.perform(_purge_lines(before.timestamp(), unread_before.timestamp(), read, limit))
 
 
-def _purge_lines(moment: float, limit: int) -> Steps[int]:
+def _purge_lines(moment: float, unread: float, read: int, limit: int) -> Steps[int]:
     oldest = yield Query(f"SELECT seq, time FROM events ORDER BY seq LIMIT {limit:d}", selects=True)  # noqa: S608
-    run = list(takewhile(lambda row: row[1] < moment, oldest))
+    run = list(takewhile(lambda row: row[1] < (moment if row[0] <= read else min(moment, unread)), oldest))
     if run:
         yield Query(f"DELETE FROM events WHERE seq <= {run[-1][0]:d}")  # noqa: S608
     first = f"SELECT id FROM journal ORDER BY id LIMIT {limit:d}"  # noqa: S608

@@ -22,7 +22,7 @@ from metald.model import Event, Resource, StepRecord
 from metald.store import queries, retention
 from metald.store.changes import Change, Committed
 from metald.store.database import Database, locate, private_directory
-from metald.store.kinds import KINDS
+from metald.store.kinds import BY_TYPE, KINDS
 from metald.store.locks import KeyedLocks
 from metald.store.memory import Memory
 from metald.store.transaction import Written
@@ -126,6 +126,21 @@ class Store:
 
         return unsubscribe
 
+    async def fetch(self, kind: type[R], uuid: str) -> R | None:
+        """A row as the database has it now, which another daemon may have written; `table` is faster where none can.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        async with self._database.reading() as connection:
+            found: R | None = await queries.resource(connection, BY_TYPE[kind], uuid)  # type: ignore[assignment]
+            return found
+
+    @property
+    def shared(self) -> bool:
+        """Whether other daemons may write to the same database."""
+        return self._database.file is None
+
     async def events(self, *, since: int = 0, node_uuid: str | None = None, limit: int = 1000, newest: bool = False) -> list[Event]:
         """Events with a number above `since`, in order, at most `limit`: the first of them, or the last if `newest`.
 
@@ -146,8 +161,10 @@ class Store:
         async with self._database.reading() as connection:
             return await queries.journal(connection, node_uuid=node_uuid, workflow_uuid=workflow_uuid, limit=limit)
 
-    async def purge(self, *, before: datetime | None = None, limit: int = 1000) -> int:
+    async def purge(self, *, before: datetime | None = None, unread_before: datetime | None = None, limit: int = 1000) -> int:
         """Delete events, journal lines and ended workflows from before a time, by default as the settings say.
+
+        Events that a cursor has not passed yet go only when they are from before `unread_before` too.
 
         At most `limit` of each; call again while the number of deleted things that it returns is not 0. Events go
         from the oldest on, so that what is left has no gap.
@@ -155,7 +172,8 @@ class Store:
         Raises:
             Unavailable: the database cannot be used now.
         """
-        return await retention.purge(self, self._writer, before or retention.horizon(self._settings), limit)
+        moment = before or retention.horizon(self._settings)
+        return await retention.purge(self, self._writer, moment, unread_before or moment, limit)
 
     async def _load(self) -> None:
         was_enabled = gc.isenabled()

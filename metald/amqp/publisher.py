@@ -1,0 +1,256 @@
+"""Publisher: every event to the broker, in sequence, at least once.
+
+Rules: an event is done with when the broker has confirmed it and all before it; what is done with is made durable a few
+times a second, so a crash repeats the last moments with the same ids and loses nothing. Whatever goes wrong (connection,
+channel, exchange, refusal), publishing starts again after the last confirmed event. At most `in_flight` messages are
+unconfirmed, so a broker that stalls costs no memory: events wait in the store. Messages are mandatory: those that no
+queue wants come back, are counted, and are done with, as nobody subscribed to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from aio_pika.abc import AbstractConnection
+from aiormq.channel import Channel
+from pamqp.commands import Basic
+
+from metald.amqp import topology
+from metald.amqp.link import Link
+from metald.amqp.outbox import Outbox
+from metald.amqp.pipeline import Pipeline
+from metald.amqp.place import Lost, Place
+from metald.config import Amqp
+from metald.errors import MetaldError
+from metald.model import Event
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_READ = 256
+"""Events taken from the outbox at a time."""
+_SAVE = 0.25
+"""Seconds between two writes of the place."""
+
+Message = tuple[str, str, bytes, Basic.Properties]
+"""Exchange, routing key, body, properties."""
+
+
+class Voice:
+    """One form in which events are published. Subclasses say what is needed on the broker, and what each event becomes."""
+
+    async def declare(self, channel: Any) -> None:
+        """Make or look for exchanges and queues."""
+        raise NotImplementedError
+
+    def messages(self, event: Event) -> Iterable[Message]:
+        """What an event becomes; nothing, one, or more."""
+        raise NotImplementedError
+
+
+class Publisher:
+    """Publishes from the outbox. `Link.attach("events", publisher.publish)`.
+
+    Args:
+        link: the connection.
+        settings: how many in flight.
+        store: whose events.
+        place: how far they have been published.
+        voices: the forms.
+    """
+
+    def __init__(self, link: Link, settings: Amqp, store: Store, place: Place, voices: Sequence[Voice]) -> None:
+        self._link = link
+        self._settings = settings
+        self._store = store
+        self._place = place
+        self._voices = voices
+        self._confirmed = 0
+        self._standby = False
+        self._progress = asyncio.Event()
+        self.active = False
+        """Whether this daemon publishes now."""
+        self.published = 0
+        """Messages that the broker confirmed."""
+        self.unroutable = 0
+        """Of these, messages that came back because no queue wanted them."""
+        self.restarts = 0
+        """How often publishing began again after the last confirmed event."""
+        self.dropped = 0
+        """Events that were purged before they could be published."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that have not been confirmed yet; 0 while another daemon publishes."""
+        return 0 if self._standby else max(0, self._store.last_seq - self._confirmed)
+
+    async def prepare(self) -> None:
+        """Before anything happens: from here on every event is published.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        self._confirmed = await self._place.prepare()
+
+    async def close(self) -> None:
+        """Make the place durable and let another daemon have it. After the link has ended."""
+        try:
+            if self._place.held:
+                await self._place.move(self._confirmed)
+        except (Lost, MetaldError) as error:
+            _log.debug("the place in the events was not written: %r", error)
+        await self._place.release()
+
+    async def publish(self, connection: AbstractConnection) -> None:
+        """Publish for as long as the connection holds.
+
+        Raises:
+            AMQPError, TimeoutError: the broker refuses something.
+        """
+        while True:
+            try:
+                await self._place.acquire()
+                # ours all along: what was confirmed but is not written down yet counts too
+                self._confirmed = self._place.seq if self._standby else max(self._confirmed, self._place.seq)
+                self._standby = False
+                await self._session(connection)
+            except Lost:
+                self._standby = True
+                _log.warning("another daemon publishes the events now; standing by")
+            except MetaldError as error:
+                _log.warning("events cannot be read: %s; trying again", error)
+                await asyncio.sleep(1.0)
+
+    async def _session(self, connection: AbstractConnection) -> None:
+        channel = await self._link.channel(connection)
+        outbox = Outbox(self._store, self._confirmed)
+        sent: deque[tuple[int, Awaitable[Any]]] = deque()
+        self.active = True
+        self.restarts += 1
+        try:
+            for voice in self._voices:
+                await voice.declare(channel)
+            async with asyncio.timeout(self._link.timeout):
+                bare = await channel.get_underlay_channel()
+            assert isinstance(bare, Channel)
+            pipeline = Pipeline(bare)
+            try:
+                await _together(self._send(outbox, pipeline, sent), self._collect(sent), self._save(), _closed(bare))
+            finally:
+                await pipeline.close()
+        finally:
+            self.active = False
+            outbox.close()
+            if not connection.is_closed and not channel.is_closed:
+                await self._leave(channel)
+
+    async def _leave(self, channel: Any) -> None:
+        try:
+            async with asyncio.timeout(self._link.timeout):
+                await channel.close()
+        except Exception as error:
+            _log.debug("a channel was not closed: %r", error)
+
+    async def _send(self, outbox: Outbox, pipeline: Pipeline, sent: deque[tuple[int, Awaitable[Any]]]) -> None:
+        """Hand events to the broker, as many as may be on their way."""
+        while True:
+            await self._link.unblocked()
+            room = self._settings.in_flight - len(sent)
+            if room <= 0:
+                self._progress.clear()
+                await self._progress.wait()
+                continue
+            events = await outbox.next(min(room, _READ))
+            for event in events:
+                if event.type == "events.dropped":
+                    self.dropped += event.data["count"]
+                    _log.error("events %(first)d to %(last)d were let go before they could be published", event.data)
+                for voice in self._voices:
+                    for exchange, key, body, properties in voice.messages(event):
+                        sent.append((event.seq, pipeline.publish(exchange, key, body, properties)))
+            if not sent:
+                self._confirmed = outbox.seq
+            await asyncio.sleep(0)  # the loop belongs to others too
+            self._progress.set()
+
+    async def _collect(self, sent: deque[tuple[int, Awaitable[Any]]]) -> None:
+        """Take the broker's confirmations, in sequence."""
+        while True:
+            while not sent:
+                self._progress.clear()
+                await self._progress.wait()
+            seq, confirmation = sent[0]
+            answer = await confirmation
+            sent.popleft()
+            self.published += 1
+            if not isinstance(answer, Basic.Ack):
+                self.unroutable += 1
+            if not sent or sent[0][0] != seq:
+                self._confirmed = seq
+            if len(sent) % 64 == 0:
+                self._progress.set()
+
+    async def _save(self) -> None:
+        """Write down how far it is, now and then."""
+        while True:
+            await asyncio.sleep(_SAVE)
+            try:
+                await self._place.move(self._confirmed)
+            except MetaldError as error:
+                _log.warning("the place in the events cannot be written: %s; trying again", error)
+                await asyncio.sleep(1.0)
+
+
+async def _closed(channel: Channel) -> None:
+    """Raise when the channel is closed, with the broker's reason."""
+    await channel.closing
+    raise ConnectionResetError("the channel was closed")
+
+
+async def _together(*jobs: Any) -> None:
+    """Run jobs that never end until one fails; its error, not a group of them."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class CloudEventVoice(Voice):
+    """Every event as a CloudEvent on the topic exchange.
+
+    Args:
+        settings: exchange.
+        encode: the body of an event.
+        key: its routing key.
+    """
+
+    def __init__(self, settings: Amqp, encode: Callable[[Event], bytes], key: Callable[[Event], str], content_type: str) -> None:
+        self._settings = settings
+        self._encode = encode
+        self._key = key
+        self._content_type = content_type
+
+    async def declare(self, channel: Any) -> None:
+        """See Voice."""
+        await topology.topic(channel, self._settings, self._settings.exchange)
+
+    def messages(self, event: Event) -> Iterable[Message]:
+        """See Voice."""
+        properties = Basic.Properties(
+            content_type=self._content_type,
+            delivery_mode=2,
+            message_id=str(event.seq),
+            timestamp=event.time,
+            message_type=event.type,
+            app_id="metald",
+        )
+        yield self._settings.exchange, self._key(event), self._encode(event), properties

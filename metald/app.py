@@ -44,6 +44,7 @@ from metald.drivers.ssh.deploy import SshDeploy
 from metald.errors import MetaldError
 from metald.http import app as api
 from metald.http.auth import build as authenticator
+from metald.http.server import serving
 from metald.images.cache import ImageCache
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
@@ -63,9 +64,6 @@ if TYPE_CHECKING:
     from metald.amqp.service import Broker
 
 _log = logging.getLogger(__name__)
-
-_LAST_REQUESTS = 5.0
-"""Seconds that requests get to end when the daemon stops; longer than one waits for a busy node."""
 
 _PURGES = 1000
 """Most calls of `Store.purge`, each of which does bounded work, in an hour."""
@@ -235,19 +233,9 @@ async def _serve_api(
     tls: ssl.SSLContext | None,
 ) -> str:
     """Answer on sockets that are bound already, until the stack ends. Returns the API's address."""
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=api.IDLE_TIMEOUT,
-        shutdown_timeout=_LAST_REQUESTS,
-        logger=api.server_log(),
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    for listener in listeners:
-        await web.SockSite(runner, listener, backlog=4096, ssl_context=tls).start()
-    return _url(settings, runner)
+    url = _url(settings, listeners[0])
+    await stack.enter_async_context(serving(application, listeners, tls))
+    return url
 
 
 async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | None:
@@ -339,9 +327,9 @@ async def _register(store: Store, registry: Registry, hostname: str) -> None:
     await store.commit(Change(save=[record]))
 
 
-def _url(settings: Settings, runner: web.AppRunner) -> str:
+def _url(settings: Settings, listener: socket.socket) -> str:
     scheme = "https" if settings.api.tls_certificate else "http"
-    host, port = runner.addresses[0][:2]
+    host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 Seconds = Annotated[float, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+Duration = Annotated[float, Meta(gt=0)]
 
 
 class ConfigError(Exception):
@@ -52,6 +53,22 @@ class Api(Section, frozen=True):
     max_inspection_body: Annotated[Positive, Meta(description="Largest inventory in bytes that a ramdisk may send.")] = 16 << 20
     max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
     max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
+    max_connections: Annotated[
+        Positive,
+        Meta(
+            description="Most connections at once, and never more than the limit of open files permits. Above it, the connection that has "
+            "waited longest makes room."
+        ),
+    ] = 20000
+    max_buffered: Annotated[
+        Positive, Meta(description="Most bytes in memory of bodies that are still coming and answers that are not taken yet.")
+    ] = 256 << 20
+    header_timeout: Annotated[Duration, Meta(description="Seconds within which the whole head of a request must come; else 408.")] = 30.0
+    body_timeout: Annotated[
+        Duration, Meta(description="Seconds between two pieces of a body, else 408; the whole body has ten times as long.")
+    ] = 60.0
+    write_timeout: Annotated[Duration, Meta(description="Seconds within which a client must take 256 KiB or the rest of an answer.")] = 60.0
+    idle_timeout: Annotated[Duration, Meta(description="Seconds that a connection may be silent between two requests.")] = 75.0
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
     max_wait: Annotated[Seconds, Meta(description="Most seconds that a request with `Prefer: wait` waits for a change.")] = 120.0
     watch: Watch = Watch()

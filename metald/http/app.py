@@ -13,6 +13,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,15 +24,18 @@ from multidict import CIMultiDict
 from metald.config import Api, Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, conditional, openapi, problem, serverlog, tls, versions
+from metald.http import auth, body, conditional, openapi, problem, tls, versions
 from metald.http.call import Call, Reply, Services
+from metald.http.gate import Gate
 from metald.http.longpoll import LongPolls
 from metald.http.problem import RoutingError
+from metald.http.published import Site
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
 from metald.http.views import Views
 from metald.http.watch.hub import Hub
 from metald.http.watch.stream import Stream
+from metald.model import INTERFACES
 from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
@@ -51,18 +55,13 @@ _MOST_BASES = 100
 _CHANGES_EACH_ROUND = 8
 """Changing requests that begin in one round of the loop; reads are not held up by more."""
 
-IDLE_TIMEOUT = 75.0
-"""Seconds that a connection may take for the head of its next request; for the runner."""
+GATE = web.AppKey("gate", Gate)
+"""The application's gate, which `server` puts before it."""
 
 
 def ssl_context(settings: Api) -> ssl.SSLContext | None:
     """The TLS context of the listener; see `tls.context`."""
     return tls.context(settings)
-
-
-def server_log() -> logging.Logger:
-    """The logger for the runner; see `serverlog`."""
-    return serverlog.logger()
 
 
 def build(
@@ -82,21 +81,29 @@ def build(
         ConfigError: the settings of authentication cannot work.
     """
     views = Views(lambda _node: conductor.hostname)
-    document = orjson.dumps(openapi.document(ROUTES, views))
+    document = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
     polls = LongPolls(store.watches)
     adviser = Adviser(store, registry, conductor)
     hub = Hub(store, settings.api.watch)
     services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser)
-    dispatcher = Dispatcher(services, auth.build(settings.api))
     application = web.Application(client_max_size=0)
+    application[GATE] = gate = Gate(settings.api)
+    dispatcher = Dispatcher(services, auth.build(settings.api), gate)
     application.on_shutdown.append(services.watch.shutdown)
-    application.router.add_route("*", "/{path:.*}", dispatcher.handle)
+    application.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.handle)  # line ends too: no path is answered elsewhere
 
     async def stopping(_application: web.Application) -> None:
         polls.close()
 
     application.on_shutdown.append(stopping)
     return application
+
+
+def _site(settings: Settings, registry: Registry) -> Site:
+    """What the OpenAPI document says of this daemon."""
+    drivers = sorted(hardware_type.name for hardware_type in registry.hardware_types())
+    interfaces = {kind: sorted({name for driver in drivers for name in registry.supported(driver, kind)}) for kind in INTERFACES}
+    return Site(settings.api.auth, drivers, interfaces)
 
 
 def _new_id() -> str:
@@ -108,12 +115,16 @@ def _new_id() -> str:
 class _Answer(web.Response):
     """A response that lets go of its body once it is sent: an idle connection holds on to its last response."""
 
+    sent: Callable[[], None]
+    """What to call then."""
+
     async def write_eof(self, data: bytes = b"") -> None:
         """See Response."""
         try:
             await super().write_eof(data)
         finally:
             self.body = None
+            self.sent()
 
 
 @dataclass(slots=True)
@@ -133,9 +144,11 @@ class Dispatcher:
     Args:
         services: what handlers work with.
         authenticator: finds out who calls.
+        gate: is told how far each request is.
     """
 
-    def __init__(self, services: Services, authenticator: auth.Authenticator) -> None:
+    def __init__(self, services: Services, authenticator: auth.Authenticator, gate: Gate) -> None:
+        self._gate = gate
         self._services = services
         self._authenticator = authenticator
         self._router = Router(ROUTES)
@@ -154,14 +167,16 @@ class Dispatcher:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        protocol = request.protocol
+        self._gate.taken(protocol)
         request_id = _new_id()
         headers = self._headers.copy()
         headers["x-openstack-request-id"] = headers["openstack-request-id"] = request_id
         try:
-            answer = await self._answer(request, headers, request_id)
-            if isinstance(answer, Stream):
-                return await answer.respond(request, headers)
-            status, content = answer
+            found = await self._answer(request, headers, request_id)
+            if isinstance(found, Stream):
+                return await found.respond(request, headers)
+            status, content = found
         except MetaldError as error:
             status, content = self._refusal(request, headers, error, request_id)
         except Exception:
@@ -169,7 +184,9 @@ class Dispatcher:
             status, content = 500, problem.internal(request_id)
         if not content:
             del headers["Content-Type"]
-        return _Answer(status=status, body=content, headers=headers)
+        answer = _Answer(status=status, body=content, headers=headers)
+        answer.sent = partial(self._gate.answered, protocol)
+        return answer
 
     def _refusal(self, request: web.Request, headers: CIMultiDict[str], error: MetaldError, request_id: str) -> tuple[int, bytes]:
         text = problem.text_of(error)
@@ -177,6 +194,8 @@ class Dispatcher:
         _log.log(level, "%s %s -> %d %s (%s)", request.method, request.path[:200], error.status, text[:500], request_id)
         if isinstance(error, Busy | Unavailable):
             headers["Retry-After"] = _RETRY_AFTER
+        if isinstance(error, RoutingError) and error.allow:
+            headers["Allow"] = error.allow
         if error.status == 401 or isinstance(error, auth.BadCredentials):
             headers["WWW-Authenticate"] = f'Basic realm="{auth.REALM}"'
             return error.status, orjson.dumps({"error": {"message": text, "code": error.status}, "metald": problem.structured(error)})
@@ -227,11 +246,12 @@ class Dispatcher:
             return methods, parameters
         route = methods.get("GET" if method == "HEAD" and len(segments) < 2 else method)
         if route is None:
-            raise RoutingError(405, remedy=f"The path takes {', '.join(methods)}.", field="method")
+            raise RoutingError(405, remedy=f"The path takes {', '.join(methods)}.", field="method", allow=(*methods, "OPTIONS"))
         if version < route.since:
             if route.too_old == 406:
                 versions.require(version, route.since)
-            raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER)
+            allow = (*methods, "OPTIONS") if route.too_old == 405 else ()
+            raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER, allow=allow)
         return route, parameters
 
     async def _run(self, incoming: _Incoming, segments: list[str], headers: CIMultiDict[str]) -> tuple[int, bytes] | Stream:
@@ -254,9 +274,11 @@ class Dispatcher:
         if route.body is not None:
             limit = getattr(settings, route.limit)
             if not incoming.has_body:
-                incoming.body = await body.read(request, limit=limit, depth=settings.max_depth)
+                kept = partial(self._gate.read, request.protocol)
+                incoming.body = await body.read(request, limit=limit, depth=settings.max_depth, timeout=settings.body_timeout, kept=kept)
                 incoming.has_body = True
             call.body = body.conformed(incoming.body, route)
+        self._gate.whole(request.protocol)
         tag = None
         if route.stamp is not None:
             tag = self._forms.tag(call, request.rel_url.raw_query_string, route.stamp(call))

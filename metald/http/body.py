@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,21 +17,24 @@ from metald.http.problem import BodyError, RoutingError
 from metald.http.route import Route
 from metald.http.schema import conform
 
-TIMEOUT = 60.0
-"""Seconds that a client may take between two pieces of a body."""
-LONGEST = 600.0
-"""Seconds that a whole body may take."""
+LONGEST = 10
+"""Times the deadline between two pieces that a whole body may take."""
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LARGEST = 1 << 64
+_SMALLEST = -(1 << 63)
 _MOST_CONTAINERS = 400_000
 _REFUSED_TYPES = ("application/x-www-form-urlencoded", "multipart/", "text/html", "application/xml", "text/xml", "image/")
 
 
-async def read(request: web.Request, *, limit: int, depth: int) -> Any:
+async def read(request: web.Request, *, limit: int, depth: int, timeout: float, kept: Callable[[int], None]) -> Any:
     """The JSON value of a request's body; an empty body is an empty object.
 
     Args:
         request: whose body.
         limit: most bytes.
         depth: deepest nesting.
+        timeout: seconds that a client may take between two pieces of it; the whole may take ten times as long.
+        kept: is told how many bytes are in memory.
 
     Raises:
         BodyError: too big (413), too deep (400).
@@ -38,7 +44,7 @@ async def read(request: web.Request, *, limit: int, depth: int) -> Any:
     content_type = request.headers.get("Content-Type", "").lower()
     if content_type.startswith(_REFUSED_TYPES):
         raise RoutingError(415, f"The body must be application/json, not {content_type[:80]}", field="Content-Type")
-    data = await _bytes(request, limit)
+    data = await _bytes(request, limit, timeout, kept)
     if not data.strip():
         return {}
     if data.count(b"[") + data.count(b"{") > _MOST_CONTAINERS:
@@ -50,20 +56,23 @@ async def read(request: web.Request, *, limit: int, depth: int) -> Any:
             raise _too_deep(depth) from None
         raise Invalid(f"The body is not valid JSON: {error.msg}: line {error.lineno} column {error.colno}", field="body") from None
     check_depth(value, depth)
+    if _LONG_NUMBER.search(data) is not None:
+        _check_numbers(data)
     if b"\\u0000" in data:
         _check_nul(value)
     return value
 
 
-async def _bytes(request: web.Request, limit: int) -> bytes:
+async def _bytes(request: web.Request, limit: int, timeout: float, kept: Callable[[int], None]) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise _too_big(limit)
     pieces: list[bytes] = []
     size = 0
-    end = asyncio.get_running_loop().time() + LONGEST
+    loop = asyncio.get_running_loop()
+    end = loop.time() + LONGEST * timeout
     try:
         while True:
-            async with asyncio.timeout_at(min(end, asyncio.get_running_loop().time() + TIMEOUT)):
+            async with asyncio.timeout_at(min(end, loop.time() + timeout)):
                 piece = await request.content.readany()
             if not piece:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -71,11 +80,12 @@ async def _bytes(request: web.Request, limit: int) -> bytes:
             if size > limit:
                 raise _too_big(limit)
             pieces.append(piece)
+            kept(size)
     except TimeoutError:
         raise RoutingError(
-            408, f"The body did not come within {TIMEOUT:.0f} seconds for each piece and {LONGEST:.0f} for the whole", field="body"
+            408, f"The body did not come within {timeout:g} seconds for each piece and {LONGEST * timeout:g} for the whole", field="body"
         ) from None
-    except (ClientPayloadError, web.HTTPException) as error:
+    except (ClientPayloadError, web.HTTPException, ConnectionError) as error:
         raise Invalid(f"The body cannot be read: {error}", field="body") from None
 
 
@@ -125,6 +135,21 @@ def check_depth(value: Any, depth: int) -> None:
             return
         level = below
     raise _too_deep(depth)
+
+
+def _check_numbers(data: bytes) -> None:
+    """Refuse whole numbers beyond 64 bits, which would become rounded ones without a word.
+
+    Raises:
+        Invalid: there is one.
+    """
+
+    def fits(text: str) -> int:
+        if len(text) > 20 or not _SMALLEST <= (number := int(text)) < _LARGEST:
+            raise Invalid(f"The number {text[:40]} has more than 64 bits", remedy="Send it as a string.", field="body")
+        return number
+
+    json.loads(data, parse_int=fits)
 
 
 def _check_nul(value: Any) -> None:

@@ -88,4 +88,4 @@ async def show(_call: Call) -> Reply:
     return Reply(page(), headers={"Content-Type": "text/html; charset=utf-8"})
 
 
-ROUTES = (Route("GET", problem.DOCS, show, "What errors mean", public=True, versioned=False),)
+ROUTES = (Route("GET", problem.DOCS, show, "What errors mean", public=True, versioned=False, content_type="text/html"),)

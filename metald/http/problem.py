@@ -7,6 +7,7 @@ The text of an error that is not in `metald.errors` never reaches a client.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -23,9 +24,10 @@ class RoutingError(MetaldError):
     code = "routing"
     advice = "Compare the path and the method with `/openapi.json`."
 
-    def __init__(self, status: int, message: str = "", *, remedy: str = "", field: str | None = None) -> None:
+    def __init__(self, status: int, message: str = "", *, remedy: str = "", field: str | None = None, allow: Iterable[str] = ()) -> None:
         super().__init__(message, remedy=remedy, field=field)
         self.status = status  # type: ignore[misc]  # one class for the few statuses of routing
+        self.allow = ", ".join(allow)
 
 
 class BodyError(MetaldError):

@@ -79,11 +79,13 @@ class Route:
     limit: str = "max_body"
     """The setting of `api` that says how many bytes the body may have."""
     answer: str = ""
-    """Name of the answer's schema in the OpenAPI document."""
+    """Name of the answer's schema in the OpenAPI document, where it is a resource or a list of them; others are in `answers`."""
     stamp: Callable[[Call], str] | None = None
     """Names the state that the answer shows; makes its entity tag (see `conditional`)."""
     honours: tuple[str, ...] = ()
     """Further request headers that the handler heeds, such as `If-Match`."""
+    content_type: str = "application/json"
+    """What the answer is, for the OpenAPI document; another one than JSON the handler sets itself."""
     by_name: Mapping[str, Arg] = field(init=False, repr=False)
     needs_args: bool = field(init=False, repr=False)
 

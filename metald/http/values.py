@@ -12,8 +12,8 @@ from typing import Any
 
 from metald.errors import Invalid
 
-_TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
-_FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
+TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
 _NAME = re.compile(r"[A-Za-z0-9._~-]{1,255}")
 _OLD_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
 _MAC = re.compile(r"([0-9a-f]{2}[:-]){5}[0-9a-f]{2}", re.IGNORECASE)
@@ -52,11 +52,11 @@ def boolean(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
     word = str(value).strip().lower() if isinstance(value, str | int) else ""
-    if word in _TRUE:
+    if word in TRUE:
         return True
-    if word in _FALSE:
+    if word in FALSE:
         return False
-    acceptable = ", ".join(f"'{v}'" for v in sorted(_TRUE | _FALSE))
+    acceptable = ", ".join(f"'{v}'" for v in sorted(TRUE | FALSE))
     raise Invalid(f"Invalid {name}: Unrecognized value {shown(value)}, acceptable values are: {acceptable}", field=name)
 
 

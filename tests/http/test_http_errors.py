@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from metald.errors import Invalid, MetaldError
 from metald.http import body, errorpage, patch
 from metald.http.v1 import nodes
-from tests.support.api import Api
+from tests.support.api import Api, api_settings, serving
 
 
 async def test_the_two_forms_of_errors(api: Api) -> None:
@@ -133,8 +134,12 @@ async def test_other_content_types_are_refused(api: Api) -> None:
         assert answer.status == 201, kind
 
 
-async def test_a_slow_body_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "TIMEOUT", 0.05)
+async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
+    async with serving(tmp_path, api_settings(body_timeout=0.05)) as api:
+        await _slow_body(api)
+
+
+async def _slow_body(api: Api) -> None:
     release = asyncio.Event()
 
     async def slow() -> Any:
@@ -218,6 +223,8 @@ async def test_nothing_that_json_can_say_breaks_a_path(api: Api) -> None:
         [{"op": "add", "path": "/extra/a"}],
     ]
     for route in ROUTES:
+        if route.content_type == "text/event-stream":
+            continue  # it has no end
         path = route.path.replace("{node}", uuid).replace("{port}", uuid).replace("{chassis}", uuid)
         for name in ("driver", "conductor", "method", "trait", "vif"):
             path = path.replace("{" + name + "}", "x")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 from metald.errors import Unavailable
 from metald.http.call import Call, Reply
 from metald.http.route import Route
@@ -40,7 +42,24 @@ async def openapi(call: Call) -> bytes:
     return call.services.openapi
 
 
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+"""The pages run and load nothing but what this daemon serves."""
+
+
+def _page(path: str, file: str, content_type: str) -> Route:
+    content = (resources.files("metald.http") / "web" / file).read_bytes()
+    headers = {"Content-Type": f"{content_type}; charset=utf-8", "Content-Security-Policy": _POLICY}
+
+    async def show(_call: Call) -> Reply:
+        return Reply(content, headers=headers)
+
+    return Route("GET", path, show, "The API's documentation as a page", public=True, versioned=False, content_type=content_type)
+
+
 ROUTES = (
+    _page("/docs", "docs.html", "text/html"),
+    _page("/docs/docs.js", "docs.js", "text/javascript"),
+    _page("/docs/docs.css", "docs.css", "text/css"),
     Route("GET", "/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),

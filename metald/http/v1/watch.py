@@ -114,5 +114,6 @@ ROUTES = (
         "Events as they happen (Server-Sent Events, WebSocket)",
         args=(Arg("since", INTEGER), Arg("snapshot", BOOLEAN), *FILTERS),
         policy="baremetal:events:get",
+        content_type="text/event-stream",
     ),
 )

@@ -1,0 +1,48 @@
+"""Listening: the API's application on sockets that are bound already, behind its gate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from socket import socket
+
+from aiohttp import web
+
+from metald.http import serverlog
+from metald.http.app import GATE
+
+_LAST_REQUESTS = 5.0
+"""Seconds that requests get to end when the daemon stops; longer than one waits for a busy node."""
+_BACKLOG = 4096
+_MARGIN = 60.0
+
+
+@contextlib.asynccontextmanager
+async def serving(application: web.Application, listeners: Sequence[socket], tls: ssl.SSLContext | None) -> AsyncIterator[None]:
+    """Answer on the listeners until the end of the context; then let running requests end."""
+    gate = application[GATE]
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=gate.settings.idle_timeout + _MARGIN,  # the gate's deadlines are the ones that count
+        shutdown_timeout=_LAST_REQUESTS,
+        logger=serverlog.logger(),
+    )
+    await runner.setup()
+    assert runner.server is not None
+    factory = gate.factory(runner.server)
+    loop = asyncio.get_running_loop()
+    handshake = gate.settings.header_timeout if tls is not None else None
+    servers: list[asyncio.Server] = []
+    try:
+        for listener in listeners:
+            servers += [await loop.create_server(factory, sock=listener, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake)]
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        await runner.cleanup()
+        gate.close()

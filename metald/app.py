@@ -121,7 +121,7 @@ def check(settings: Settings) -> None:
     """
     account.find(settings.user)
     Database(locate(settings.store, Path(settings.state_dir)), settings.store.timeout)
-    authenticator(settings.api)
+    authenticator(settings)
     api.ssl_context(settings.api)
     dhcp.provider(settings)
     if settings.amqp.url:
@@ -352,6 +352,7 @@ def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:
         ("dhcp.dnsmasq_hostsdir", settings.dhcp.dnsmasq_hostsdir, account.ENTER),
         ("dhcp.dnsmasq_optsdir", settings.dhcp.dnsmasq_optsdir, account.ENTER),
         ("api.htpasswd", settings.api.htpasswd, account.READ),
+        ("api.users", settings.api.users, account.READ),
     ):
         if text:
             needs[Path(text)] = (setting, mode)

@@ -45,6 +45,16 @@ class Api(Section, frozen=True):
     ] = "noauth"
     allow_insecure: Annotated[bool, Meta(description="Permit `noauth` on an address that other machines reach.")] = False
     htpasswd: Annotated[str, Meta(description="File of `user:bcrypt-hash` lines for `http_basic`.")] = ""
+    users: Annotated[
+        str, Meta(description="TOML file with the roles and the project of each user of `http_basic`. Empty: all are administrators.")
+    ] = ""
+    project_admin_can_manage_own_nodes: Annotated[
+        bool, Meta(description="Whether the administrator of a project may create nodes for it, and delete its nodes.")
+    ] = True
+    service_role_elevated_access: Annotated[
+        bool, Meta(description="Whether the role service in the project `service_project_name` sees and drives all nodes (Nova's account).")
+    ] = False
+    service_project_name: Annotated[str, Meta(description="Name of the project that the accounts of services are in.")] = "service"
     public_url: Annotated[str, Meta(description="Base of links in answers; by default what the client asked for.")] = ""
     tls_certificate: Annotated[str, Meta(description="PEM file with the server's certificate chain; turns TLS on.")] = ""
     tls_key: Annotated[str, Meta(description="PEM file with the certificate's private key.")] = ""
@@ -72,6 +82,22 @@ class Api(Section, frozen=True):
     lock_wait: Annotated[Seconds, Meta(description="Seconds that a request waits for a busy node before it answers 409.")] = 3.0
     max_wait: Annotated[Seconds, Meta(description="Most seconds that a request with `Prefer: wait` waits for a change.")] = 120.0
     watch: Watch = Watch()
+
+
+class Keystone(Section, frozen=True):
+    """The identity service that `api.auth` = `keystone` asks, and metald's own account there."""
+
+    auth_url: Annotated[str, Meta(description="URL of the Identity API v3, such as `https://identity.example.org/v3`.")] = ""
+    www_authenticate_uri: Annotated[str, Meta(description="URL that callers without a token are told of; by default `auth_url`.")] = ""
+    username: Annotated[str, Meta(description="Name of metald's account; it must be allowed to validate tokens (role service).")] = ""
+    password: Annotated[str, Meta(description="Its password; better given as `METALD__KEYSTONE__PASSWORD`.")] = ""
+    user_domain: Annotated[str, Meta(description="Name of the domain of metald's account.")] = "Default"
+    project: Annotated[str, Meta(description="Name of the project that metald's account logs in to.")] = ""
+    project_domain: Annotated[str, Meta(description="Name of the domain of that project.")] = "Default"
+    system_scope: Annotated[bool, Meta(description="Log in to the whole system instead of a project.")] = False
+    ca_file: Annotated[str, Meta(description="PEM file with the authorities that Keystone's certificate is checked with.")] = ""
+    cache_seconds: Annotated[Seconds, Meta(description="Seconds that a token is not asked about again, revoked ones included.")] = 60.0
+    timeout: Annotated[float, Meta(gt=0, description="Seconds that Keystone may take for an answer.")] = 10.0
 
 
 class StoreSettings(Section, frozen=True):
@@ -306,6 +332,7 @@ class Settings(Section, frozen=True):
     user: Annotated[str, Meta(description="Account to change to after low ports are bound, when started as root. Empty: stay.")] = ""
     log: Log = Log()
     api: Api = Api()
+    keystone: Keystone = Keystone()
     store: StoreSettings = StoreSettings()
     amqp: Amqp = Amqp()
     events: Events = Events()

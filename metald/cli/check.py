@@ -27,6 +27,8 @@ def check(settings: Settings) -> None:
         )
     for name, path in (
         ("api.htpasswd", settings.api.htpasswd),
+        ("api.users", settings.api.users),
+        ("keystone.ca_file", settings.keystone.ca_file),
         ("api.tls_certificate", settings.api.tls_certificate),
         ("api.tls_key", settings.api.tls_key),
     ):

@@ -24,11 +24,11 @@ from multidict import CIMultiDict
 from metald.config import Api, Settings
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, conditional, openapi, problem, tls, versions
+from metald.http import auth, body, conditional, door, openapi, problem, tls, versions
 from metald.http.call import Call, Reply, Services
 from metald.http.gate import Gate
 from metald.http.longpoll import LongPolls
-from metald.http.problem import RoutingError
+from metald.http.problem import BadCredentials, RoutingError
 from metald.http.published import Site
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
@@ -86,10 +86,16 @@ def build(
     adviser = Adviser(store, registry, conductor)
     hub = Hub(store, settings.api.watch)
     services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser)
+    authenticator = auth.build(settings)
     application = web.Application(client_max_size=0)
     application[GATE] = gate = Gate(settings.api)
-    dispatcher = Dispatcher(services, auth.build(settings.api), gate)
+    dispatcher = Dispatcher(services, authenticator, gate)
     application.on_shutdown.append(services.watch.shutdown)
+
+    async def close(_application: web.Application) -> None:
+        await authenticator.close()
+
+    application.on_cleanup.append(close)
     application.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.handle)  # line ends too: no path is answered elsewhere
 
     async def stopping(_application: web.Application) -> None:
@@ -196,9 +202,10 @@ class Dispatcher:
             headers["Retry-After"] = _RETRY_AFTER
         if isinstance(error, RoutingError) and error.allow:
             headers["Allow"] = error.allow
-        if error.status == 401 or isinstance(error, auth.BadCredentials):
-            headers["WWW-Authenticate"] = f'Basic realm="{auth.REALM}"'
-            return error.status, orjson.dumps({"error": {"message": text, "code": error.status}, "metald": problem.structured(error)})
+        if isinstance(error, BadCredentials):
+            headers["WWW-Authenticate"] = error.challenge
+            told = {"message": text, "code": error.status, "title": "Unauthorized"}
+            return error.status, orjson.dumps({"error": told, "metald": problem.structured(error)})
         if error.status in (408, 413):
             headers["Connection"] = "close"
         return error.status, problem.encode(error)
@@ -279,6 +286,7 @@ class Dispatcher:
                 incoming.has_body = True
             call.body = body.conformed(incoming.body, route)
         self._gate.whole(request.protocol)
+        door.check(call)
         tag = None
         if route.stamp is not None:
             tag = self._forms.tag(call, request.rel_url.raw_query_string, route.stamp(call))

@@ -1,9 +1,9 @@
-"""Who calls: nobody is asked (`noauth`), or a user and a password (`http_basic`).
+"""Who calls: nobody is asked (`noauth`), or a user and a password (`http_basic`), or a Keystone (`keystone`).
 
 Rules: `noauth` is refused on an address that other machines reach, unless the operator insists. Passwords are checked
 against bcrypt hashes, in a thread, in the same time whether the user exists or not; a success is remembered for a short
-while under a keyed hash, so that neither the loop nor the processor pays for each request. The file is read again when it
-has changed. What the routes declare public asks nobody.
+while under a keyed hash, so that neither the loop nor the processor pays for each request. What the routes declare public
+asks nobody. What a caller may do is not settled here; see `metald.policy`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import logging
-import re
 import secrets
 import time
 from collections import OrderedDict
@@ -24,22 +22,15 @@ from typing import Protocol
 import bcrypt
 from multidict import CIMultiDictProxy
 
-from metald.config import Api, ConfigError, is_loopback, parse_listen
-from metald.errors import NotAuthenticated
+from metald.config import ConfigError, Settings, is_loopback, parse_listen
+from metald.http import keystone
+from metald.http.problem import BadCredentials
+from metald.http.users import Users
 from metald.model.caller import Caller
 
-_log = logging.getLogger(__name__)
-
-REALM = "Baremetal API"
 _REMEMBERED = 60.0
 _MOST = 1000
-_HASH = re.compile(rb"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
-_NO_FILE = (0, 0, 0)
 _NOBODY = bcrypt.hashpw(b"nobody", bcrypt.gensalt(rounds=5))
-
-
-class BadCredentials(NotAuthenticated):
-    """The credentials are missing or wrong; answered in the form of http_basic."""
 
 
 PUBLIC = Caller(user="public", roles=(), system=False)
@@ -54,7 +45,11 @@ class Authenticator(Protocol):
 
         Raises:
             NotAuthenticated: nobody proved who they are.
+            Unavailable: who knows cannot be asked.
         """
+
+    async def close(self) -> None:
+        """Let go of connections."""
 
 
 class NoAuth:
@@ -64,77 +59,50 @@ class NoAuth:
         """See Authenticator."""
         return Caller(request_id=request_id)
 
+    async def close(self) -> None:
+        """See Authenticator."""
+
 
 class HttpBasic:
-    """Users and bcrypt hashes from an htpasswd file.
+    """Users and passwords.
 
     Args:
-        path: the file.
-
-    Raises:
-        ConfigError: it cannot be read, or a line is wrong.
+        users: who there is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, users: Users) -> None:
+        self._users = users
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
+        self._generation = users.generation
         self._checks = asyncio.Semaphore(2)
-        self._stamp, self._users = self._load()
-
-    def _load(self) -> tuple[tuple[int, int, int], dict[str, bytes]]:
-        try:
-            stat = self._path.stat()
-            lines = self._path.read_bytes().splitlines()
-        except OSError as error:
-            raise ConfigError(f"api.htpasswd: {self._path} cannot be read ({error.strerror}). Give the file of users.") from None
-        users: dict[str, bytes] = {}
-        for number, line in enumerate(lines, 1):
-            user, colon, hashed = line.strip().partition(b":")
-            if not line.strip() or line.startswith(b"#"):
-                continue
-            if not colon or _HASH.fullmatch(hashed) is None:
-                raise ConfigError(f"api.htpasswd: {self._path} line {number} is not user:bcrypt-hash. Make it with htpasswd -B.")
-            users[user.decode(errors="replace")] = hashed
-        return (stat.st_mtime_ns, stat.st_size, stat.st_ino), users
-
-    def _refresh(self) -> None:
-        """Read the file again if it has changed; a broken or missing one lets nobody in."""
-        try:
-            stat = self._path.stat()
-            if (stat.st_mtime_ns, stat.st_size, stat.st_ino) == self._stamp:
-                return
-            self._stamp, self._users = self._load()
-        except (OSError, ConfigError) as error:
-            if self._stamp != _NO_FILE:
-                _log.error("nobody can log in until this is mended: %s", error)
-            self._stamp, self._users = _NO_FILE, {}
-        self._remembered.clear()
 
     async def authenticate(self, headers: CIMultiDictProxy[str], request_id: str) -> Caller:
         """See Authenticator."""
         user, password = _credentials(headers)
-        self._refresh()
+        await self._users.refresh()
+        if self._generation != self._users.generation:
+            self._generation = self._users.generation
+            self._remembered.clear()
         proof = hmac.digest(self._key, b"\0".join((user.encode(), password)), hashlib.sha256)
         if self._remembered.get(proof, 0.0) < time.monotonic():
             await self._check(user, password, proof)
-        return Caller(user=user, request_id=request_id)
+        standing = self._users.standing(user)
+        return Caller(user=user, request_id=request_id, roles=standing.roles, system=standing.system, project=standing.project)
 
     async def _check(self, user: str, password: bytes, proof: bytes) -> None:
         # a name that is not there costs as much as one that is
-        hashed = self._users.get(user) or max(self._users.values(), key=_cost, default=_NOBODY)
+        hashed = self._users.hashed(user) or self._users.costliest() or _NOBODY
         async with self._checks:
             good = await asyncio.to_thread(_matches, password, hashed)
-        if not good or self._users.get(user) is not hashed:
+        if not good or self._users.hashed(user) is not hashed:
             raise BadCredentials("Incorrect username or password")
         self._remembered[proof] = time.monotonic() + _REMEMBERED
         while len(self._remembered) > _MOST:
             self._remembered.popitem(last=False)
 
-
-def _cost(hashed: bytes) -> bytes:
-    """The two digits after the version: each step doubles the work."""
-    return hashed[4:6]
+    async def close(self) -> None:
+        """See Authenticator."""
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:
@@ -159,22 +127,23 @@ def _credentials(headers: CIMultiDictProxy[str]) -> tuple[str, bytes]:
     return name, password
 
 
-def build(settings: Api) -> Authenticator:
+def build(settings: Settings) -> Authenticator:
     """The authenticator that the settings ask for.
 
     Raises:
         ConfigError: the settings would let anybody in, or cannot work.
     """
-    if settings.auth == "http_basic":
-        if not settings.htpasswd:
+    api = settings.api
+    if api.auth == "http_basic":
+        if not api.htpasswd:
             raise ConfigError("api.htpasswd: http_basic needs a file of users. Make it with: htpasswd -B -c FILE USER.")
-        return HttpBasic(Path(settings.htpasswd))
-    if settings.auth == "keystone":
-        raise ConfigError("api.auth: keystone is not built in. Use http_basic, or noauth on a loopback address.")
-    host, _port = parse_listen(settings.listen)
-    if not is_loopback(host) and not settings.allow_insecure:
+        return HttpBasic(Users(Path(api.htpasswd), Path(api.users) if api.users else None))
+    if api.auth == "keystone":
+        return keystone.build(settings)
+    host, _port = parse_listen(api.listen)
+    if not is_loopback(host) and not api.allow_insecure:
         raise ConfigError(
-            f"api.auth: noauth on {settings.listen} would let every machine of the network in. Use http_basic, listen on 127.0.0.1, "
+            f"api.auth: noauth on {api.listen} would let every machine of the network in. Use http_basic or keystone, listen on 127.0.0.1, "
             "or set api.allow_insecure."
         )
     return NoAuth()

@@ -17,8 +17,9 @@ import msgspec
 
 from metald import __version__
 from metald.errors import Invalid, PreconditionFailed
+from metald.http import sight
 from metald.http.call import Call
-from metald.model import Resource
+from metald.model import Node, Resource
 
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _LIST = re.compile(r'\s*(?:(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*)*)+')
@@ -51,7 +52,9 @@ class Tables:
     def __call__(self, call: Call) -> str:
         """See `Stamp`."""
         table = call.services.store.table
-        return ".".join((self._run, *(f"{table(kind).generation:x}" for kind in self._kinds)))
+        # What a project sees of other things hangs on the owners of their nodes.
+        kinds = self._kinds if sight.everything(call) else (*self._kinds, Node)
+        return ".".join((self._run, *(f"{table(kind).generation:x}" for kind in kinds)))
 
 
 class Forms:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from metald.errors import Invalid, NotAcceptable
-from metald.http import conditional, listing, patch, values
+from metald.errors import Invalid, NotAcceptable, NotFound
+from metald.http import conditional, listing, patch, sight, values
 from metald.http.call import Call, Reply
 from metald.http.fields import View
 from metald.http.problem import RoutingError
@@ -54,8 +54,16 @@ class Collection(Generic[R]):
     """Looks at the fields of a body, and at the resource that they change, and returns what to store."""
     listed_in_detail: bool = False
     """Whether there is a `/detail` list."""
+    reduced: Callable[[Call], View[R] | None] = lambda _call: None
+    """The view for callers who do not see all of one; None: the view of everybody."""
+    list_policy: str = "get"
+    """The last word of the rule for lists."""
     full_by_default: bool = False
     """Whether a plain list shows every field."""
+
+    def shown(self, call: Call) -> View[R]:
+        """The view for the caller."""
+        return self.reduced(call) or self.view(call.services.views)
 
     def find(self, call: Call) -> R:
         """The resource that the path names.
@@ -70,7 +78,10 @@ class Collection(Generic[R]):
             raise RoutingError(
                 400, f"Expected UUID{' or name' if self.named else ''} for {self.noun}: {values.shown(given)}", field=self.noun
             )
-        return self.room(call.services.fleet).find(uuid or given)
+        found = self.room(call.services.fleet).find(uuid or given)
+        if not sight.sees(call, found):
+            raise NotFound(f"{self.kind.__name__} {uuid or given} could not be found.", field=self.noun)
+        return found
 
     def stamp(self, call: Call) -> str:
         """The state of the resource that the path names."""
@@ -88,12 +99,12 @@ class Collection(Generic[R]):
         body = {name: value for name, value in call.body.items() if not (name == "uuid" and value is None)}
         self.refuse_newer(call, [name for name, value in body.items() if value not in (None, "", [], {})])
         thing = await self.room(call.services.fleet).create(self.checked(call, body, None), call.caller)
-        body_bytes = self.view(call.services.views).one(thing, call.version, call.base)
+        body_bytes = self.shown(call).one(thing, call.version, call.base)
         return Reply(body_bytes, location=call.url(f"{self.path}/{thing.uuid}"))
 
     async def index(self, call: Call) -> bytes:
         """List them."""
-        view = self.view(call.services.views)
+        view = self.shown(call)
         names = listing.chosen_fields(call, view, detail=call.args.get("detail"), since_detail=self.detail_since)
         if self.full_by_default and "fields" not in call.args:
             names = None
@@ -106,13 +117,14 @@ class Collection(Generic[R]):
     def page(self, call: Call, things: Iterable[R], names: tuple[str, ...] | None, path: str | None = None) -> bytes:
         """One page of those that pass the filters of the request."""
         marker = listing.find_marker(call, self.kind, self.noun.replace("_", " ").capitalize())
-        view = self.view(call.services.views)
-        return listing.page(call, view, self.filtered(call, things), names, path=path or self.path, marker=marker)
+        view = self.shown(call)
+        shown = self.filtered(call, sight.seen(call, things, self.kind))
+        return listing.page(call, view, shown, names, path=path or self.path, marker=marker)
 
     async def show(self, call: Call) -> bytes:
         """Show one."""
         thing = self.find(call)
-        view = self.view(call.services.views)
+        view = self.shown(call)
         names = view.check(call.args["fields"], call.version) if call.args else None
         return view.one(thing, call.version, call.base, names)
 
@@ -134,7 +146,7 @@ class Collection(Generic[R]):
             return self.checked(call, wanted, current)
 
         saved = await self.room(call.services.fleet).update(thing.uuid, edit, call.caller)
-        return self.view(call.services.views).one(saved, call.version, call.base)
+        return self.shown(call).one(saved, call.version, call.base)
 
     async def delete(self, call: Call) -> None:
         """Delete one."""
@@ -157,7 +169,7 @@ class Collection(Generic[R]):
                 f"List {words}s",
                 since=self.since,
                 args=(*PAGING, FIELDS, DETAIL, *self.filters),
-                policy=f"{self.policy}:get",
+                policy=f"{self.policy}:{self.list_policy}",
                 answer=f"{name}_list",
                 stamp=listed,
             ),
@@ -219,7 +231,7 @@ class Collection(Generic[R]):
                     f"List {words}s with all fields",
                     since=self.since,
                     args=(*PAGING, *self.filters),
-                    policy=f"{self.policy}:get",
+                    policy=f"{self.policy}:{self.list_policy}",
                     answer=f"{name}_list",
                     stamp=listed,
                 )

@@ -73,7 +73,7 @@ class View(Generic[R]):
         self.default = tuple(default)
         self.links = tuple(links)
         self.ident = ident
-        self._unknown = unknown
+        self.unknown = unknown
         self._variants: dict[_Key, dict[int, tuple[int, bytes]]] = {}
         self._size = 0
         self._plans: dict[tuple[int, tuple[str, ...] | None], list[tuple[str, Callable[[R], Any]]]] = {}
@@ -88,7 +88,7 @@ class View(Generic[R]):
         chosen = tuple(name for name in names if name != "links")
         for name in chosen:
             if name not in self.fields:
-                raise Invalid(self._unknown.format(name[:80]), remedy=f"Known are: {', '.join(self.fields)}.", field="fields")
+                raise Invalid(self.unknown.format(name[:80]), remedy=f"Known are: {', '.join(self.fields)}.", field="fields")
         for name in chosen:
             if self.fields[name].since > version:
                 raise NotAcceptable(

@@ -6,7 +6,7 @@ one fits; paging walks it once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from metald.errors import Invalid, NotAcceptable, NotFound
+from metald.http import sight
 from metald.http.call import Call
 from metald.http.fields import View
 from metald.model import Resource
@@ -48,6 +49,7 @@ def page(
     path: str | None = None,
     endless: bool = False,
     marker: R | None = None,
+    render: Callable[[Sequence[R]], list[bytes]] | None = None,
 ) -> bytes:
     """One page of a collection as JSON.
 
@@ -59,10 +61,11 @@ def page(
         path: the collection's path, where it is not the view's own.
         endless: whether to leave the `next` link away.
         marker: the resource after which the page begins.
+        render: how they are made into JSON, where not all have the form of the view.
     """
     limit = _limit(call)
     selected = _slice(call, view, things, marker, limit)
-    bodies = view.many(selected, call.version, call.base, names)
+    bodies = view.many(selected, call.version, call.base, names) if render is None else render(selected)
     out = b'{"' + view.key.encode() + b'":[' + b",".join(bodies) + b"]"
     if len(selected) == limit and not endless:
         out += b',"next":' + orjson.dumps(_next(call, path or view.resource, names, limit, view.ident(selected[-1])))
@@ -89,7 +92,7 @@ def find_marker(call: Call, kind: type[R], noun: str) -> R | None:
     if uuid is None:
         return None
     found = call.services.store.table(kind).get(uuid)
-    if found is None:
+    if found is None or not sight.sees(call, found):
         raise NotFound(f"{noun} {uuid} could not be found.", field="marker")
     return found
 

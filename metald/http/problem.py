@@ -13,9 +13,24 @@ from typing import Any
 
 import orjson
 
-from metald.errors import MetaldError
+from metald.errors import MetaldError, NotAuthenticated
 from metald.http.versions import BadVersion
 from metald.model.masking import mask_text
+
+REALM = "Baremetal API"
+
+
+class BadCredentials(NotAuthenticated):
+    """The credentials are missing or wrong.
+
+    Args:
+        message: what is wrong.
+        challenge: what the header `WWW-Authenticate` says.
+    """
+
+    def __init__(self, message: str, challenge: str = f'Basic realm="{REALM}"') -> None:
+        super().__init__(message)
+        self.challenge = challenge
 
 
 class RoutingError(MetaldError):

@@ -5,7 +5,8 @@ A new field is one line here. Order is that of the answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -265,6 +266,29 @@ TARGET_FIELDS: tuple[Field[VolumeTarget], ...] = (
 )
 
 
+_LEASED: Mapping[str, Any] = {
+    "last_error": "** Value Redacted - Requires baremetal:node:get:last_error permission. **",
+    "reservation": "** Redacted - requires baremetal:node:get:reservation permission. **",
+    "driver_info": {"content": "** Redacted - requires baremetal:node:get:driver_info permission. **"},
+    "driver_internal_info": {"content": "** Redacted - Requires baremetal:node:get:driver_internal_info permission. **"},
+}
+"""What a project that leases a node reads in the place of what is its owner's."""
+_HIDDEN: Mapping[str, Any] = {
+    "properties": {
+        "redacted_contents": "** Value redacted: Requires permission baremetal:volume:view_target_properties access. Permission denied. **"
+    }
+}
+
+
+def _reduced(fields: Iterable[Field[Any]], said: Mapping[str, Any]) -> tuple[Field[Any], ...]:
+    """Fields of which some read the same for every resource."""
+    return tuple(replace(f, get=_constant(said[f.name])) if f.name in said else f for f in fields)
+
+
+def _constant(value: Any) -> Callable[[Any, int], Any]:
+    return lambda _thing, _version: value
+
+
 class Views:
     """Every view.
 
@@ -280,6 +304,14 @@ class Views:
             ("instance_uuid", "maintenance", "power_state", "provision_state", "uuid", "name"),
             links=NODE_LINKS,
             unknown="Field {} is not a valid field.",
+        )
+        self.leased_nodes: View[Node] = View(
+            "nodes",
+            "nodes",
+            _reduced(self.nodes.fields.values(), _LEASED),
+            self.nodes.default,
+            links=NODE_LINKS,
+            unknown=self.nodes.unknown,
         )
         self.ports: View[Port] = View("ports", "ports", PORT_FIELDS, ("uuid", "address"))
         self.chassis = ChassisView("chassis", "chassis", CHASSIS_FIELDS, ("uuid", "description"))
@@ -304,6 +336,7 @@ class Views:
         self.targets: View[VolumeTarget] = View(
             "volume/targets", "targets", TARGET_FIELDS, ("uuid", "node_uuid", "volume_type", "boot_index", "volume_id")
         )
+        self.hidden_targets: View[VolumeTarget] = View("volume/targets", "targets", _reduced(TARGET_FIELDS, _HIDDEN), self.targets.default)
 
     def named(self) -> dict[str, View[Any]]:
         """Each view by the name of one such resource."""

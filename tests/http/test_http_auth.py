@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from metald.config import Api as ApiSettings
-from metald.config import ConfigError
+from metald.config import ConfigError, Settings
 from metald.http import auth, tls
 from tests.support.api import Api, api_settings, serving
 
@@ -26,11 +26,11 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def test_noauth_is_for_loopback_only() -> None:
-    assert isinstance(auth.build(ApiSettings()), auth.NoAuth)
-    assert isinstance(auth.build(ApiSettings(listen="[::1]:1")), auth.NoAuth)
+    assert isinstance(auth.build(Settings(api=ApiSettings())), auth.NoAuth)
+    assert isinstance(auth.build(Settings(api=ApiSettings(listen="[::1]:1"))), auth.NoAuth)
     with pytest.raises(ConfigError, match="allow_insecure"):
-        auth.build(ApiSettings(listen="0.0.0.0:6385"))
-    assert isinstance(auth.build(ApiSettings(listen="0.0.0.0:6385", allow_insecure=True)), auth.NoAuth)
+        auth.build(Settings(api=ApiSettings(listen="0.0.0.0:6385")))
+    assert isinstance(auth.build(Settings(api=ApiSettings(listen="0.0.0.0:6385", allow_insecure=True))), auth.NoAuth)
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
@@ -40,11 +40,11 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
         ApiSettings(auth="keystone"),
     ):
         with pytest.raises(ConfigError):
-            auth.build(settings)
+            auth.build(Settings(api=settings))
     for line in ("nocolon", "user:plain", "user:$apr1$x$y"):
         (tmp_path / "bad").write_text(f"# users\n{line}\n")
         with pytest.raises(ConfigError, match="line 2"):
-            auth.build(ApiSettings(auth="http_basic", htpasswd=str(tmp_path / "bad")))
+            auth.build(Settings(api=ApiSettings(auth="http_basic", htpasswd=str(tmp_path / "bad"))))
 
 
 async def test_basic_lets_users_in_and_nobody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

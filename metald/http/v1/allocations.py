@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from metald.errors import Invalid, NotFound
-from metald.http import values
+from metald.http import ownership, values
 from metald.http.call import Call, Reply
 from metald.http.crud import Collection
 from metald.http.route import FIELDS, IDENTIFIER, Arg, Route
@@ -58,6 +58,7 @@ ALLOCATIONS: Collection[Allocation] = Collection(
     path="allocations",
     noun="allocation",
     policy="baremetal:allocation",
+    list_policy="list",
     view=lambda views: views.allocations,
     room=lambda fleet: fleet.allocations,
     create=_CREATE,
@@ -82,6 +83,7 @@ async def create(call: Call) -> Reply:
     body = {name: value for name, value in call.body.items() if value is not None}
     ALLOCATIONS.refuse_newer(call, [name for name in body if name != "node"])
     _checked(call, body, None)
+    ownership.of_allocation(call, body)
     given = body.pop("node", None)
     if given is not None and call.version < _BACKFILL_SINCE:
         raise Invalid("Cannot set node when creating an allocation in this API version", field="node")

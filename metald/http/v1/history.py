@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from metald.errors import Invalid, NotFound
-from metald.http import values
+from metald.http import sight, values
 from metald.http.call import Call
 from metald.http.route import BOOLEAN, PAGING, Arg, Route
 from metald.http.schema import Schema
@@ -154,7 +154,7 @@ async def inventory(call: Call) -> bytes:
 async def children(call: Call) -> dict[str, Any]:
     """List a node's children."""
     node = lookups.node(call)
-    found = call.services.store.table(Node).where("parent_node", node.uuid)
+    found = sight.seen(call, call.services.store.table(Node).where("parent_node", node.uuid), Node)
     return {"children": [child.uuid for child in found], "links": {"href": call.url(f"nodes/?parent_node={node.uuid}"), "rel": "children"}}
 
 

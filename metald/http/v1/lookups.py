@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from metald.errors import NotFound
-from metald.http import values
+from metald.http import sight, values
 from metald.http.call import Call
 from metald.http.problem import RoutingError
-from metald.model import Node, Port
+from metald.model import Node, Port, Resource
+
+R = TypeVar("R", bound=Resource)
 
 NAMES_SINCE = 5
 PORT_NAMES_SINCE = 88
@@ -26,6 +30,12 @@ def ident(text: str, noun: str) -> str:
     return text
 
 
+def _seen(call: Call, thing: R, missing: str, field: str) -> R:
+    if not sight.sees(call, thing):
+        raise NotFound(missing, field=field)
+    return thing
+
+
 def node(call: Call, given: str | None = None, *, names_since: int = NAMES_SINCE) -> Node:
     """The node that the path names.
 
@@ -39,12 +49,12 @@ def node(call: Call, given: str | None = None, *, names_since: int = NAMES_SINCE
     """
     text = call.path["node"] if given is None else given
     found = call.services.store.table(Node).get(text)
-    if found is not None:
+    if found is not None and sight.sees(call, found):
         return found
     name = ident(text, "node")
     if call.version < names_since and values.as_uuid(name) is None:
         raise NotFound(f"Node {name} could not be found.", remedy=f"Names need version 1.{names_since}.", field="node")
-    return call.services.fleet.nodes.find(name)
+    return _seen(call, call.services.fleet.nodes.find(name), f"Node {name} could not be found.", "node")
 
 
 def port(call: Call) -> Port:
@@ -57,7 +67,7 @@ def port(call: Call) -> Port:
     name = ident(call.path["port"], "port")
     if call.version < PORT_NAMES_SINCE and values.as_uuid(name) is None:
         raise NotFound(f"Port {name} could not be found.", remedy=f"Names need version 1.{PORT_NAMES_SINCE}.", field="port")
-    return call.services.fleet.ports.find(name)
+    return _seen(call, call.services.fleet.ports.find(name), f"Port {name} could not be found.", "port")
 
 
 def driver(call: Call) -> str:

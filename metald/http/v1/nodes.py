@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from metald.errors import Invalid, NotAcceptable, NotFound
-from metald.http import conditional, listing, patch, values
+from metald.http import conditional, listing, ownership, patch, sight, values
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, DETAIL, FIELDS, IDENTIFIER, PAGING, UUID, Arg, Kind, Route
 from metald.http.schema import conform
@@ -53,9 +54,10 @@ async def create(call: Call) -> Reply:
         _check_name(call, body["name"], "Cannot create node with invalid name '{}'")
     if body.get("parent_node"):
         body["parent_node"] = _parent(call, body["parent_node"])
+    ownership.of_node(call, body)
     body["provision_state"] = ProvisionState.ENROLL if call.version >= 11 else ProvisionState.AVAILABLE
     node = await call.services.fleet.nodes.create(body, call.caller)
-    view = call.services.views.nodes
+    view = sight.node_view(call, node)
     return Reply(view.one(node, call.version, call.base), location=call.url(f"nodes/{node.uuid}"))
 
 
@@ -102,12 +104,17 @@ def nodes_page(call: Call, nodes: Iterable[Node], names: tuple[str, ...] | None,
     return listing.page(
         call,
         call.services.views.nodes,
-        _filtered(call, nodes),
+        _filtered(call, sight.seen(call, nodes, Node)),
         names,
         path=path,
         endless="instance_uuid" in call.args,
         marker=marker,
+        render=None if sight.everything(call) else partial(_render, call, names),
     )
+
+
+def _render(call: Call, names: tuple[str, ...] | None, nodes: Sequence[Node]) -> list[bytes]:
+    return [sight.node_view(call, node).one(node, call.version, call.base, names) for node in nodes]
 
 
 def _filtered(call: Call, nodes: Iterable[Node]) -> Iterable[Node]:
@@ -179,7 +186,7 @@ async def show(call: Call) -> bytes:
     if call.args:
         call.require(8)
         names = call.services.views.nodes.check(call.args["fields"], call.version)
-    return call.services.views.nodes.one(node, call.version, call.base, names)
+    return sight.node_view(call, node).one(node, call.version, call.base, names)
 
 
 async def update(call: Call) -> bytes:
@@ -209,7 +216,7 @@ async def update(call: Call) -> bytes:
     saved = await call.services.fleet.nodes.update(
         node.uuid, edit, call.caller, reset_interfaces=reset, inspecting_is_closed=call.version >= 39
     )
-    return call.services.views.nodes.one(saved, call.version, call.base)
+    return sight.node_view(call, saved).one(saved, call.version, call.base)
 
 
 async def delete(call: Call) -> None:
@@ -217,6 +224,7 @@ async def delete(call: Call) -> None:
     node = lookups.node(call)
     await call.services.fleet.nodes.delete(node.uuid, call.caller, lambda current: conditional.expect(call, current))
     call.services.views.nodes.forget(node)
+    call.services.views.leased_nodes.forget(node)
 
 
 async def validate(call: Call) -> dict[str, Any]:

@@ -63,6 +63,7 @@ PORTGROUPS: Collection[Portgroup] = Collection(
     path="portgroups",
     noun="portgroup",
     policy="baremetal:portgroup",
+    list_policy="list",
     view=lambda views: views.portgroups,
     room=lambda fleet: fleet.catalogue.portgroups,
     create={"type": "object", "properties": {**_FIELDS, "uuid": NULLABLE_UUID}, "required": ["node_uuid"], "additionalProperties": False},

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metald.errors import Invalid, NotAcceptable, NotAllowed, NotFound
-from metald.http import conditional, listing, patch, values
+from metald.http import conditional, listing, patch, sight, values
 from metald.http.call import Call, Reply
 from metald.http.route import DETAIL, FIELDS, IDENTIFIER, MAC, PAGING, UUID, WORDS, Arg, Route
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema, conform
@@ -123,7 +123,8 @@ async def list_details_of_node(call: Call) -> bytes:
 
 def ports_page(call: Call, ports: Iterable[Port], names: tuple[str, ...] | None, path: str) -> bytes:
     """One page of ports."""
-    return listing.page(call, call.services.views.ports, ports, names, path=path, marker=listing.find_marker(call, Port, "Port"))
+    shown = sight.seen(call, ports, Port)
+    return listing.page(call, call.services.views.ports, shown, names, path=path, marker=listing.find_marker(call, Port, "Port"))
 
 
 def _filtered(call: Call) -> Iterable[Port]:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from metald.errors import Invalid, NotAcceptable, WrongState
-from metald.http import conditional, values
+from metald.http import conditional, sight, values
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, Arg, Route
 from metald.http.schema import NULLABLE_TEXT, Schema, conform
@@ -65,7 +65,7 @@ MAINTENANCE: Schema = {"type": "object", "properties": {"reason": NULLABLE_TEXT}
 def _states(call: Call, node: Node) -> bytes:
     view = call.services.views.nodes
     names = tuple(name for name in _STATE_FIELDS if view.fields[name].since <= call.version)
-    found = view.document(node, call.version, call.base, names)
+    found = sight.node_view(call, node).document(node, call.version, call.base, names)
     del found["links"]
     return orjson.dumps(found)
 

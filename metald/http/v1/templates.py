@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from metald import policy
 from metald.errors import Invalid, NotFound
-from metald.http import values
+from metald.http import ownership, values
 from metald.http.call import Call, Reply
 from metald.http.crud import Collection
 from metald.http.route import Route
@@ -72,6 +73,8 @@ def _check_runbook(call: Call, fields: dict[str, Any], before: Runbook | None) -
             check_trait(fields["name"])
         elif not values.is_name(fields["name"]):
             raise Invalid(f"Invalid runbook name {values.shown(fields['name'])}", field="name")
+    if before is None:
+        ownership.of_runbook(call, fields)
     if before is not None and fields.get("owner") and fields.get("public", before.public):
         raise Invalid("There cannot be an owner for a public runbook", field="owner")
     if before is not None and fields.get("public"):
@@ -102,6 +105,7 @@ RUNBOOKS: Collection[Runbook] = Collection(
     path="runbooks",
     noun="runbook",
     policy="baremetal:runbook",
+    list_policy="list",
     view=lambda views: views.runbooks,
     room=lambda fleet: fleet.catalogue.runbooks,
     create={
@@ -162,6 +166,7 @@ def steps_of(call: Call, ident: str, traits: list[str]) -> tuple[list[dict[str, 
         runbook = call.services.fleet.catalogue.runbooks.find(values.as_uuid(ident) or ident)
     except NotFound as error:
         raise Invalid(error.message, field="runbook") from None
+    policy.require(call.caller, "baremetal:runbook:use", runbook)
     wanted = set(runbook.traits) if call.version >= _TRAITS_SINCE else {runbook.name}
     if not wanted:
         raise Invalid(f"Runbook {runbook.uuid} has no traits configured.", remedy="Add a trait to the runbook.", field="runbook")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metald.errors import Invalid
-from metald.http import listing
+from metald.http import listing, sight
 from metald.http.call import Call
 from metald.http.crud import Collection
 from metald.http.route import DETAIL, FIELDS, IDENTIFIER, PAGING, Arg, Route
@@ -44,7 +44,8 @@ def _target(call: Call, fields: dict[str, Any], before: VolumeTarget | None) -> 
 
 
 def _known_node(call: Call, fields: dict[str, Any]) -> None:
-    if "node_uuid" in fields and call.services.store.table(Node).get(fields["node_uuid"]) is None:
+    found = call.services.store.table(Node).get(fields["node_uuid"]) if "node_uuid" in fields else None
+    if "node_uuid" in fields and (found is None or not sight.sees(call, found)):
         raise Invalid(f"Node {fields['node_uuid']} could not be found.", field="node_uuid")
 
 
@@ -65,6 +66,7 @@ CONNECTORS: Collection[VolumeConnector] = Collection(
     path="volume/connectors",
     noun="volume_connector",
     policy="baremetal:volume",
+    list_policy="list",
     view=lambda views: views.connectors,
     room=lambda fleet: fleet.catalogue.connectors,
     create=_schema(_CONNECTOR, ("extra",)),
@@ -82,7 +84,9 @@ TARGETS: Collection[VolumeTarget] = Collection(
     path="volume/targets",
     noun="volume_target",
     policy="baremetal:volume",
+    list_policy="list",
     view=lambda views: views.targets,
+    reduced=sight.target_view,
     room=lambda fleet: fleet.catalogue.targets,
     create=_schema(_TARGET, ("extra", "properties")),
     patchable=_TARGET,
@@ -125,7 +129,7 @@ async def targets_of_node(call: Call) -> bytes:
 
 def _page_of_node(call: Call, collection: Collection[Any], name: str) -> bytes:
     node = lookups.node(call)
-    view = collection.view(call.services.views)
+    view = collection.shown(call)
     names = listing.chosen_fields(call, view, detail=call.args.get("detail"), since_detail=_SINCE)
     found = call.services.store.table(collection.kind).where("node_uuid", node.uuid)
     return collection.page(call, found, names, f"nodes/{call.path['node']}/volume/{name}")

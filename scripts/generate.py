@@ -19,6 +19,7 @@ from metald.http.openapi import document
 from metald.http.routes import ROUTES
 from metald.http.views import Views
 from metald.model import ProvisionState
+from metald.policy import RULES
 from metald.statemachine.table import EDGES, FAILED, STABLE, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +55,38 @@ def states() -> str:
 
 def _key(state: ProvisionState) -> str:
     return re.sub(r"[ -]", "_", state.value)
+
+
+def policy_page() -> str:
+    """docs/reference/policy.md: every rule."""
+    lines = [
+        "# Policy",
+        "",
+        "Made from `metald/policy/table.py` by `make generate`. A rule holds for whoever has one of the standings in its row:",
+        "`system admin` is the role admin on the whole system, `owner member` the role member in the project that owns the node (or",
+        "the allocation, the runbook), `lessee ...` in the project that leases it, `any reader` the role in whatever scope, `elevated",
+        "service` the role service in the project of services where `api.service_role_elevated_access` is on. Roles imply those below:",
+        "admin, manager, member, reader; a standing that is implied by another of its row is left out. What belongs to a node follows",
+        "its node. How it is used: [users and roles](../howto/users.md).",
+        "",
+        "| rule | lets | system | owner | lessee | any scope | routes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for rule in RULES:
+        cells = [_roles(rule.who, relation) for relation in ("system", "owner", "lessee", "any")]
+        if "elevated service" in rule.who:
+            cells[0] = f"{cells[0]}, elevated service"
+        routes = "<br>".join(f"{route.method} {route.path}" for route in ROUTES if route.policy == rule.name)
+        lines.append(f"| `{rule.name}` | {rule.meaning} | {' | '.join(cells)} | {routes} |")
+    public = [f"- {route.method} {route.path}" for route in ROUTES if route.public]
+    return "\n".join([*lines, "", "Nobody is asked who they are for:", "", *public]) + "\n"
+
+
+def _roles(who: frozenset[str], relation: str) -> str:
+    """The least roles of a relation, in words."""
+    mine = {standing.split()[1] for standing in who if standing.startswith(f"{relation} ")}
+    least = next((role for role in ("reader", "member", "manager", "admin") if role in mine), None)
+    return ", ".join([role for role in (least, "service" if "service" in mine else None) if role is not None])
 
 
 def settings_page() -> str:
@@ -119,6 +152,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/explanation/states.md": states,
     "docs/reference/config.md": settings_page,
     "docs/reference/errors.md": errorpage.markdown,
+    "docs/reference/policy.md": policy_page,
     "docs/reference/openapi.json": openapi,
     "docs/reference/paths.md": paths,
 }

@@ -53,7 +53,7 @@ class Tables:
         """See `Stamp`."""
         table = call.services.store.table
         # What a project sees of other things hangs on the owners of their nodes.
-        kinds = self._kinds if sight.everything(call) else (*self._kinds, Node)
+        kinds: tuple[type[Resource], ...] = self._kinds if sight.everything(call) else (*self._kinds, Node)
         return ".".join((self._run, *(f"{table(kind).generation:x}" for kind in kinds)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from metald.errors import Invalid, NotAcceptable, NotFound
+from metald.errors import Invalid, NotAcceptable
 from metald.http import conditional, listing, patch, sight, values
 from metald.http.call import Call, Reply
 from metald.http.fields import View
@@ -80,7 +80,7 @@ class Collection(Generic[R]):
             )
         found = self.room(call.services.fleet).find(uuid or given)
         if not sight.sees(call, found):
-            raise NotFound(f"{self.kind.__name__} {uuid or given} could not be found.", field=self.noun)
+            raise self.room(call.services.fleet).missing(uuid or given)
         return found
 
     def stamp(self, call: Call) -> str:

@@ -7,16 +7,21 @@ from typing import Any
 from metald import policy
 from metald.errors import Invalid, NotAllowed
 from metald.http.call import Call
+from metald.model import Node
 
 
 def of_node(call: Call, fields: dict[str, Any]) -> None:
     """Settle the owner of a node to be made.
 
     Raises:
-        Invalid: another project is named.
+        Invalid: another project is named, or is its parent's.
     """
-    if not call.caller.system:
-        _own(call, fields, "Cannot create a node as a project scoped admin with an owner other than your own project.")
+    if call.caller.system:
+        return
+    _own(call, fields, "Cannot create a node as a project scoped admin with an owner other than your own project.")
+    parent = call.services.store.table(Node).get(fields["parent_node"]) if fields.get("parent_node") else None
+    if parent is not None and parent.owner != call.caller.project:
+        raise Invalid(f"Node {parent.uuid} could not be found.", field="parent_node")
 
 
 def of_runbook(call: Call, fields: dict[str, Any]) -> None:

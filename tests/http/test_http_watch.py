@@ -294,7 +294,7 @@ def test_sight() -> None:
     assert everyone.sees(None)
     mine = Sight.of(Caller(system=False, project="p"))
     assert mine.sees(Facts(owner="p"))
-    assert mine.sees(Facts(lessee="p"))
+    assert not mine.sees(Facts(lessee="p"))  # a node's history is its owner's
     assert not mine.sees(Facts(owner="q"))
     assert not mine.sees(None)
     assert not Sight.of(Caller(system=False)).sees(Facts())

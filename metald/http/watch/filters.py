@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import msgspec
 
+from metald import policy
 from metald.model import Event, Node, ProvisionState
 from metald.model.caller import Caller
+
+_RULE = "baremetal:node:history:get"
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -34,21 +37,35 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Sight(msgspec.Struct, frozen=True):
-    """What a caller may see: everything, or the nodes that a project owns or leases."""
+    """Whose events a caller may read: all, or those of the nodes of a project whose history it may see."""
 
     everything: bool
     project: str | None = None
+    owned: bool = True
+    """Whether of the nodes that the project owns."""
+    leased: bool = True
+    """Whether of the nodes that the project leases."""
 
     @classmethod
     def of(cls, caller: Caller) -> Sight:
         """The sight of a caller."""
-        return cls(everything=True) if caller.system else cls(everything=False, project=caller.project)
+        if policy.allows(caller, "baremetal:node:list_all"):
+            return cls(everything=True)
+        mine = caller.project
+        return cls(
+            everything=False,
+            project=mine,
+            owned=policy.allows(caller, _RULE, Facts(owner=mine)),
+            leased=policy.allows(caller, _RULE, Facts(lessee=mine)),
+        )
 
     def sees(self, facts: Facts | None) -> bool:
         """Whether events of such a node may be read; None where no node is concerned, or it is not known any more."""
         if self.everything:
             return True
-        return facts is not None and self.project is not None and self.project in (facts.owner, facts.lessee)
+        if facts is None or self.project is None:
+            return False
+        return (self.owned and facts.owner == self.project) or (self.leased and facts.lessee == self.project)
 
 
 class Filter(msgspec.Struct, frozen=True):

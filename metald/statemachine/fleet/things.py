@@ -48,8 +48,12 @@ class Things(Generic[R]):
         if found is None and "name" in self._specs:
             found = table.by("name", ident)
         if found is None:
-            raise NotFound(f"{self._noun} {ident} could not be found.", field=self._word)
+            raise self.missing(ident)
         return found
+
+    def missing(self, ident: str) -> NotFound:
+        """What is said where there is none of this name."""
+        return NotFound(f"{self._noun} {ident} could not be found.", field=self._word)
 
     def admit(self, before: R | None, after: R | None) -> Change:
         """Whether `before` may become `after` (None: it is made, or goes away).

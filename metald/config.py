@@ -42,7 +42,7 @@ class Api(Section, frozen=True):
     auth: Annotated[
         Literal["noauth", "http_basic", "keystone"],
         Meta(
-            description="Who may call; see docs/howto/users.md. `noauth` is refused on an address other than loopback unless `allow_insecure` is set."
+            description="Who may call; see docs/howto/users.md. `noauth` is refused beyond loopback unless `allow_insecure` is set."
         ),
     ] = "noauth"
     allow_insecure: Annotated[bool, Meta(description="Permit `noauth` on an address that other machines reach.")] = False

@@ -41,9 +41,7 @@ class Api(Section, frozen=True):
     listen: Annotated[str, Meta(description="Address and port of the API, `host:port` or `[v6]:port`.")] = "127.0.0.1:6385"
     auth: Annotated[
         Literal["noauth", "http_basic", "keystone"],
-        Meta(
-            description="Who may call; see docs/howto/users.md. `noauth` is refused beyond loopback unless `allow_insecure` is set."
-        ),
+        Meta(description="Who may call; see docs/howto/users.md. `noauth` is refused beyond loopback unless `allow_insecure` is set."),
     ] = "noauth"
     allow_insecure: Annotated[bool, Meta(description="Permit `noauth` on an address that other machines reach.")] = False
     htpasswd: Annotated[str, Meta(description="File of `user:bcrypt-hash` lines for `http_basic`.")] = ""

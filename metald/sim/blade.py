@@ -142,9 +142,6 @@ class Blade(Life):
         faults.dead = True
         asyncio.get_running_loop().call_later(_BMC_SILENCE * self._pace, setattr, faults, "dead", False)
 
-    def _changed(self) -> None:
-        return
-
     def _cut(self) -> None:
         if self.ramdisk is not None:
             self.ramdisk.cut()

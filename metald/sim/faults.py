@@ -44,6 +44,8 @@ class MachineCounters:
 
     starts: int = 0
     """Times the firmware began: power on, reset, restart."""
+    hung: int = 0
+    """Times the firmware hung in its self-test."""
     network_boots: int = 0
     """Times a boot script was run to its end."""
     ramdisks: int = 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from metald.sim.chassis import BOOT_SELECTORS, SimBmc
@@ -40,6 +40,7 @@ class Life(ABC):
         """Errors of the simulation itself; a test that ends with any has failed."""
         self._name = name
         self._pace = pace
+        self._change = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,9 +73,21 @@ class Life(ABC):
     def _cut(self) -> None:
         """The power is gone: end what runs beside the life itself, at once."""
 
-    @abstractmethod
+    # -- what the outside asks
+
+    async def until(self, predicate: Callable[[Any], object], timeout: float = 30.0) -> None:
+        """Wait until `predicate(self)` holds; it is looked at after each change of the machine.
+
+        Raises:
+            TimeoutError: it did not come true.
+        """
+        async with asyncio.timeout(timeout):
+            while not predicate(self):
+                self._change.clear()
+                await self._change.wait()
+
     def _changed(self) -> None:
-        """Told after each change of the machine."""
+        self._change.set()
 
     # -- power
 
@@ -116,6 +129,8 @@ class Life(ABC):
 
     async def _live(self) -> None:
         if not await self._power_on_self_test():
+            self.counters.hung += 1
+            self._changed()
             return
         while True:
             for device in self._boot_order():

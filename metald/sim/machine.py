@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,6 @@ class SimMachine(Life):
         self._disk_size = disk_size
         self._site = Site(program, directory / "sys", directory / "dev")
         self._boots = itertools.count(1)
-        self._change = asyncio.Event()
 
     async def __aenter__(self) -> SimMachine:
         await asyncio.to_thread(self._lay_out)
@@ -108,17 +106,6 @@ class SimMachine(Life):
         if self.ramdisk is not None:
             self.ramdisk.go_on()
 
-    async def until(self, predicate: Callable[[SimMachine], object], timeout: float = 30.0) -> None:
-        """Wait until `predicate(self)` holds; it is looked at after each change of the machine.
-
-        Raises:
-            TimeoutError: it did not come true.
-        """
-        async with asyncio.timeout(timeout):
-            while not predicate(self):
-                self._change.clear()
-                await self._change.wait()
-
     def report(self) -> dict[str, Any]:
         """Every counter of the machine and its BMC, what was written by the present ramdisk included."""
         own = {name: getattr(self.counters, name) for name in MachineCounters.__dataclass_fields__}
@@ -129,9 +116,6 @@ class SimMachine(Life):
         return {**own, **self.bmc.report(), "running": self.running}
 
     # -- life
-
-    def _changed(self) -> None:
-        self._change.set()
 
     def _cut(self) -> None:
         if self.ramdisk is not None:

@@ -29,10 +29,13 @@ from metald.boot.http import BootHttp
 from metald.boot.interface import IpxeBoot
 from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
+from metald.console.consoles import Consoles, port_range
+from metald.console.ssh import SshConsoles
 from metald.drivers import fake, types
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi import hub as ipmi
+from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
 from metald.drivers.ipmi.management import PyghmiManagement
 from metald.drivers.ipmi.power import PyghmiPower
@@ -128,6 +131,7 @@ def check(settings: Settings) -> None:
         from metald.amqp.link import Link
 
         Link(settings.amqp, "check")
+    port_range(settings.console.port_range)
     _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, outsiders(settings)[0])
 
 
@@ -175,7 +179,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         images = ImageCache(settings.images, state_dir)
         ssh = SshDeploy(settings, images)
         stack.push_async_callback(ssh.close)
-        registry = _registry(settings, hub, ssh)
+        consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
+        registry = _registry(settings, hub, ssh, consoles)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -186,14 +191,16 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ready = asyncio.Event()
         fleet = Fleet(store, registry, settings)
         await fleet.allocations.resume()
+        hardware = Hardware(store, registry, engine, settings)
         application = api.build(
             settings=settings,
             store=store,
             registry=registry,
             conductor=conductor,
-            hardware=Hardware(store, registry, engine, settings),
+            hardware=hardware,
             agents=Agents(store, engine),
             fleet=fleet,
+            consoles=consoles,
             ready=ready.is_set,
         )
         tls = api.ssl_context(settings.api)  # its key may be root's alone
@@ -202,7 +209,9 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             stack.callback(listener.close)
         await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
-        background = asyncio.create_task(_background(engine, sightings, power_sync, store, settings, broker), name="background")
+        await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
+        stack.callback(store.subscribe(consoles.follow))
+        background = asyncio.create_task(_background(engine, sightings, power_sync, hardware, store, settings, broker), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         url = await _serve_api(stack, settings, application, listeners, tls)
         ready.set()
@@ -250,12 +259,13 @@ async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | N
 
 
 async def _background(
-    engine: Engine, sightings: Sightings, power_sync: PowerSync, store: Store, settings: Settings, broker: Broker | None
+    engine: Engine, sightings: Sightings, power_sync: PowerSync, hardware: Hardware, store: Store, settings: Settings, broker: Broker | None
 ) -> None:
     async with asyncio.TaskGroup() as group:
         others = [
             group.create_task(sightings.run(), name="sightings"),
             group.create_task(power_sync.run(), name="power sync"),
+            group.create_task(hardware.resume_consoles(), name="consoles"),
             group.create_task(sdnotify.watchdog(), name="watchdog"),
             group.create_task(_purge(store, settings), name="retention"),
             group.create_task(runtime.tidy(), name="tidy"),
@@ -287,7 +297,7 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
         await sightings.flush()
 
 
-def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry:
+def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy, consoles: Consoles) -> Registry:
     hardware = fake.FakeHardware(settings.drivers.fake)
     ipmitool = Ipmitool(settings.drivers.ipmi)
     interfaces: list[Interface] = [
@@ -296,6 +306,8 @@ def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy) -> Registry
         IpmitoolPower(settings.drivers.ipmi, ipmitool),
         IpmitoolManagement(settings.drivers.ipmi, ipmitool),
         PyghmiVendor(hub),
+        PyghmiConsole(hub, consoles),
+        SocatConsole(hub, consoles),
         IpmitoolVendor(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
         ssh,

@@ -232,6 +232,29 @@ class Conductor(Section, frozen=True):
 Hook = Literal["ramdisk-error", "validate-interfaces", "ports", "architecture", "cpus", "memory", "root-device"]
 
 
+class Console(Section, frozen=True):
+    """Consoles of machines: how they are kept, and the ways in."""
+
+    log: Annotated[bool, Meta(description="Write what consoles print to `console/<node>.log` below the state directory.")] = True
+    log_size: Annotated[Positive, Meta(description="Bytes after which a console's log file is put aside.")] = 8 << 20
+    log_files: Annotated[Positive, Meta(description="Log files kept of each console, the present one included.")] = 4
+    scrollback: Annotated[Positive, Meta(description="Most bytes that somebody who opens a console gets of what was before.")] = 64 << 10
+    readers: Annotated[Positive, Meta(description="Most people that may look at one console at once.")] = 32
+    keepalive: Annotated[
+        float, Meta(gt=0, description="Seconds of silence after which a BMC is asked whether its console still stands.")
+    ] = 10.0
+    reconnect_pause: Annotated[Seconds, Meta(description="Most seconds between two attempts to reach a console again.")] = 30.0
+    token_lifetime: Annotated[Positive, Meta(description="Seconds in which the address in `console_info` must be opened.")] = 600
+    tcp_host: Annotated[str, Meta(description="IP address of the TCP ports of consoles. They ask for no password.")] = "127.0.0.1"
+    port_range: Annotated[
+        str, Meta(description="TCP ports for consoles of the interface `ipmitool-socat`, as `10000:10999`. Empty: none.")
+    ] = ""
+    ssh_listen: Annotated[str, Meta(description="Address and port of the SSH way in, `ssh node-name@metald`. Empty: off.")] = ""
+    ssh_authorized_keys: Annotated[
+        str, Meta(description="File of the public keys that may open consoles over SSH, as OpenSSH's authorized_keys.")
+    ] = ""
+
+
 class Inspection(Section, frozen=True):
     """What is made of the inventory that a ramdisk sends."""
 
@@ -340,6 +363,7 @@ class Settings(Section, frozen=True):
     dhcp: Dhcp = Dhcp()
     images: Images = Images()
     conductor: Conductor = Conductor()
+    console: Console = Console()
     inspection: Inspection = Inspection()
     drivers: Drivers = Drivers()
 

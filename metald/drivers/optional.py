@@ -74,16 +74,19 @@ class Console(Interface):
     kind = "console"
 
     @abstractmethod
-    async def start(self, ctx: StepContext) -> None:
-        """Make the console reachable; one that is already stays as it is."""
+    async def start(self, ctx: NodeContext) -> None:
+        """Make the console reachable; one that is already stays as it is. Called again when the daemon has started.
+
+        Only within a step can `ctx` change the node.
+        """
 
     @abstractmethod
-    async def stop(self, ctx: StepContext) -> None:
+    async def stop(self, ctx: NodeContext) -> None:
         """Close the console."""
 
     @abstractmethod
     async def info(self, ctx: NodeContext) -> Mapping[str, Any]:
-        """Where the console is: `type` and `url`."""
+        """Where the console is: `type` and `url`. A `url` that is a path is on the API's address, by WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)

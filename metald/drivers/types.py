@@ -9,7 +9,7 @@ IPMI = HardwareType(
     interfaces={
         "bios": ("no-bios",),
         "boot": ("ipxe",),
-        "console": ("no-console",),
+        "console": ("pyghmi", "ipmitool-socat", "no-console"),
         "deploy": ("ssh",),
         "firmware": ("no-firmware",),
         "inspect": ("no-inspect",),

@@ -22,10 +22,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from metald.config import Api, Settings
+from metald.console.consoles import Consoles
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
 from metald.http import auth, body, conditional, door, openapi, problem, tls, versions
 from metald.http.call import Call, Reply, Services
+from metald.http.console_socket import ConsoleSockets
 from metald.http.gate import Gate
 from metald.http.longpoll import LongPolls
 from metald.http.problem import BadCredentials, RoutingError
@@ -73,6 +75,7 @@ def build(
     hardware: Hardware,
     agents: Agents,
     fleet: Fleet,
+    consoles: Consoles,
     ready: Callable[[], bool],
 ) -> web.Application:
     """The application that serves the whole API.
@@ -91,6 +94,9 @@ def build(
     application[GATE] = gate = Gate(settings.api)
     dispatcher = Dispatcher(services, authenticator, gate)
     application.on_shutdown.append(services.watch.shutdown)
+    sockets = ConsoleSockets(consoles)
+    application.on_shutdown.append(sockets.shutdown)
+    application.router.add_get("/v1/console/{node}", sockets.handle)
 
     async def close(_application: web.Application) -> None:
         await authenticator.close()

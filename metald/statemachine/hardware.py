@@ -17,8 +17,8 @@ from metald.drivers.base import Sensor
 from metald.drivers.board import Indicator, unsupported
 from metald.drivers.noop import Absent
 from metald.drivers.optional import Console, Vendor, VendorMethod, handler
-from metald.errors import Conflict, Invalid, NotFound
-from metald.model import BiosSetting, BootMode, Event, FirmwareComponent, PlannedStep, ProvisionState, Workflow, WorkflowKind
+from metald.errors import Conflict, Invalid, MetaldError, NotFound
+from metald.model import BiosSetting, BootMode, Event, FirmwareComponent, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
 from metald.model.caller import Caller
 from metald.statemachine.context import NodeView
 from metald.statemachine.door import Door
@@ -168,6 +168,22 @@ class Hardware(Door):
         if view.node.console_enabled is not enabled:
             plan = hardware.plan("console", "switch_console", enabled=enabled)
             await self._run(node_uuid, plan, {"last_error": None}, caller)
+
+    async def resume_consoles(self) -> None:
+        """After the daemon has started: open every console that is enabled. One that cannot be is disabled, with the reason."""
+        for node in [node for node in self._store.table(Node).all() if node.console_enabled]:
+            view = NodeView(self._store, self._registry, node.uuid)
+            try:
+                await (await self._console(view)).start(view)
+            except NotFound:
+                continue
+            except MetaldError as error:
+                text = f"The console could not be opened again: {error}"
+                async with self._store.owning(node.uuid):
+                    found = self._store.table(Node).get(node.uuid)
+                    if found is not None:
+                        event = Event(type="node.console", node_uuid=node.uuid, severity="ERROR", data={"error": text})
+                        await self._store.commit(Change(save=[found.changed(console_enabled=False, last_error=text)], events=[event]))
 
     async def _console(self, view: NodeView) -> Console:
         console = self._registry.for_node(view.node, "console")

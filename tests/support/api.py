@@ -14,6 +14,7 @@ import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
 from metald.config import Settings
+from metald.console.consoles import Consoles
 from metald.http import app
 from metald.model import Conductor as ConductorRecord
 from metald.model import Node, PowerState, ProvisionState
@@ -134,6 +135,7 @@ async def serving(tmp_path: Path, settings: Settings | None = None) -> AsyncIter
             hardware=Hardware(house.store, registry, house.engine, settings),
             agents=Agents(house.store, house.engine),
             fleet=fleet,
+            consoles=Consoles(settings.console, tmp_path),
             ready=lambda: served[0].ready,
         )
         async with TestClient(TestServer(application)) as client:

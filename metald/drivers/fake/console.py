@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metald.drivers.base import NodeContext, StepContext
+from metald.drivers.base import NodeContext
 from metald.drivers.fake.hardware import FakeHardware
 from metald.drivers.optional import Console
 
@@ -18,11 +18,11 @@ class FakeConsole(Console):
     def __init__(self, hardware: FakeHardware) -> None:
         self._hardware = hardware
 
-    async def start(self, ctx: StepContext) -> None:
+    async def start(self, ctx: NodeContext) -> None:
         """See Console."""
         await self._hardware.call(ctx.node, "console")
 
-    async def stop(self, ctx: StepContext) -> None:
+    async def stop(self, ctx: NodeContext) -> None:
         """See Console."""
         await self._hardware.call(ctx.node, "console")
 

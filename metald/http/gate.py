@@ -187,7 +187,7 @@ class _Guard(asyncio.Protocol):
 
     def idle(self) -> None:
         self._busy = False
-        self._deadline = self._loop.time() + self._gate.settings.idle_timeout
+        self._hurry(self._gate.settings.idle_timeout)
 
     def end(self) -> None:
         """Cut the connection off, with whatever was still to go out."""

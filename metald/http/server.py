@@ -16,6 +16,8 @@ from metald.http.app import GATE
 _LAST_REQUESTS = 5.0
 """Seconds that requests get to end when the daemon stops; longer than one waits for a busy node."""
 _BACKLOG = 4096
+_LINGER = 2.0
+"""Seconds that a client which was answered early may go on sending its body, so that it gets to read the answer."""
 _MARGIN = 60.0
 
 
@@ -29,6 +31,7 @@ async def serving(application: web.Application, listeners: Sequence[socket], tls
         handle_signals=False,
         keepalive_timeout=gate.settings.idle_timeout + _MARGIN,  # the gate's deadlines are the ones that count
         shutdown_timeout=_LAST_REQUESTS,
+        lingering_time=_LINGER,
         logger=serverlog.logger(),
     )
     await runner.setup()

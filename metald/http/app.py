@@ -19,13 +19,13 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiDict, MultiMapping
 
 from metald.config import Api, Settings
 from metald.console.consoles import Consoles
 from metald.drivers.registry import Registry
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
-from metald.http import auth, body, conditional, door, openapi, problem, tls, versions
+from metald.http import auth, body, conditional, door, old_paths, openapi, problem, tls, versions
 from metald.http.call import Call, Reply, Services
 from metald.http.console_socket import ConsoleSockets
 from metald.http.gate import Gate
@@ -146,6 +146,8 @@ class _Incoming:
     request: web.Request
     version: int
     request_id: str
+    named: str | None = None
+    """The query argument that named the node and is read already."""
     body: Any = None
     has_body: bool = False
 
@@ -226,7 +228,8 @@ class Dispatcher:
         if segments and version < _SUFFIX_UNTIL and segments[-1].endswith(".json") and segments[-1] != ".json" and len(segments) > 1:
             literal = segments
             segments = [*segments[:-1], segments[-1].removesuffix(".json")]
-        incoming = _Incoming(request, version, request_id)
+        segments, named = old_paths.canonical(segments, request.query)
+        incoming = _Incoming(request, version, request_id, named)
         try:
             return await self._run(incoming, segments, headers)
         except (NotFound, RoutingError) as error:
@@ -259,6 +262,9 @@ class Dispatcher:
             return methods, parameters
         route = methods.get("GET" if method == "HEAD" and len(segments) < 2 else method)
         if route is None:
+            since = min(known.since for known in methods.values())
+            if version < since:
+                raise RoutingError(404, remedy=f"It needs version 1.{since}.", field=versions.OLD_HEADER)
             raise RoutingError(405, remedy=f"The path takes {', '.join(methods)}.", field="method", allow=(*methods, "OPTIONS"))
         if version < route.since:
             if route.too_old == 406:
@@ -281,7 +287,11 @@ class Dispatcher:
             caller = await self._authenticator.authenticate(request.headers, self._caller_id(request, incoming.request_id))
         args: Mapping[str, Any] = {}
         if request.rel_url.raw_query_string or route.needs_args:
-            args = route.read_args(request.query, version)
+            query: MultiMapping[str] = request.query
+            if incoming.named is not None:
+                query = MultiDict(query)
+                del query[incoming.named]
+            args = route.read_args(query, version)
         call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method, None, request.headers)
         call.gone = lambda: request.transport is None or request.transport.is_closing()
         if route.body is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,10 @@ class FakeVendor(Vendor):
 
     def __init__(self, hardware: FakeHardware) -> None:
         self._hardware = hardware
+
+    def properties(self) -> Mapping[str, str]:
+        """See Interface."""
+        return {"B1": "Anything: fake hardware does not read it.", "B2": "Anything: fake hardware does not read it."}
 
     @passthru("POST", description="Test if the value of bar is baz", required=("bar",))
     async def first_method(self, ctx: NodeContext, bar: Any) -> bool:

@@ -103,7 +103,10 @@ async def heartbeat(call: Call) -> None:
     for name, since in _LATER.items():
         if body.get(name) is not None and call.version < since:
             raise Invalid(f"Field {name} is not known in version 1.{call.version}", remedy=f"It needs version 1.{since}.", field=name)
-    node = lookups.node(call)
+    named = call.path.get("node") or body.get("node_ident")
+    if not named:
+        raise Invalid("Missing mandatory parameter: node_ident", field="node_ident")
+    node = lookups.node(call, named)
     await call.services.agents.heartbeat(
         node.uuid, callback_url=body["callback_url"], **{name: body[name] for name in _LATER if body.get(name) is not None}
     )
@@ -141,6 +144,17 @@ ROUTES = (
         "/v1/heartbeat/{node}",
         heartbeat,
         "An agent's heartbeat",
+        since=22,
+        body=HEARTBEAT,
+        body_name="heartbeat",
+        status=202,
+        public=True,
+    ),
+    Route(
+        "POST",
+        "/v1/heartbeat",
+        heartbeat,
+        "An agent's heartbeat, with its node in the body",
         since=22,
         body=HEARTBEAT,
         body_name="heartbeat",

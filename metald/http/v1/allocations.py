@@ -118,9 +118,17 @@ async def show(call: Call) -> bytes:
     return await ALLOCATIONS.show(call)
 
 
+def _node_of_path(call: Call) -> Node:
+    """The node of the path. Not being there is 400, as in Ironic: 404 says that it has no allocation."""
+    try:
+        return lookups.node(call)
+    except NotFound as error:
+        raise Invalid(error.message, remedy=error.remedy, field=error.field) from None
+
+
 async def show_of_node(call: Call) -> bytes:
     """Show the allocation of a node."""
-    node = lookups.node(call)
+    node = _node_of_path(call)
     view = call.services.views.allocations
     names = view.check(call.args["fields"], call.version) if call.args else None
     return view.one(call.services.fleet.allocations.of_node(node), call.version, call.base, names)
@@ -128,7 +136,7 @@ async def show_of_node(call: Call) -> bytes:
 
 async def delete_of_node(call: Call) -> None:
     """Delete the allocation of a node."""
-    found = call.services.fleet.allocations.of_node(lookups.node(call))
+    found = call.services.fleet.allocations.of_node(_node_of_path(call))
     await call.services.fleet.allocations.delete(found.uuid, call.caller)
 
 

@@ -181,7 +181,17 @@ ROUTES = (
         policy="baremetal:node:traits:set",
     ),
     Route("DELETE", f"{_NODE}/traits", delete_traits, "Remove all traits", since=37, status=204, policy="baremetal:node:traits:delete"),
-    Route("PUT", f"{_NODE}/traits/{{trait}}", add_trait, "Add a trait", since=37, body={}, status=204, policy="baremetal:node:traits:set"),
+    Route(
+        "PUT",
+        f"{_NODE}/traits/{{trait}}",
+        add_trait,
+        "Add a trait",
+        since=37,
+        too_old=405,
+        body={},
+        status=204,
+        policy="baremetal:node:traits:set",
+    ),
     Route(
         "DELETE", f"{_NODE}/traits/{{trait}}", delete_trait, "Remove a trait", since=37, status=204, policy="baremetal:node:traits:delete"
     ),

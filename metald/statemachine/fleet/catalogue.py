@@ -56,9 +56,9 @@ class Volumes(Things[R]):
         """See Things."""
         node = _owner(self._store, after if after is not None else before)
         if before is not None and node.power_state is not PowerState.OFF:
-            verb = "delete" if after is None else "update"
+            action = "deletion" if after is None else "update"
             raise Invalid(
-                f'The requested action "{verb} {self._noun.lower()}" can not be performed on node "{node.uuid}" while it is in state '
+                f'The requested action "{self._noun.lower()} {action}" can not be performed on node "{node.uuid}" while it is in state '
                 f'"{node.power_state.value if node.power_state else None}".',
                 remedy="Power the node off first.",
             )

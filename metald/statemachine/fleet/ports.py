@@ -126,6 +126,17 @@ class Ports:
                 remedy="Set pxe_enabled to false.",
                 field="pxe_enabled",
             )
+        self._check_network(port)
+
+    def _check_network(self, port: Port) -> None:
+        others = {p.physical_network for p in self._store.table(Port).where("portgroup_uuid", port.portgroup_uuid) if p.uuid != port.uuid}
+        if others and others != {port.physical_network}:
+            raise Conflict(
+                f"Port {port.uuid} with physical network {port.physical_network} is inconsistent with the other ports of portgroup "
+                f"{port.portgroup_uuid}, which have {', '.join(sorted(map(str, others)))}.",
+                remedy="All ports of a port group are on one physical network.",
+                field="physical_network",
+            )
 
     def _owner(self, port: Port) -> Node:
         try:

@@ -118,7 +118,7 @@ class Collection(Generic[R]):
         """One page of those that pass the filters of the request."""
         marker = listing.find_marker(call, self.kind, self.noun.replace("_", " ").capitalize())
         view = self.shown(call)
-        shown = self.filtered(call, sight.seen(call, things, self.kind))
+        shown = sight.seen(call, self.filtered(call, things), self.kind)
         return listing.page(call, view, shown, names, path=path or self.path, marker=marker)
 
     async def show(self, call: Call) -> bytes:

@@ -340,3 +340,71 @@ async def test_who_is_in_no_table_may_do_nothing_but_what_is_public(world: World
     assert (await world.ask("unknown", "GET", "/v1/nodes/{owned}")).status == 404
     assert (await world.ask("unknown", "GET", "/v1")).status == 200
     assert (await world.ask("unknown", "GET", "/v1/lookup?node_uuid={owned}")).status != 403
+
+
+async def test_no_filter_of_a_list_shows_more(world: World) -> None:
+    chassis = await world.make("chassis")
+    for name in ("owned", "foreign"):
+        await world.api.force(world.ids[name], chassis_uuid=chassis["uuid"], instance_uuid=CLAIMED[name], shard="s")
+    child = await world.make("nodes", driver="fake-hardware", parent_node=world.ids["owned"])
+    for query in (
+        f"instance_uuid={CLAIMED['foreign']}",
+        f"chassis_uuid={chassis['uuid']}",
+        "shard=s",
+        f"parent_node={world.ids['owned']}",
+        "include_children=true",
+        "driver=fake-hardware",
+    ):
+        assert not {world.ids["foreign"], child["uuid"]} & set(await listed(world, "owner-reader", f"/v1/nodes?{query}", "nodes")), query
+    assert await listed(world, "owner-reader", f"/v1/nodes?instance_uuid={CLAIMED['owned']}", "nodes") == [world.ids["owned"]]
+    for path in ("/v1/ports?address=52:54:00:00:00:02", "/v1/ports?shard=s", "/v1/ports?description_contains="):
+        assert world.ids["foreign_port"] not in await listed(world, "owner-reader", path, "ports")
+    assert (await world.ask("owner-reader", "GET", "/v1/ports?portgroup={foreign_group}")).status == 404
+    assert (await world.ask("owner-reader", "GET", "/v1/portgroups/{foreign_group}/ports")).status == 404
+    of_chassis = f"/v1/chassis/{chassis['uuid']}/nodes"
+    assert await listed(world, "owner-reader", of_chassis, "nodes") == [world.ids["owned"]]
+
+
+async def test_entity_tags_do_not_outlive_a_sale(world: World) -> None:
+    for path in ("/v1/ports", "/v1/nodes", "/v1/nodes/{leased}", "/v1/volume/targets"):
+        first = await world.ask("lessee-reader", "GET", path)
+        tag = first.headers.get("ETag")
+        if tag is None:
+            continue
+        headers = {**basic("lessee-reader"), "If-None-Match": tag}
+        assert (await world.api.ask("GET", path.format(**world.ids), headers=headers)).status == 304
+        await world.api.force(world.ids["leased"], lessee=None)
+        assert (await world.api.ask("GET", path.format(**world.ids), headers=headers)).status != 304
+        await world.api.force(world.ids["leased"], lessee=LESSEE)
+
+
+async def test_events_of_what_a_project_owns(world: World) -> None:
+    found = (await world.ask("owner-reader", "GET", "/v1/events")).json["events"]
+    assert {event["node_uuid"] for event in found} == {world.ids["owned"], world.ids["leased"]}
+    assert (await world.ask("lessee-reader", "GET", "/v1/events")).json["events"] == []
+    assert len((await world.ask("system-reader", "GET", "/v1/events")).json["events"]) > len(found)
+
+
+async def test_files_of_users_are_read_again(world: World, tmp_path: Path) -> None:
+    users = tmp_path / "users.toml"
+    good = users.read_text()
+    assert (await world.ask("unknown", "GET", "/v1/nodes")).status == 403
+    users.write_text(good + '\n[unknown]\nroles = ["reader"]\nsystem = true\n')
+    assert (await world.ask("unknown", "GET", "/v1/nodes")).status == 200
+    for broken in ("[x", "[x]\nroles = 1\n", '[x]\nroles = ["reader"]\n', '[x]\nsystem = true\nproject = "p"\n', "[x]\nsuper = true\n"):
+        users.write_text(broken)
+        assert (await world.ask("root", "GET", "/v1/nodes")).status == 401, broken
+    users.write_text(good)
+    assert (await world.ask("root", "GET", "/v1/nodes")).status == 200
+    users.unlink()
+    assert (await world.ask("root", "GET", "/v1/nodes")).status == 401
+
+
+async def test_the_administrator_of_a_project_may_be_kept_from_its_nodes(tmp_path: Path) -> None:
+    settings = api_settings(**write_users(tmp_path), project_admin_can_manage_own_nodes=False)
+    async with serving(tmp_path / "state", settings) as api:
+        world = World(api)
+        await world.fill()
+        for user in ("owner-admin", "owner-service"):
+            assert (await world.ask(user, "POST", "/v1/nodes", {"driver": "fake-hardware"})).status == 403
+            assert (await world.ask(user, "DELETE", "/v1/nodes/{owned}")).status == 403

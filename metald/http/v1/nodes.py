@@ -104,17 +104,20 @@ def nodes_page(call: Call, nodes: Iterable[Node], names: tuple[str, ...] | None,
     return listing.page(
         call,
         call.services.views.nodes,
-        _filtered(call, sight.seen(call, nodes, Node)),
+        sight.seen(call, _filtered(call, nodes), Node),
         names,
         path=path,
         endless="instance_uuid" in call.args,
         marker=marker,
-        render=None if sight.everything(call) else partial(_render, call, names),
+        render=None if sight.whole_list(call) else partial(_render, call, names),
     )
 
 
 def _render(call: Call, names: tuple[str, ...] | None, nodes: Sequence[Node]) -> list[bytes]:
-    return [sight.node_view(call, node).one(node, call.version, call.base, names) for node in nodes]
+    forms = [sight.node_view(call, node) for node in nodes]
+    if forms and all(form is forms[0] for form in forms):
+        return forms[0].many(nodes, call.version, call.base, names)
+    return [form.one(node, call.version, call.base, names) for form, node in zip(forms, nodes, strict=True)]
 
 
 def _filtered(call: Call, nodes: Iterable[Node]) -> Iterable[Node]:

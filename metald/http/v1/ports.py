@@ -138,7 +138,11 @@ def _filtered(call: Call) -> Iterable[Port]:
     if owner is not None:
         ports = table.where("node_uuid", lookups.node(call, owner).uuid)
     elif "portgroup" in args:
-        ports = table.where("portgroup_uuid", call.services.fleet.catalogue.portgroups.find(args["portgroup"]).uuid)
+        groups = call.services.fleet.catalogue.portgroups
+        group = groups.find(args["portgroup"])
+        if not sight.sees(call, group):
+            raise groups.missing(args["portgroup"])
+        ports = table.where("portgroup_uuid", group.uuid)
     if "address" in args:
         found = table.by("address", args["address"])
         ports = [port for port in ports if port is found]

@@ -61,6 +61,8 @@ class Api(Section, frozen=True):
     max_body: Annotated[Positive, Meta(description="Largest request body in bytes.")] = 1 << 20
     max_provision_body: Annotated[Positive, Meta(description="Largest body of a provision request in bytes (config drives).")] = 64 << 20
     max_inspection_body: Annotated[Positive, Meta(description="Largest inventory in bytes that a ramdisk may send.")] = 16 << 20
+    max_bulk: Annotated[Positive, Meta(description="Most nodes in one request that creates many.")] = 1000
+    max_bulk_body: Annotated[Positive, Meta(description="Largest body in bytes of a request that creates many nodes.")] = 16 << 20
     max_depth: Annotated[Positive, Meta(description="Deepest nesting of a JSON body.")] = 25
     max_limit: Annotated[Positive, Meta(description="Most objects in one page of a list.")] = 1000
     max_connections: Annotated[

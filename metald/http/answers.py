@@ -63,6 +63,31 @@ _LOGIN = {
     "description": "The credentials are missing or wrong.",
 }
 
+BULK: Schema = {
+    "type": "object",
+    "properties": {
+        "nodes": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "index": {"type": "integer"},
+                    "status": {"type": "integer"},
+                    "uuid": {"type": "string", "format": "uuid"},
+                    "name": {"type": ["string", "null"]},
+                    "location": {"type": "string"},
+                    "error": {"type": "object"},
+                },
+                "required": ["index", "status"],
+            },
+        },
+        "created": {"type": "integer"},
+        "failed": {"type": "integer"},
+    },
+    "required": ["nodes", "created", "failed"],
+}
+"""What answers an array of nodes, item by item."""
+
 ERROR: Schema = {"anyOf": [_WRAPPED, _BARE, _LOGIN]}
 """Every error."""
 

@@ -297,10 +297,18 @@ class Dispatcher:
         if route.body is not None:
             limit = getattr(settings, route.limit)
             if not incoming.has_body:
-                kept = partial(self._gate.read, request.protocol)
-                incoming.body = await body.read(request, limit=limit, depth=settings.max_depth, timeout=settings.body_timeout, kept=kept)
+                arrays = settings.max_bulk_body if route.bulk else 0
+                incoming.body = await body.read(
+                    request,
+                    limit=limit,
+                    arrays=arrays,
+                    depth=settings.max_depth,
+                    timeout=settings.body_timeout,
+                    kept=partial(self._gate.read, request.protocol),
+                )
                 incoming.has_body = True
-            call.body = body.conformed(incoming.body, route)
+            many = route.bulk and isinstance(incoming.body, list)
+            call.body = incoming.body if many else body.conformed(incoming.body, route)
         self._gate.whole(request.protocol)
         door.check(call)
         tag = None

@@ -26,7 +26,7 @@ _MOST_CONTAINERS = 400_000
 _REFUSED_TYPES = ("application/x-www-form-urlencoded", "multipart/", "text/html", "application/xml", "text/xml", "image/")
 
 
-async def read(request: web.Request, *, limit: int, depth: int, timeout: float, kept: Callable[[int], None]) -> Any:
+async def read(request: web.Request, *, limit: int, depth: int, timeout: float, kept: Callable[[int], None], arrays: int = 0) -> Any:
     """The JSON value of a request's body; an empty body is an empty object.
 
     Args:
@@ -35,6 +35,7 @@ async def read(request: web.Request, *, limit: int, depth: int, timeout: float, 
         depth: deepest nesting.
         timeout: seconds that a client may take between two pieces of it; the whole may take ten times as long.
         kept: is told how many bytes are in memory.
+        arrays: most bytes of an array, where that is more.
 
     Raises:
         BodyError: too big (413), too deep (400).
@@ -44,7 +45,7 @@ async def read(request: web.Request, *, limit: int, depth: int, timeout: float, 
     content_type = request.headers.get("Content-Type", "").lower()
     if content_type.startswith(_REFUSED_TYPES):
         raise RoutingError(415, f"The body must be application/json, not {content_type[:80]}", field="Content-Type")
-    data = await _bytes(request, limit, timeout, kept)
+    data = await _bytes(request, limit, max(limit, arrays), timeout, kept)
     if not data.strip():
         return {}
     if data.count(b"[") + data.count(b"{") > _MOST_CONTAINERS:
@@ -63,9 +64,9 @@ async def read(request: web.Request, *, limit: int, depth: int, timeout: float, 
     return value
 
 
-async def _bytes(request: web.Request, limit: int, timeout: float, kept: Callable[[int], None]) -> bytes:
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_big(limit)
+async def _bytes(request: web.Request, limit: int, arrays: int, timeout: float, kept: Callable[[int], None]) -> bytes:
+    if request.content_length is not None and request.content_length > arrays:
+        raise _too_big(arrays)
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -76,8 +77,10 @@ async def _bytes(request: web.Request, limit: int, timeout: float, kept: Callabl
                 piece = await request.content.readany()
             if not piece:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if not pieces and piece.lstrip()[:1] == b"[":
+                limit = arrays
             size += len(piece)
-            if size > limit:
+            if size > limit or (request.content_length or 0) > limit:
                 raise _too_big(limit)
             pieces.append(piece)
             kept(size)

@@ -15,7 +15,7 @@ import orjson
 
 from metald import __version__
 from metald.http import versions
-from metald.http.answers import ANSWERS, ERROR, LINKS
+from metald.http.answers import ANSWERS, BULK, ERROR, LINKS
 from metald.http.fields import View
 from metald.http.published import NAME, Site, argument, published
 from metald.http.route import Arg, Route
@@ -50,6 +50,7 @@ _REASONS: Mapping[int, str] = {
     406: "The version is not served, or does not know what was asked for yet.",
     408: "The body came too slowly.",
     409: "The thing is busy, exists already, or is in a state that does not permit this.",
+    412: "The thing is not what If-Match names.",
     413: "The body is too large.",
     415: "The body is of another type than JSON.",
     500: "A machine or a server said no, or metald has a defect.",
@@ -137,8 +138,9 @@ def _operation(route: Route, known: Mapping[str, Route], site: Site) -> dict[str
         operation["x-policy"] = route.policy
     if route.body is not None:
         required = bool(route.body.get("required")) or route.body.get("type") == "array"
-        content = {"application/json": {"schema": published(route.body, site)}}
-        operation["requestBody"] = {"required": required, "content": content}
+        one = published(route.body, site)
+        schema = {"anyOf": [one, {"type": "array", "minItems": 1, "maxItems": 1000, "items": one}]} if route.bulk else one
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     return operation
 
 
@@ -195,6 +197,8 @@ def _refusals(route: Route) -> list[int]:
         found.add(409)
     if route.body is not None:
         found |= {408, 413, 415}
+    if "If-Match" in route.honours:
+        found.add(412)
     return sorted(found)
 
 
@@ -207,8 +211,10 @@ def _success(route: Route, status: int, known: Mapping[str, Route]) -> dict[str,
     located = ("location",) if status in (201, 202) else ()
     found: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": _headers("request-id", *versioned, *located)}
     told = ANSWERS.get(f"{route.method} {route.path}")
-    if status in (200, 201) or told is not None:
-        schema = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else dict(told or {})
+    if status in (200, 201, 207) or told is not None:
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else dict(told or {})
+        if route.bulk:
+            schema = {"anyOf": [schema, BULK]}
         found["content"] = {route.content_type: {"schema": schema if route.content_type == "application/json" else {"type": "string"}}}
     if status == 201:
         found["links"] = _links(route, known)

@@ -24,7 +24,7 @@ SCHEMA: Schema = {
         "type": "object",
         "properties": {
             "op": {"type": "string", "enum": ["add", "replace", "remove"]},
-            "path": {"type": "string", "pattern": r"^(/[^/]+)+$", "maxLength": 4096},
+            "path": {"type": "string", "pattern": r"^/[^/]+(/[^/]*)*$", "maxLength": 4096},
             "value": {},
         },
         "required": ["op", "path"],

@@ -82,6 +82,8 @@ class Route:
     """Name of the answer's schema in the OpenAPI document, where it is a resource or a list of them; others are in `answers`."""
     stamp: Callable[[Call], str] | None = None
     """Names the state that the answer shows; makes its entity tag (see `conditional`)."""
+    bulk: bool = False
+    """Whether the body may also be an array of what `body` describes, which the handler checks item by item."""
     honours: tuple[str, ...] = ()
     """Further request headers that the handler heeds, such as `If-Match`."""
     content_type: str = "application/json"

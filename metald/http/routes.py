@@ -11,6 +11,7 @@ from metald.http.v1 import (
     bios,
     bmc,
     boot_mode,
+    bulk,
     chassis,
     console,
     drivers,
@@ -36,6 +37,7 @@ from metald.http.v1 import (
 ROUTES: tuple[Route, ...] = (
     *roots.ROUTES,
     *nodes.ROUTES,
+    *bulk.ROUTES,
     *states.ROUTES,
     *management.ROUTES,
     *bmc.ROUTES,

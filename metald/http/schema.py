@@ -39,6 +39,7 @@ _FORMATS: Mapping[str, Callable[[str, Any], Any]] = {
 NULLABLE_TEXT: Schema = {"type": ["string", "null"]}
 NULLABLE_BOOLEAN: Schema = {"type": ["string", "boolean", "null"], "format": "boolean"}
 NULLABLE_UUID: Schema = {"type": ["string", "null"], "format": "uuid"}
+NULLABLE_IDENTIFIER: Schema = {"type": ["string", "null"], "format": "identifier"}
 NULLABLE_OBJECT: Schema = {"type": ["object", "null"]}
 
 

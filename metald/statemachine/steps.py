@@ -12,7 +12,8 @@ from typing import Any
 
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DriverError
-from metald.model import BootDevice, PlannedStep, PowerState, PowerTarget, now
+from metald.model import BootDevice, Event, PlannedStep, PowerState, PowerTarget, now
+from metald.model.catalogue import Allocation
 from metald.statemachine.context import Context
 from metald.statemachine.hardware_steps import HARDWARE_STEPS
 from metald.statemachine.inspection import findings
@@ -123,10 +124,20 @@ def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
     )
 
 
+def release(context: Context) -> None:
+    """The claim on the node ends with its instance, in the same transaction."""
+    node = context.node
+    claim = context.rows_of(Allocation).get(node.allocation_uuid) if node.allocation_uuid else None
+    if claim is not None:
+        context.delete(claim)
+        context.notes.append(Event(type="allocation.delete", node_uuid=node.uuid, subject=claim.uuid))
+
+
 async def begin_cleaning(context: Context) -> Outcome:
     """The instance is gone: its data leaves the node, and cleaning begins."""
     if context.node.provision_state == "deleting":
         context.fire("clean")
+        release(context)
         context.set(instance_info={}, instance_uuid=None, instance_name=None, allocation_uuid=None)
     return Done()
 

@@ -18,7 +18,8 @@ async def _codes(api: Api, uuid: str) -> dict[str, Any]:
     found = await api.get(f"/v1/nodes/{uuid}/explain")
     for cause in found["causes"]:
         assert cause["code"] in explanation.CODES
-        assert cause["text"].endswith((".", "!")) and cause["remedy"]
+        assert cause["text"].endswith((".", "!"))
+        assert cause["remedy"]
     return {cause["code"]: cause for cause in found["causes"]}
 
 

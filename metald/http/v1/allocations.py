@@ -95,7 +95,6 @@ async def create(call: Call) -> Reply:
     for trait in body.get("traits", ()):
         check_trait(trait)
     body["candidate_nodes"] = [_known_node(call, ident, "candidate_nodes").uuid for ident in body.get("candidate_nodes", ())]
-    await call.services.fleet.allocations.sweep()
     if node is None:
         made = await call.services.fleet.allocations.claim(body, call.caller)
     else:
@@ -104,18 +103,6 @@ async def create(call: Call) -> Reply:
         made = await call.services.fleet.allocations.backfill(body, node, call.caller)
     view = call.services.views.allocations
     return Reply(view.one(made, call.version, call.base), location=call.url(f"allocations/{made.uuid}"))
-
-
-async def index(call: Call) -> bytes:
-    """List allocations."""
-    await call.services.fleet.allocations.sweep()
-    return await ALLOCATIONS.index(call)
-
-
-async def show(call: Call) -> bytes:
-    """Show an allocation."""
-    await call.services.fleet.allocations.sweep()
-    return await ALLOCATIONS.show(call)
 
 
 def _node_of_path(call: Call) -> Node:
@@ -140,7 +127,7 @@ async def delete_of_node(call: Call) -> None:
     await call.services.fleet.allocations.delete(found.uuid, call.caller)
 
 
-_OWN = {("POST", "/v1/allocations"): create, ("GET", "/v1/allocations"): index, ("GET", "/v1/allocations/{allocation}"): show}
+_OWN = {("POST", "/v1/allocations"): create}
 _NODE = "/v1/nodes/{node}/allocation"
 
 

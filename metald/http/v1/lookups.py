@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from metald.errors import NotFound
+from metald.errors import Invalid, NotFound
 from metald.http import sight, values
 from metald.http.call import Call
 from metald.http.problem import RoutingError
@@ -55,6 +55,31 @@ def node(call: Call, given: str | None = None, *, names_since: int = NAMES_SINCE
     if call.version < names_since and values.as_uuid(name) is None:
         raise NotFound(f"Node {name} could not be found.", remedy=f"Names need version 1.{names_since}.", field="node")
     return _seen(call, call.services.fleet.nodes.find(name), f"Node {name} could not be found.", "node")
+
+
+def uuid_of_node(call: Call, given: str) -> str:
+    """The UUID of the node that a body names, by UUID or name.
+
+    Raises:
+        Invalid: there is none.
+    """
+    try:
+        return node(call, given).uuid
+    except NotFound as error:
+        raise Invalid(error.message, remedy=error.remedy, field="node_uuid") from None
+
+
+def uuid_of_portgroup(call: Call, given: str) -> str:
+    """The UUID of the port group that a body names, by UUID or name.
+
+    Raises:
+        Invalid: there is none.
+    """
+    missing = f"Portgroup {given} could not be found."
+    try:
+        return _seen(call, call.services.fleet.catalogue.portgroups.find(given), missing, "portgroup_uuid").uuid
+    except NotFound:
+        raise Invalid(missing, field="portgroup_uuid") from None
 
 
 def port(call: Call) -> Port:

@@ -12,7 +12,7 @@ from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, DETAIL, FIELDS, IDENTIFIER, PAGING, UUID, Arg, Kind, Route
 from metald.http.schema import conform
 from metald.http.v1 import lookups
-from metald.http.v1.node_schema import CREATE, PATCHABLE, RESERVED
+from metald.http.v1.node_schema import PATCHABLE, RESERVED
 from metald.model import Chassis, Fault, Node, ProvisionState
 
 NAMES = Kind(lambda name, text: [w for w in values.text(name, text).split(",") if w], {"type": "array", "items": {"type": "string"}})
@@ -46,7 +46,13 @@ _EQUAL = ("chassis_uuid", "maintenance", "retired", "driver", "resource_class", 
 
 async def create(call: Call) -> Reply:
     """Create a node."""
-    body = {name: value for name, value in call.body.items() if not (name == "uuid" and value is None)}
+    node = await call.services.fleet.nodes.add(prepared(call, call.body), call.caller)
+    return Reply(sight.node_view(call, node).one(node, call.version, call.base), location=call.url(f"nodes/{node.uuid}"))
+
+
+def prepared(call: Call, given: Mapping[str, Any]) -> Node:
+    """A node of the fields that a client gave, ready to be added."""
+    body = {name: value for name, value in given.items() if not (name == "uuid" and value is None)}
     _refuse_newer(
         call, {name: value for name, value in body.items() if value is not None and not (name == "conductor_group" and not value)}
     )
@@ -56,9 +62,7 @@ async def create(call: Call) -> Reply:
         body["parent_node"] = _parent(call, body["parent_node"])
     ownership.of_node(call, body)
     body["provision_state"] = ProvisionState.ENROLL if call.version >= 11 else ProvisionState.AVAILABLE
-    node = await call.services.fleet.nodes.create(body, call.caller)
-    view = sight.node_view(call, node)
-    return Reply(view.one(node, call.version, call.base), location=call.url(f"nodes/{node.uuid}"))
+    return call.services.fleet.nodes.prepared(body)
 
 
 def _refuse_newer(call: Call, fields: Mapping[str, Any]) -> None:
@@ -250,17 +254,6 @@ ROUTES = (
         policy="baremetal:node:list",
         answer="node_list",
         stamp=STAMP,
-    ),
-    Route(
-        "POST",
-        "/v1/nodes",
-        create,
-        "Create a node",
-        body=CREATE,
-        body_name="node",
-        status=201,
-        policy="baremetal:node:create",
-        answer="node",
     ),
     Route(
         "GET",

@@ -17,7 +17,7 @@ from metald.model import Node, Port, ProvisionState
 from metald.model.catalogue import Portgroup
 
 _FIELDS: dict[str, Schema] = {
-    "node_uuid": {"type": "string", "format": "uuid"},
+    "node_uuid": {"type": "string", "format": "identifier"},
     "address": {"anyOf": [{"type": "null"}, {"type": "string", "format": "mac"}]},
     "category": {"type": ["string", "null"], "maxLength": 80},
     "extra": NULLABLE_OBJECT,
@@ -32,6 +32,8 @@ _FIELDS: dict[str, Schema] = {
 def _checked(call: Call, fields: dict[str, Any], before: Portgroup | None) -> dict[str, Any]:
     if fields.get("name") and not values.is_name(fields["name"]):
         raise Invalid(f"Cannot create portgroup with invalid name {values.shown(fields['name'])}", field="name")
+    if fields.get("node_uuid"):
+        fields["node_uuid"] = lookups.uuid_of_node(call, fields["node_uuid"])
     if before is None:
         return fields
     if fields.get("mode", "") is None:

@@ -8,8 +8,8 @@ from typing import Any
 from metald.errors import Invalid, NotAcceptable, NotAllowed, NotFound
 from metald.http import conditional, listing, patch, sight, values
 from metald.http.call import Call, Reply
-from metald.http.route import DETAIL, FIELDS, IDENTIFIER, MAC, PAGING, UUID, WORDS, Arg, Route
-from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema, conform
+from metald.http.route import DETAIL, FIELDS, IDENTIFIER, MAC, PAGING, WORDS, Arg, Route
+from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_IDENTIFIER, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema, conform
 from metald.http.v1 import links, lookups
 from metald.http.v1.nodes import NAMES
 from metald.model import Node, Port
@@ -21,7 +21,7 @@ _FIELDS: dict[str, Schema] = {
     "is_smartnic": NULLABLE_BOOLEAN,
     "local_link_connection": NULLABLE_OBJECT,
     "physical_network": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
-    "portgroup_uuid": NULLABLE_UUID,
+    "portgroup_uuid": NULLABLE_IDENTIFIER,
     "pxe_enabled": NULLABLE_BOOLEAN,
     "name": NULLABLE_TEXT,
     "description": {"type": ["string", "null"], "maxLength": 255},
@@ -30,7 +30,7 @@ _FIELDS: dict[str, Schema] = {
     "available_for_dynamic_portgroup": NULLABLE_BOOLEAN,
 }
 _OWNER: dict[str, Schema] = {
-    "node_uuid": {"type": "string", "format": "uuid"},
+    "node_uuid": {"type": "string", "format": "identifier"},
     "node_ident": {"type": "string"},
 }
 PATCHABLE = {**_FIELDS, **_OWNER}
@@ -43,7 +43,7 @@ CREATE: Schema = {
 _NODE_IDENT_SINCE = 94
 FILTERS: tuple[Arg, ...] = (
     Arg("node", IDENTIFIER),
-    Arg("node_uuid", UUID),
+    Arg("node_uuid", IDENTIFIER),
     Arg("address", MAC),
     Arg("portgroup", IDENTIFIER, 24),
     Arg("shard", NAMES, 82),
@@ -72,6 +72,10 @@ def _checked(call: Call, fields: dict[str, Any]) -> dict[str, Any]:
             fields["node_uuid"] = lookups.node(call, ident).uuid
         except NotFound as error:
             raise Invalid(error.message, field="node_ident") from None
+    if fields.get("node_uuid"):
+        fields["node_uuid"] = lookups.uuid_of_node(call, fields["node_uuid"])
+    if fields.get("portgroup_uuid"):
+        fields["portgroup_uuid"] = lookups.uuid_of_portgroup(call, fields["portgroup_uuid"])
     if fields.get("local_link_connection"):
         fields["local_link_connection"] = links.connection(call, fields["local_link_connection"])
     if fields.get("name") is not None and not values.is_name(fields["name"]):

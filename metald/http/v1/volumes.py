@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from metald.errors import Invalid
 from metald.http import listing, sight
 from metald.http.call import Call
 from metald.http.crud import Collection
 from metald.http.route import DETAIL, FIELDS, IDENTIFIER, PAGING, Arg, Route
 from metald.http.schema import NULLABLE_OBJECT, NULLABLE_UUID, Schema
 from metald.http.v1 import lookups
-from metald.model import Node
 from metald.model.catalogue import VolumeConnector, VolumeTarget
 
 _SINCE = 32
-_UUID: Schema = {"type": "string", "format": "uuid"}
+_OWNER: Schema = {"type": "string", "format": "identifier"}
 _TEXT: Schema = {"type": "string", "maxLength": 255}
-_CONNECTOR: dict[str, Schema] = {"node_uuid": _UUID, "type": {**_TEXT, "maxLength": 32}, "connector_id": _TEXT, "extra": NULLABLE_OBJECT}
+_CONNECTOR: dict[str, Schema] = {"node_uuid": _OWNER, "type": {**_TEXT, "maxLength": 32}, "connector_id": _TEXT, "extra": NULLABLE_OBJECT}
 _TARGET: dict[str, Schema] = {
-    "node_uuid": _UUID,
+    "node_uuid": _OWNER,
     "volume_type": {**_TEXT, "maxLength": 64},
     "volume_id": _TEXT,
     "boot_index": {"type": "integer"},
@@ -34,19 +32,19 @@ def _value(fields: dict[str, Any], before: Any, name: str) -> Any:
 
 
 def _connector(call: Call, fields: dict[str, Any], before: VolumeConnector | None) -> dict[str, Any]:
-    _known_node(call, fields)
+    fields = _known_node(call, fields)
     return {**fields, "key": f"{_value(fields, before, 'type')} {_value(fields, before, 'connector_id')}"}
 
 
 def _target(call: Call, fields: dict[str, Any], before: VolumeTarget | None) -> dict[str, Any]:
-    _known_node(call, fields)
+    fields = _known_node(call, fields)
     return {**fields, "key": f"{_value(fields, before, 'node_uuid')} {_value(fields, before, 'boot_index')}"}
 
 
-def _known_node(call: Call, fields: dict[str, Any]) -> None:
-    found = call.services.store.table(Node).get(fields["node_uuid"]) if "node_uuid" in fields else None
-    if "node_uuid" in fields and (found is None or not sight.sees(call, found)):
-        raise Invalid(f"Node {fields['node_uuid']} could not be found.", field="node_uuid")
+def _known_node(call: Call, fields: dict[str, Any]) -> dict[str, Any]:
+    if "node_uuid" not in fields:
+        return fields
+    return {**fields, "node_uuid": lookups.uuid_of_node(call, fields["node_uuid"])}
 
 
 def _of_node(call: Call, things: Iterable[Any]) -> Iterable[Any]:

@@ -2,7 +2,7 @@
 
 A claim is durable before it is answered; deciding it costs one look at the nodes in memory and one transaction, which
 gives the node its instance and the claim its node together. Claims that a crash left undecided are decided at the next
-start. A claim whose node was torn down, or let go by hand, goes away.
+start. A claim goes away in the transaction that takes the instance off its node, or the node away.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class Allocations(Things[Allocation]):
         super().__init__(store, Allocation, "Allocation", "allocation")
 
     async def resume(self) -> None:
-        """Decide what a crash left undecided."""
+        """Decide what a crash left undecided, and let go of claims that an older metald kept beyond their instance."""
+        await self._sweep()
         for allocation in self._store.table(Allocation).where("state", "allocating"):
             await self.decide(allocation.uuid, SYSTEM)
 
-    async def sweep(self) -> None:
+    async def _sweep(self) -> None:
         """Let go of claims whose node is gone or was torn down."""
         nodes = self._store.table(Node)
         for allocation in self._store.table(Allocation).where("state", "active"):

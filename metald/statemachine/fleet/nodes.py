@@ -17,6 +17,7 @@ from metald.drivers.registry import Registry
 from metald.errors import Busy, Conflict, Invalid, NotFound
 from metald.model import INTERFACES, Chassis, Conductor, Event, Internals, Node, Port, Resource, Workflow, new_uuid
 from metald.model.caller import Caller
+from metald.model.catalogue import Allocation
 from metald.model.inventory import Inventory
 from metald.statemachine.fleet import guards
 from metald.statemachine.fleet.catalogue import OF_NODES
@@ -57,25 +58,35 @@ class Nodes:
             raise NotFound(f"Node {ident} could not be found.", field="node")
         return found
 
-    async def create(self, fields: Mapping[str, Any], caller: Caller) -> Node:
-        """Add a node. Interfaces that are not named become the hardware type's defaults.
+    def prepared(self, fields: Mapping[str, Any]) -> Node:
+        """A node that may be added. Interfaces that are not named become the hardware type's defaults.
 
         Args:
             fields: fields of the node; `driver` at least.
-            caller: who asks.
 
         Raises:
             Invalid: the driver, an interface, the chassis, the parent or the conductor group does not fit.
-            Duplicate: the name, UUID or instance UUID is taken.
         """
         node = Node(**{"uuid": new_uuid(), **_filled(fields)})
         self._check_driver(node)
         self._check_relatives(node)
         node = msgspec.structs.replace(node, **self._interfaces(node))
         self._registry.check(node)
+        return node
+
+    async def add(self, node: Node, caller: Caller) -> Node:
+        """Add a node that was prepared.
+
+        Raises:
+            Duplicate: the name, UUID or instance UUID is taken.
+        """
         event = Event(type="node.create", node_uuid=node.uuid, user=caller.user, data={"name": node.name, "driver": node.driver})
         committed = await self._store.commit(Change(save=[node], events=[event]))
         return self._node(committed.saved[0])
+
+    async def create(self, fields: Mapping[str, Any], caller: Caller) -> Node:
+        """Prepare a node and add it; see there."""
+        return await self.add(self.prepared(fields), caller)
 
     async def update(
         self, uuid: str, edit: Edit, caller: Caller, *, reset_interfaces: bool = False, inspecting_is_closed: bool = True
@@ -134,8 +145,18 @@ class Nodes:
         if "chassis_uuid" in changes or "parent_node" in changes:
             self._check_relatives(after)
         event = Event(type="node.update", node_uuid=node.uuid, user=caller.user, data={"fields": sorted(changes)})
-        committed = await self._store.commit(Change(save=[after], events=[event]))
+        change = Change(save=[after], events=[event])
+        claim = self._claim(node)
+        if claim is not None and after.instance_uuid != claim.uuid:
+            # Whoever takes the instance away by hand lets go of the claim that gave it.
+            change.save[0] = msgspec.structs.replace(after, allocation_uuid=None)
+            change.delete.append(claim)
+            change.events.append(Event(type="allocation.delete", node_uuid=node.uuid, subject=claim.uuid, user=caller.user))
+        committed = await self._store.commit(change)
         return self._node(committed.saved[0])
+
+    def _claim(self, node: Node) -> Allocation | None:
+        return self._store.table(Allocation).get(node.allocation_uuid) if node.allocation_uuid else None
 
     async def _until_free(self, node: Node, deadline: float) -> None:
         """Wait until no workflow owns the node.
@@ -174,8 +195,12 @@ class Nodes:
                     parts = [part for kind in _PARTS for part in self._store.table(kind).where("node_uuid", uuid)]
                     # whose it was is told with it: nobody can look that up any more
                     data = {"name": node.name, "owner": node.owner, "lessee": node.lessee, "shard": node.shard}
-                    event = Event(type="node.delete", node_uuid=uuid, user=caller.user, data=data)
-                    await self._store.commit(Change(delete=[*parts, node], events=[event]))
+                    events = [Event(type="node.delete", node_uuid=uuid, user=caller.user, data=data)]
+                    claim = self._claim(node)
+                    if claim is not None:
+                        parts.append(claim)
+                        events.insert(0, Event(type="allocation.delete", node_uuid=uuid, subject=claim.uuid, user=caller.user))
+                    await self._store.commit(Change(delete=[*parts, node], events=events))
                     return
             await self._until_free(node, deadline)
 

@@ -203,6 +203,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             consoles=consoles,
             ready=ready.is_set,
         )
+        if broker is not None:
+            broker.take_commands(application[api.DISPATCHER])
         tls = api.ssl_context(settings.api)  # its key may be root's alone
         listeners = await _listeners(settings.api.listen)
         for listener in listeners:

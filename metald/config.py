@@ -115,6 +115,25 @@ class StoreSettings(Section, frozen=True):
     ] = 10.0
 
 
+class Commands(Section, frozen=True):
+    """Commands that come by messages."""
+
+    enabled: Annotated[bool, Meta(description="Take commands.")] = True
+    exchange: Annotated[
+        str,
+        Meta(min_length=1, description="The topic exchange of commands, and the queue; `.urgent` and `.dead` are added for the others."),
+    ] = "metald.commands"
+    users: Annotated[
+        str, Meta(description="TOML file with the roles and the project of each user of the broker. Empty: whoever may publish may do all.")
+    ] = ""
+    max_size: Annotated[Positive, Meta(description="Largest command in bytes (config drives).")] = 4 << 20
+    patience: Annotated[Seconds, Meta(description="Seconds that a command waits for a busy node before it is refused.")] = 3600.0
+    pending: Annotated[Positive, Meta(description="Most commands that wait in metald; further ones wait in the broker.")] = 20_000
+    delivery_limit: Annotated[Positive, Meta(description="How often the broker delivers a message before it puts it aside.")] = 20
+    answers: Annotated[Positive, Meta(description="How many answers are kept, so that the same command again gets the same one.")] = 50_000
+    answers_hours: Annotated[Positive, Meta(description="Hours that answers are kept.")] = 24
+
+
 class Amqp(Section, frozen=True):
     """The message broker, for commands in and events out."""
 
@@ -148,6 +167,7 @@ class Amqp(Section, frozen=True):
         default_factory=lambda: ["ironic_versioned_notifications"]
     )
     prefetch: Annotated[Positive, Meta(description="Most commands that the broker hands over before they are acknowledged.")] = 200
+    commands: Commands = Commands()
 
 
 class Events(Section, frozen=True):

@@ -12,6 +12,7 @@ reaches the API is a defect and answers 500 without its text.
     |- NotFound (404)
     |- NotAcceptable (406)      the API version asked for does not know this
     |- Conflict (409)           the thing changed, exists, or is busy: Busy, Duplicate, StaleVersion
+    |- Expired (408)            it was not to be done that late
     |- Purged (410)             the events after this one are not kept any more
     |- PreconditionFailed (412) the thing is not what If-Match names
     |- Unavailable (503)        the store is gone or the disk is full
@@ -170,6 +171,13 @@ class TooLarge(MetaldError):
     status = 413
     code = "too-large"
     advice = "Send less, or raise the limit in the settings."
+
+
+class Expired(MetaldError):
+    """What was asked for was not to be done that late."""
+
+    status = 408
+    code = "expired"
 
 
 class Purged(MetaldError):

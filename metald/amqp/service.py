@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from metald.amqp.cloudevents import CONTENT_TYPE, encode, routing_key
+from metald.amqp.commands.assembly import Commands
+from metald.amqp.commands.door import Api
 from metald.amqp.link import Link
 from metald.amqp.place import Place
 from metald.amqp.publisher import CloudEventVoice, Publisher, Voice
@@ -24,7 +28,10 @@ class Broker:
 
     def __init__(self, settings: Settings, store: Store, hostname: str) -> None:
         self.link = Link(settings.amqp, f"metald {hostname}")
+        self._settings = settings
+        self._store = store
         self.publisher: Publisher | None = None
+        self.commands: Commands | None = None
         source = settings.events.source
         voices: list[Voice] = []
         if settings.amqp.publish:
@@ -42,10 +49,25 @@ class Broker:
         if self.publisher is not None:
             await self.publisher.prepare()
 
+    def take_commands(self, api: Api) -> None:
+        """Take commands too, unless the settings say otherwise. Before `run`.
+
+        Args:
+            api: what commands are asked of.
+
+        Raises:
+            ConfigError: the file of users cannot be read.
+        """
+        if self._settings.amqp.commands.enabled:
+            self.commands = Commands(self._settings, self._store, self.link, api)
+
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            await self.link.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.link.run(), name="link")
+                if self.commands is not None:
+                    group.create_task(self.commands.run(), name="commands")
         finally:
             if self.publisher is not None:
                 await self.publisher.close()

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +38,7 @@ from metald.http.views import Views
 from metald.http.watch.hub import Hub
 from metald.http.watch.stream import Stream
 from metald.model import INTERFACES
+from metald.model.caller import Caller
 from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
@@ -94,6 +95,7 @@ def build(
     application[GATE] = gate = Gate(settings.api)
     dispatcher = Dispatcher(services, authenticator, gate)
     application.on_shutdown.append(services.watch.shutdown)
+    application[DISPATCHER] = dispatcher
     sockets = ConsoleSockets(consoles)
     application.on_shutdown.append(sockets.shutdown)
     application.router.add_get("/v1/console/{node}", sockets.handle)
@@ -322,6 +324,35 @@ class Dispatcher:
             headers["ETag"] = tag
         return result if isinstance(result, Stream) else self._reply(route, result, headers)
 
+    async def perform(self, method: str, path: Sequence[str], body_: Any, caller: Caller) -> None:
+        """Do what a request of the newest version would, for who brings commands by another way.
+
+        Args:
+            method: the request's method.
+            path: the segments below `/v1`.
+            body_: the decoded body; None where there is none.
+            caller: who asks.
+
+        Raises:
+            MetaldError: what the request would be refused with.
+        """
+        found = self._router.find(["v1", *path])
+        route = None if found is None else found[0].get(method)
+        if found is None or route is None:
+            raise RoutingError(404, remedy="There is no such path.", field="path")
+        call = Call(self._services, route, versions.MAX, "", found[1], {}, caller, method)
+        if route.body is not None:
+            given = {} if body_ is None else body_
+            body.check_depth(given, self._services.settings.api.max_depth)
+            call.body = body.conformed(given, route)
+        door.check(call)
+        await route.handler(call)
+
+    @staticmethod
+    def problem(error: MetaldError) -> bytes:
+        """The JSON object that a request would be refused with."""
+        return problem.encode(error)
+
     @staticmethod
     def _reply(route: Route, result: Any, headers: CIMultiDict[str]) -> tuple[int, bytes]:
         if isinstance(result, bytes):
@@ -351,3 +382,7 @@ class Dispatcher:
     def _caller_id(request: web.Request, request_id: str) -> str:
         given = request.headers.get("X-OpenStack-Request-ID", "")
         return given if _GLOBAL_ID.fullmatch(given) else request_id
+
+
+DISPATCHER = web.AppKey("dispatcher", Dispatcher)
+"""Where an application keeps its dispatcher, for other ways in than HTTP."""

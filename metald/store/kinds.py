@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from metald.model import Chassis, Conductor, Internals, Node, Port, Resource, Workflow
 from metald.model.catalogue import Allocation, DeployTemplate, InspectionRule, Portgroup, Runbook, VolumeConnector, VolumeTarget
+from metald.model.command import Command
 from metald.model.cursor import Cursor
 from metald.model.inventory import Inventory
 
@@ -70,6 +71,7 @@ KINDS: tuple[Kind[Resource], ...] = (
     _kind(InspectionRule, "inspection_rules", noun="inspection rule"),
     _kind(VolumeConnector, "volume_connectors", noun="volume connector", unique={"key": "type and connector ID"}, indexed=("node_uuid",)),
     _kind(VolumeTarget, "volume_targets", noun="volume target", unique={"key": "node and boot index"}, indexed=("node_uuid",)),
+    _kind(Command, "commands", indexed=("state", "parent")),
     _kind(Conductor, "conductors", unique={"hostname": "hostname"}),
     _kind(Cursor, "cursors"),
 )

@@ -56,6 +56,14 @@ class Memory(Generic[R]):
         group = self._groups[field].get(value)
         return sorted(map(self._rows.__getitem__, group), key=_by_id) if group else []
 
+    def count(self, field: str, value: Any) -> int:
+        """How many rows `where` would find.
+
+        Raises:
+            KeyError: the field is not an indexed one.
+        """
+        return len(self._groups[field].get(value) or ())
+
     def all(self) -> list[R]:
         """Every row, in insertion order."""
         return list(self._rows.values())

@@ -25,6 +25,7 @@ from metald.store.database import Database, locate, private_directory
 from metald.store.kinds import BY_TYPE, KINDS
 from metald.store.locks import KeyedLocks
 from metald.store.memory import Memory
+from metald.store.ride import present
 from metald.store.transaction import Written
 from metald.store.watches import Watches
 from metald.store.writer import StateWriter
@@ -107,7 +108,17 @@ class Store:
             Invalid: a value cannot be stored, or an event is too large.
             Unavailable: the database cannot be used now.
         """
-        return await self._writer.commit(change)
+        ride = present()
+        carried = None if ride is None else ride.board(change)
+        if ride is None or carried is None:
+            return await self._writer.commit(change)
+        try:
+            done = await self._writer.commit(carried)
+        except BaseException:
+            ride.arrive(None)
+            raise
+        ride.arrive(done.saved[-1])
+        return Committed(done.saved[:-1], done.events)
 
     def owning(self, uuid: str) -> AbstractAsyncContextManager[None]:
         """Hold one node for read, decide and commit. Not reentrant; first come, first served."""

@@ -11,6 +11,8 @@ import pytest
 
 from metald.amqp.link import Link
 from metald.config import Amqp
+from metald.model import new_uuid
+from tests.support.commanding import Place
 from tests.support.rabbit import PrivateRabbit, available, private_rabbit
 from tests.support.tls import authority
 
@@ -38,6 +40,12 @@ def broker(certificates: tuple[Path, Path, Path]) -> Iterator[PrivateRabbit]:
 def url(broker: PrivateRabbit) -> str:
     """A virtual host of the test's own."""
     return broker.url(broker.fresh_host())
+
+
+@pytest.fixture
+def place(broker: PrivateRabbit) -> Place:
+    """An exchange of commands of the test's own."""
+    return Place(broker.url(), f"test.{new_uuid()[:8]}")
 
 
 @contextlib.asynccontextmanager

@@ -46,6 +46,7 @@ class PrivateRabbit:
         self.port = _port()
         self.tls_port = _port() if tls else 0
         self._epmd_port = _port()
+        self._dist_port = _port()
         self._name = f"metald{secrets.token_hex(4)}@localhost"
         self._dir = Path(tempfile.mkdtemp(prefix="metald-rabbit-", dir="/tmp"))
         self._as: dict[str, object] = {}
@@ -84,6 +85,7 @@ class PrivateRabbit:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONFIG_FILE": str(self._dir / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_MNESIA_BASE": str(self._dir / "mnesia"),

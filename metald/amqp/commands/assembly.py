@@ -1,0 +1,63 @@
+"""Everything that commands need, put together once for the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from metald.amqp.commands.callers import Callers
+from metald.amqp.commands.door import Api
+from metald.amqp.commands.intake import Intake
+from metald.amqp.commands.lanes import Lanes
+from metald.amqp.commands.ledger import Ledger
+from metald.amqp.commands.replies import Replies
+from metald.amqp.link import Link
+from metald.config import Settings
+from metald.errors import MetaldError
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_FORGET = 60.0
+
+
+class Commands:
+    """Commands in. Attaches itself to the link; `run` does the work.
+
+    Args:
+        settings: all settings.
+        store: the state.
+        link: the connection to the broker; not running yet.
+        api: what commands are asked of.
+
+    Raises:
+        ConfigError: the file of users cannot be read.
+    """
+
+    def __init__(self, settings: Settings, store: Store, link: Link, api: Api) -> None:
+        own = settings.amqp.commands
+        self.ledger = Ledger(store, own)
+        self.replies = Replies(link, self.ledger, api, settings.events.source, f"{own.exchange}.dead")
+        self.lanes = Lanes(store, api, self.ledger, own, self.replies)
+        callers = Callers(own.users)
+        self.intakes = tuple(
+            Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, urgent=urgent) for urgent in (True, False)
+        )
+        link.attach("replies", self.replies.use)
+        for name, intake in zip(("urgent commands", "commands"), self.intakes, strict=True):
+            link.attach(name, intake.use)
+
+    async def run(self) -> None:
+        """Carry out what is durable, whether the broker is there or not, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forget(), name="old answers")
+            await self.lanes.run()
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(_FORGET)
+            try:
+                while await self.ledger.forget():
+                    pass
+            except MetaldError as error:
+                _log.warning("old answers could not be removed: %s", error)

@@ -1,0 +1,275 @@
+"""Intake: takes messages from one queue, makes them durable, and only then acknowledges them.
+
+Rules: messages are taken in their order; the store commits them together, and one acknowledgement covers them all. What
+cannot be read, or whose sender may not send, goes to the dead-letter exchange with the reason in headers, and is told of by
+an event; it never comes back. A message that kills the daemon comes back `amqp.commands.delivery_limit` times, then the
+broker moves it there too. No more is taken than the store may hold, so that a million commands wait in the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aiormq.abc import AbstractChannel as RawChannel
+from aiormq.exceptions import ChannelInvalidStateError
+
+from metald.amqp import topology
+from metald.amqp.commands.callers import Callers
+from metald.amqp.commands.door import parts, request
+from metald.amqp.commands.lanes import Lanes
+from metald.amqp.commands.ledger import Ledger
+from metald.amqp.commands.message import Incoming, Order, read
+from metald.amqp.commands.replies import Replies, first
+from metald.amqp.link import Link
+from metald.config import Amqp
+from metald.errors import Conflict, Duplicate, MetaldError, Unavailable
+from metald.model.caller import Caller
+from metald.model.command import Command, CommandState
+
+_log = logging.getLogger(__name__)
+
+URGENT = "urgent."
+_PAUSE = 1.0
+_REASON = 1000
+
+
+class Acks:
+    """Acknowledges what is done: everything up to the first that is not with one frame, the rest one by one.
+
+    Args:
+        channel: that the messages came by.
+    """
+
+    def __init__(self, channel: RawChannel) -> None:
+        self._channel = channel
+        self._open: dict[int, bool] = {}
+        self._some = asyncio.Event()
+
+    def begin(self, tag: int) -> None:
+        """A message has come."""
+        self._open[tag] = False
+
+    def done(self, tag: int) -> None:
+        """A message may be forgotten by the broker."""
+        self._open[tag] = True
+        self._some.set()
+
+    async def run(self) -> None:
+        """Acknowledge, for ever."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(0)  # those of the same commit come in the same turn of the loop
+            self._some.clear()
+            last = 0
+            for tag, done in self._open.items():
+                if not done:
+                    break
+                last = tag
+            rest = [tag for tag, done in self._open.items() if done and tag > last]
+            self._open = {tag: done for tag, done in self._open.items() if not done}
+            if last:
+                await self._channel.basic_ack(last, multiple=True)
+            for tag in rest:
+                await self._channel.basic_ack(tag)
+
+
+class Intake:
+    """One queue of commands.
+
+    Args:
+        link: the connection.
+        settings: names and bounds.
+        callers: who may send.
+        ledger: makes commands durable.
+        lanes: carries them out.
+        replies: tells of commands that are known already.
+        urgent: whether this is the queue of urgent commands.
+    """
+
+    def __init__(
+        self, link: Link, settings: Amqp, callers: Callers, ledger: Ledger, lanes: Lanes, replies: Replies, *, urgent: bool
+    ) -> None:
+        self._link = link
+        self._settings = settings
+        self._callers = callers
+        self._ledger = ledger
+        self._lanes = lanes
+        self._replies = replies
+        self._urgent = urgent
+        self.ready = False
+        """Whether the broker hands messages over."""
+        self.taken = 0
+        """Messages that were made durable, or were known."""
+        self.rejected = 0
+        """Messages that went to the dead-letter exchange."""
+
+    async def use(self, connection: AbstractConnection) -> None:
+        """Take messages as long as the connection holds; for `Link.attach`."""
+        channel = await self._link.channel(connection)
+        queue, dead = await self._declare(channel)
+        async with asyncio.timeout(self._link.timeout):
+            raw = await channel.get_underlay_channel()
+            await channel.set_qos(prefetch_count=self._settings.prefetch)
+        gone = asyncio.Event()
+        raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
+        inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        acks = Acks(raw)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(acks.run())
+                group.create_task(_watch(channel, gone))
+                await queue.consume(inbox.put, timeout=self._link.timeout)
+                self.ready = True
+                while True:
+                    message = await inbox.get()
+                    acks.begin(message.delivery_tag or 0)
+                    await self._lanes.room()
+                    self._take(group, acks, dead, message)
+                    del message
+        except BaseExceptionGroup as raised:
+            raise first(raised) from raised
+        finally:
+            self.ready = False
+
+    async def _declare(self, channel: AbstractChannel) -> tuple[AbstractQueue, AbstractExchange]:
+        own, settings = self._settings.commands, self._settings
+        dead = await topology.topic(channel, settings, f"{own.exchange}.dead")
+        dead_queue = await topology.queue(channel, settings, f"{own.exchange}.dead", arguments={"x-queue-type": "quorum"})
+        await topology.bind(dead_queue, settings, dead, "#")
+        exchange = await topology.topic(channel, settings, own.exchange)
+        name = f"{own.exchange}.urgent" if self._urgent else own.exchange
+        arguments: dict[str, str | int] = {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": own.delivery_limit,
+            "x-dead-letter-exchange": f"{own.exchange}.dead",
+        }
+        queue = await topology.queue(channel, settings, name, arguments=arguments)
+        for kind in ("node", "port"):
+            await topology.bind(queue, settings, exchange, f"{URGENT}{kind}.*" if self._urgent else f"{kind}.*")
+        return queue, dead
+
+    def _take(self, group: asyncio.TaskGroup, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage) -> None:
+        try:
+            order = read(_incoming(message), most=self._settings.commands.max_size, urgent_prefix=URGENT)
+            caller = self._callers.of(message.user_id, f"amqp-{order.uuid}")
+            many = parts(order.verb, order.arguments)
+            for part in [order.arguments] if many is None else many:
+                request(order.verb, part)
+            if order.not_before is not None and self._lanes.delayed >= self._settings.commands.pending:
+                raise Unavailable("Too many commands wait for their time.", remedy="Send it when it is due.")
+        except MetaldError as error:
+            group.create_task(self._reject(acks, dead, message, error))
+            return
+        group.create_task(self._keep(acks, dead, message, order, caller, many))
+
+    async def _keep(
+        self,
+        acks: Acks,
+        dead: AbstractExchange,
+        message: AbstractIncomingMessage,
+        order: Order,
+        caller: Caller,
+        many: list[dict[str, Any]] | None,
+    ) -> None:
+        """Make a command durable, then acknowledge it and let it be carried out."""
+        while True:
+            try:
+                known = self._ledger.find(order.uuid)
+                if known is None:
+                    for command in await self._ledger.accept(order, caller, many, message.reply_to, message.correlation_id):
+                        self._lanes.add(command)
+                    break
+                if known.digest != order.digest:
+                    raise Conflict(
+                        f"The id {order.sender_id!r} was used for another command.", remedy="Give each command its own id.", field="id"
+                    )
+                self._again(known, message)
+                break
+            except Duplicate:
+                continue
+            except Unavailable as error:
+                _log.warning("commands wait: %s", error)
+                await asyncio.sleep(_PAUSE)
+            except MetaldError as error:
+                await self._reject(acks, dead, message, error)
+                return
+        self.taken += 1
+        acks.done(message.delivery_tag or 0)
+
+    def _again(self, known: Command, message: AbstractIncomingMessage) -> None:
+        """The same command came again: its sender gets the same answer."""
+        if not message.reply_to:
+            return
+        address = (message.reply_to, message.correlation_id)
+        if known.state is CommandState.PENDING:
+            self._replies.also(known, address)
+        else:
+            self._replies.send(known, address)
+
+    async def _reject(self, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage, error: MetaldError) -> None:
+        """Put a message aside for good, and say why to everybody who may want to know."""
+        reason = str(error)[:_REASON]
+        headers = {**dict(message.headers or {}), "metald-code": error.code, "metald-reason": reason}
+        put_aside = Message(
+            message.body,
+            headers=headers,
+            content_type=message.content_type,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+            delivery_mode=DeliveryMode.PERSISTENT,
+        )
+        await self._link.unblocked()
+        await dead.publish(put_aside, message.routing_key or "", mandatory=False, timeout=self._link.timeout)
+        await self._told_of(message, reason)
+        if message.reply_to:
+            self._replies.refuse(message.message_id or "", message.routing_key or "", error, (message.reply_to, message.correlation_id))
+        self.rejected += 1
+        acks.done(message.delivery_tag or 0)
+
+    async def _told_of(self, message: AbstractIncomingMessage, reason: str) -> None:
+        while True:
+            try:
+                await self._ledger.reject(message.routing_key or "", reason, message.user_id, (message.message_id or "")[:255] or None)
+                return
+            except Unavailable:
+                await asyncio.sleep(_PAUSE)
+
+
+async def _watch(channel: AbstractChannel, gone: asyncio.Event) -> None:
+    """Fail when the channel is closed, or the broker ends the consumer because the queue is gone.
+
+    Raises:
+        ChannelInvalidStateError: it has happened.
+    """
+    ending = asyncio.ensure_future(gone.wait())
+    closing = asyncio.ensure_future(channel.closed())
+    try:
+        await asyncio.wait([ending, closing], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending.cancel()
+        closing.cancel()
+        await asyncio.gather(ending, closing, return_exceptions=True)
+    raise ChannelInvalidStateError("the queue of commands is gone" if gone.is_set() else "the channel was closed")
+
+
+def _incoming(message: AbstractIncomingMessage) -> Incoming:
+    return Incoming(
+        body=message.body,
+        routing_key=message.routing_key or "",
+        content_type=message.content_type,
+        headers=message.headers or {},
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        user_id=message.user_id,
+        expiration=_seconds(message.expiration),
+        timestamp=message.timestamp,
+    )
+
+
+def _seconds(expiration: Any) -> float | None:
+    return float(expiration) if isinstance(expiration, int | float) else None

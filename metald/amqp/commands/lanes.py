@@ -1,0 +1,279 @@
+"""Lanes: carries commands out, those about one node one after the other, nodes beside each other.
+
+Rules: what a command needs is asked of the API's door, and what it did is written with its effect. A command that comes
+while its node is busy waits until the node is free, until it expires, or until nobody would want it any more
+(`amqp.commands.patience`); other nodes do not notice. `node.abort` is about what runs now and overtakes those that wait.
+A command that is not due yet waits in a heap, by the wall clock, which may jump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from metald.amqp.commands.door import OVERTAKING, Api, about, request
+from metald.amqp.commands.ledger import Ledger, accepted
+from metald.amqp.commands.replies import Replies
+from metald.config import Commands as Settings
+from metald.errors import Busy, Expired, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
+from metald.model import Event, Node, Port, now
+from metald.model.command import Command
+from metald.statemachine.table import FAILED, STABLE
+from metald.store.ride import riding
+from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 64
+_PAUSE = 1.0
+_LOOK = 30.0
+_TRIES = 5
+_RESTING = frozenset((*STABLE, *FAILED))
+_WANTS_FREE = frozenset({"node.create", "node.update", "node.maintenance", *OVERTAKING})
+"""Verbs that do not wait for a free node before they are tried."""
+
+
+class _Lane:
+    """The commands of one node."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.waiting: deque[Command] = deque()
+        self.overtaking: deque[Command] = deque()
+        self.wake = asyncio.Event()
+
+
+class _Later(Exception):
+    """The command cannot be carried out while the node is as it is."""
+
+    def __init__(self, error: MetaldError, node: Node | None) -> None:
+        self.error = error
+        self.node = node
+
+
+class Lanes:
+    """Every lane.
+
+    Args:
+        store: the state.
+        api: the door.
+        ledger: where outcomes go.
+        settings: how long commands wait.
+        replies: tells the senders.
+    """
+
+    def __init__(self, store: Store, api: Api, ledger: Ledger, settings: Settings, replies: Replies) -> None:
+        self._store = store
+        self._api = api
+        self._ledger = ledger
+        self._settings = settings
+        self._told = replies.told
+        self._denied = replies.denied
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._lanes: dict[str, _Lane] = {}
+        self._sleepers: dict[str, set[_Lane]] = {}
+        self._heap: list[tuple[datetime, int, Command]] = []
+        self._due = asyncio.Event()
+        self._room = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Carry out what is durable already, and then whatever is added, for ever."""
+        leave = self._store.subscribe(self._look)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for whole in await self._ledger.resume():
+                    self._told(whole)
+                for command in self._ledger.open():
+                    self.add(command)
+                await self._keep_time()
+        finally:
+            self._group = None
+            leave()
+
+    @property
+    def delayed(self) -> int:
+        """How many commands wait for their time."""
+        return len(self._heap)
+
+    async def room(self) -> None:
+        """Wait until there are few enough commands that have had no effect yet."""
+        while self._ledger.pending - self.delayed >= self._settings.pending:
+            self._room.clear()
+            await self._room.wait()
+
+    def add(self, command: Command) -> None:
+        """Carry out a durable command when its turn comes."""
+        if self._group is None:
+            return  # `run` takes it from the ledger
+        if command.not_before is not None and command.not_before > now():
+            heapq.heappush(self._heap, (command.not_before, command.id, command))
+            self._due.set()
+            return
+        keys = self._keys(command)
+        lane = next((self._lanes[key] for key in keys if key in self._lanes), None)
+        new = lane is None
+        if lane is None:
+            lane = _Lane()
+        for key in keys:
+            if key not in self._lanes:
+                self._lanes[key] = lane
+                lane.keys.add(key)
+        if command.verb in OVERTAKING and not new:
+            lane.overtaking.append(command)
+            lane.wake.set()
+        else:
+            lane.waiting.append(command)
+        if new:
+            self._group.create_task(self._drive(lane), name=f"commands of {keys[0]}")
+
+    def _keys(self, command: Command) -> list[str]:
+        """What names the lane: all names of the node, or the command itself where there is none."""
+        node = self._node(command)
+        if node is not None:
+            return [node.uuid, *([node.name] if node.name else [])]
+        return about(command.verb, command.arguments) or [command.uuid]
+
+    def _node(self, command: Command) -> Node | None:
+        """The node that a command is about, if there is one."""
+        nodes, ports = self._store.table(Node), self._store.table(Port)
+        for ident in about(command.verb, command.arguments):
+            if command.verb in ("port.update", "port.delete"):
+                port = ports.get(ident) or ports.by("name", ident)
+                return None if port is None else nodes.get(port.node_uuid)
+            node = nodes.get(ident) or nodes.by("name", ident)
+            if node is not None:
+                return node
+        return None
+
+    async def _keep_time(self) -> None:
+        while True:
+            while self._heap and self._heap[0][0] <= now():
+                self.add(heapq.heappop(self._heap)[2])
+            self._due.clear()
+            pause = min(_LOOK, (self._heap[0][0] - now()).total_seconds()) if self._heap else None
+            try:
+                async with asyncio.timeout(None if pause is None else max(pause, 0.0)):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    async def _drive(self, lane: _Lane) -> None:
+        while lane.overtaking or lane.waiting:
+            command = (lane.overtaking or lane.waiting).popleft()
+            await self._carry_out(lane, command)
+        for key in lane.keys:
+            del self._lanes[key]
+
+    async def _carry_out(self, lane: _Lane, command: Command) -> None:
+        done = await self._outcome(lane, command)
+        self._told(done)
+        whole = await self._patiently(lambda: self._ledger.part_done(done))
+        if whole is not None:
+            self._told(whole)
+        self._room.set()
+
+    async def _outcome(self, lane: _Lane, command: Command) -> Command:
+        """Have the effect, however long that takes; the row with the outcome."""
+        tries = 0
+        patience = max(command.received_at, command.not_before or command.received_at) + timedelta(seconds=self._settings.patience)
+        until = min(patience, command.expires_at or patience)
+        while True:
+            try:
+                if command.expires_at is not None and command.expires_at <= now():
+                    raise Expired("The command expired before it could be carried out.", field="expirytime")
+                async with self._slots:
+                    return await self._attempt(command)
+            except _Later as later:
+                if not await self._changed(lane, later.node, until) and until == patience:
+                    return await self._refuse(command, later.error)
+            except Unavailable as error:
+                _log.warning("command %s waits: %s", command.uuid, error)
+                await asyncio.sleep(_PAUSE)
+            except StaleVersion as error:
+                tries += 1
+                if tries >= _TRIES:
+                    return await self._refuse(command, error)
+            except MetaldError as error:
+                return await self._refuse(command, error)
+            except Exception:
+                _log.exception("command %s (%s) failed", command.uuid, command.verb)
+                return await self._refuse(command, MetaldError("Internal error; the log tells more.", remedy=f"Look for {command.uuid}."))
+
+    async def _attempt(self, command: Command) -> Command:
+        node = self._node(command)
+        if node is not None and node.reservation is not None and command.verb not in _WANTS_FREE and command.verb.startswith("node."):
+            raise _Later(Busy(f"Node {node.uuid} is locked by host {node.reservation}.", remedy="Send it when the node is free."), node)
+        asked = request(command.verb, command.arguments)
+        try:
+            with riding(lambda change: self._ledger.done(command, accepted(change))) as ride:
+                await self._api.perform(asked.method, asked.path, asked.body, command.caller)
+        except (Busy, WrongState) as error:
+            under_way = node is not None and node.provision_state not in _RESTING
+            if command.verb not in OVERTAKING and (isinstance(error, Busy) or under_way):
+                raise _Later(error, node) from error
+            raise
+        if isinstance(ride.done, Command):
+            return ride.done
+        return await self._ledger.close(command, {"status": "accepted", **({"node": node.uuid} if node else {})})
+
+    async def _refuse(self, command: Command, error: MetaldError) -> Command:
+        present = self._ledger.find(command.uuid) or command
+        if present.outcome:
+            return present  # its effect was durable before something went wrong
+        if isinstance(error, NotAllowed):
+            await self._patiently(lambda: self._ledger.reject(command.verb, str(error), command.caller.user, command.sender_id))
+            self._denied(command, error)
+        outcome = {"status": "refused", "code": error.status, "error": orjson.loads(self._api.problem(error))}
+        closed: Command = await self._patiently(lambda: self._ledger.close(present, outcome))
+        return closed
+
+    async def _patiently(self, work: Callable[[], Any]) -> Any:
+        """Do it as soon as the store can be used."""
+        while True:
+            try:
+                return await work()
+            except Unavailable as error:
+                _log.warning("an outcome waits: %s", error)
+                await asyncio.sleep(_PAUSE)
+
+    async def _changed(self, lane: _Lane, seen: Node | None, until: datetime) -> bool:
+        """Wait until the node is another than `seen`, and carry out meanwhile what overtakes. False when it is too late."""
+        if seen is None:
+            await asyncio.sleep(_PAUSE)
+            return True
+        sleepers = self._sleepers.setdefault(seen.uuid, set())
+        sleepers.add(lane)
+        try:
+            while True:
+                lane.wake.clear()
+                while lane.overtaking:
+                    await self._carry_out(lane, lane.overtaking.popleft())
+                here = self._store.table(Node).get(seen.uuid)
+                if here is None or (here.reservation is None and here.version != seen.version):
+                    return True
+                left = (until - now()).total_seconds()
+                if left <= 0:
+                    return False
+                try:
+                    async with asyncio.timeout(left):
+                        await lane.wake.wait()
+                except TimeoutError:
+                    return False
+        finally:
+            sleepers.discard(lane)
+            if not sleepers:
+                self._sleepers.pop(seen.uuid, None)
+
+    def _look(self, events: Sequence[Event]) -> None:
+        for event in events:
+            for lane in self._sleepers.get(event.node_uuid or "", ()):
+                lane.wake.set()

@@ -1,0 +1,177 @@
+"""The ledger: which commands there are, what became of each, and for how long that is remembered.
+
+Rules: a command is one row from before it is acknowledged until its answer is forgotten. Its outcome is written in the
+transaction that has its effect (`metald.store.ride`), so there is never one without the other. What is done keeps no
+arguments. Answers are forgotten from the oldest on, by number and by age.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from metald.amqp.commands.message import Order
+from metald.config import Commands as Settings
+from metald.model import Event, Node, Port, Workflow, now
+from metald.model.caller import Caller
+from metald.model.command import Command, CommandState
+from metald.store.changes import Change
+from metald.store.store import Store
+
+_TOGETHER = 500
+
+
+def accepted(change: Change) -> dict[str, Any]:
+    """The outcome of a command whose effect is `change`."""
+    found: dict[str, Any] = {"status": "accepted"}
+    for row in (*change.save, *change.delete):
+        if isinstance(row, Workflow) and not row.state.ended:
+            found["workflow"] = row.uuid
+        elif isinstance(row, Node):
+            found["node"] = row.uuid
+        elif isinstance(row, Port):
+            found["port"], found["node"] = row.uuid, row.node_uuid
+    return found
+
+
+class Ledger:
+    """The commands of one daemon.
+
+    Args:
+        store: the state.
+        settings: for how long answers are kept.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._table = store.table(Command)
+        self._open: Counter[str] = Counter(row.parent for row in self._table.where("state", CommandState.PENDING) if row.parent)
+
+    def find(self, uuid_: str) -> Command | None:
+        """The command with this UUID."""
+        return self._table.get(uuid_)
+
+    @property
+    def pending(self) -> int:
+        """How many commands have had no effect yet."""
+        return self._table.count("state", CommandState.PENDING)
+
+    def open(self) -> list[Command]:
+        """The commands that are to be carried out, in the order in which they came."""
+        return [row for row in self._table.where("state", CommandState.PENDING) if not row.parts]
+
+    def answered(self) -> list[Command]:
+        """The commands whose reply has not left for certain."""
+        return self._table.where("state", CommandState.ANSWERED)
+
+    async def accept(
+        self, order: Order, caller: Caller, many: list[dict[str, Any]] | None, reply_to: str | None, correlation_id: str | None
+    ) -> list[Command]:
+        """Make a command durable. Returns what is to be carried out: the command, or those that it is made of.
+
+        Raises:
+            Duplicate: it is known already.
+            Invalid: a value cannot be stored.
+            Unavailable: the store cannot be used now.
+        """
+        whole = Command(
+            uuid=order.uuid,
+            verb=order.verb,
+            arguments=order.arguments if many is None else {},
+            sender_id=order.sender_id,
+            digest=order.digest,
+            caller=caller,
+            not_before=order.not_before,
+            expires_at=order.expires_at,
+            received_at=now(),
+            urgent=order.urgent,
+            reply_to=reply_to,
+            correlation_id=correlation_id,
+            parts=0 if many is None else len(many),
+        )
+        if many is None:
+            saved = (await self._store.commit(Change(save=[whole]))).saved
+            return [saved[0]]  # type: ignore[list-item]
+        space = uuid.UUID(whole.uuid)
+        children = [
+            msgspec.structs.replace(
+                whole, uuid=str(uuid.uuid5(space, str(i))), arguments=part, parent=whole.uuid, place=i, parts=0, reply_to=None
+            )
+            for i, part in enumerate(many)
+        ]
+        committed = await self._store.commit(Change(save=[whole, *children]))
+        self._open[whole.uuid] = len(children)
+        return committed.saved[1:]  # type: ignore[return-value]
+
+    @staticmethod
+    def done(command: Command, outcome: dict[str, Any]) -> Command:
+        """The row of a command that has had its effect, or will have none."""
+        state = CommandState.ANSWERED if command.reply_to else CommandState.SETTLED
+        row: Command = command.changed(state=state, outcome=outcome, arguments={}, ended_at=now())
+        return row
+
+    async def close(self, command: Command, outcome: dict[str, Any]) -> Command:
+        """Write the outcome of a command that had no effect to go with."""
+        return (await self._store.commit(Change(save=[self.done(command, outcome)]))).saved[0]  # type: ignore[return-value]
+
+    async def part_done(self, part: Command) -> Command | None:
+        """Note that a part is done; with the last one, the whole, which it returns."""
+        if part.parent is None:
+            return None
+        self._open[part.parent] -= 1
+        if self._open[part.parent] > 0:
+            return None
+        del self._open[part.parent]
+        return await self._whole_done(part.parent)
+
+    async def _whole_done(self, uuid_: str) -> Command | None:
+        whole = self._table.get(uuid_)
+        if whole is None or whole.state is not CommandState.PENDING:
+            return None
+        parts = sorted(self._table.where("parent", uuid_), key=lambda part: part.place)
+        outcomes = [part.outcome for part in parts]
+        good = sum(outcome["status"] == "accepted" for outcome in outcomes)
+        outcome = {
+            "status": "accepted" if good == len(parts) else "refused" if not good else "partly accepted",
+            "accepted": good,
+            "refused": len(parts) - good,
+            "parts": outcomes,
+        }
+        committed = await self._store.commit(Change(save=[self.done(whole, outcome)], delete=list(parts)))
+        return committed.saved[0]  # type: ignore[return-value]
+
+    async def resume(self) -> list[Command]:
+        """End the commands of many of which all parts were done when the daemon died. Returns them."""
+        wholes = [row for row in self._table.where("state", CommandState.PENDING) if row.parts and not self._open[row.uuid]]
+        ended = [await self._whole_done(row.uuid) for row in wholes]
+        return [row for row in ended if row is not None]
+
+    async def settle(self, uuid_: str) -> None:
+        """Note that the reply of a command has left."""
+        row = self._table.get(uuid_)
+        if row is not None and row.state is CommandState.ANSWERED:
+            await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED)]))
+
+    async def reject(self, verb: str, reason: str, user: str | None, sender_id: str | None) -> None:
+        """Tell of a message that was no command, or that its sender may not send."""
+        data = {"verb": verb[:255], "reason": reason, "id": sender_id}
+        await self._store.commit(Change(events=[Event(type="command.rejected", severity="ERROR", user=user, data=data)]))
+
+    async def forget(self) -> int:
+        """Let go of a few old answers. Returns of how many."""
+        horizon = now() - timedelta(hours=self._settings.answers_hours)
+        surplus = self._table.count("state", CommandState.SETTLED) - self._settings.answers
+        old: list[Command] = []
+        for row in self._table:
+            if len(old) >= _TOGETHER or (len(old) >= surplus and (row.ended_at or row.received_at) >= horizon):
+                break
+            if row.state is CommandState.SETTLED and row.parent is None:
+                old.append(row)
+        if old:
+            await self._store.commit(Change(delete=list(old)))
+        return len(old)

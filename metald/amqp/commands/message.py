@@ -1,0 +1,173 @@
+"""Reading a message: CloudEvents 1.0 in structured or binary mode, or plain JSON. Nothing here waits or keeps anything.
+
+Structured mode is a body of `application/cloudevents+json`. Binary mode has the attributes in headers; the CloudEvents
+binding is for AMQP 1.0, its names (`cloudEvents:id`, or with an underscore) are used in the headers of AMQP 0-9-1.
+Plain JSON has its id in `message_id`. In every form the routing key names the verb if the event's type does not.
+
+Sources: CloudEvents 1.0.2; its AMQP protocol binding; its extension `expirytime`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+from metald.errors import Invalid
+
+STRUCTURED = "application/cloudevents+json"
+TYPE_PREFIX = "metald.command."
+_SPACE = uuid.UUID("6f2a1b0e-2b54-5d0b-9a3e-5f6a1d7c4e10")
+_LONGEST_ID = 255
+_PREFIXES = ("cloudEvents:", "cloudEvents_")
+
+
+class Incoming(NamedTuple):
+    """A message as it came, as far as reading it needs."""
+
+    body: bytes
+    routing_key: str
+    content_type: str | None
+    headers: Mapping[str, Any]
+    message_id: str | None
+    correlation_id: str | None
+    reply_to: str | None
+    user_id: str | None
+    expiration: float | None
+    """Seconds that it may live from when it was sent."""
+    timestamp: datetime | None
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message asks for."""
+
+    uuid: str
+    """Made of the broker's user, the source and the id: the same order has the same one."""
+    sender_id: str
+    verb: str
+    arguments: dict[str, Any]
+    digest: str
+    urgent: bool
+    not_before: datetime | None
+    expires_at: datetime | None
+
+
+def read(message: Incoming, *, most: int, urgent_prefix: str) -> Order:
+    """What a message asks for.
+
+    Args:
+        message: the message.
+        most: bytes that its body may have.
+        urgent_prefix: what routing keys of the urgent queue begin with.
+
+    Raises:
+        Invalid: it cannot be read; the field names the property or attribute.
+    """
+    if len(message.body) > most:
+        raise Invalid(
+            f"The message has {len(message.body)} bytes.", remedy=f"At most {most} are taken (amqp.commands.max_size).", field="body"
+        )
+    content_type = (message.content_type or "application/json").partition(";")[0].strip().lower()
+    if content_type == STRUCTURED:
+        attributes = _object(message.body)
+        data = _data(attributes)
+    elif content_type in ("application/json", "text/json") or content_type.endswith("+json"):
+        attributes = _headers(message.headers)
+        data = _object(message.body) if message.body.strip() else {}
+    else:
+        raise Invalid(
+            f"Content type {content_type[:80]!r} is not read.", remedy=f"Send {STRUCTURED} or application/json.", field="content_type"
+        )
+    cloud = "specversion" in attributes
+    if cloud and attributes["specversion"] != "1.0":
+        raise Invalid("specversion must be 1.0.", field="specversion")
+    if content_type == STRUCTURED and not cloud:
+        raise Invalid("specversion is missing.", remedy='Write "specversion": "1.0".', field="specversion")
+    sender_id = _text(attributes, "id") if cloud else _text({"message_id": message.message_id}, "message_id")
+    source = _text(attributes, "source") if cloud else ""
+    urgent = message.routing_key.startswith(urgent_prefix)
+    key = message.routing_key.removeprefix(urgent_prefix) if urgent else message.routing_key
+    verb = _text(attributes, "type").removeprefix(TYPE_PREFIX) if cloud else key
+    return Order(
+        uuid=str(uuid.uuid5(_SPACE, "\0".join((message.user_id or "", source, sender_id)))),
+        sender_id=sender_id,
+        verb=verb,
+        arguments=data,
+        digest=hashlib.sha256(orjson.dumps([verb, data], option=orjson.OPT_SORT_KEYS)).hexdigest(),
+        urgent=urgent,
+        not_before=_time(attributes, "notbefore"),
+        expires_at=_soonest(_time(attributes, "expirytime"), _lifetime(message)),
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"The body is not JSON: {error.msg}: line {error.lineno} column {error.colno}.", field="body") from None
+    if not isinstance(found, dict):
+        raise Invalid("The body is not a JSON object.", field="body")
+    return found
+
+
+def _data(attributes: dict[str, Any]) -> dict[str, Any]:
+    if "data_base64" in attributes:
+        raise Invalid("data_base64 is not read.", remedy="Send the command as the JSON object data.", field="data_base64")
+    data = attributes.pop("data", None)
+    if data is not None and not isinstance(data, dict):
+        raise Invalid("data must be a JSON object.", field="data")
+    return data or {}
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of binary mode; of plain JSON only what says when it is to be done."""
+    found: dict[str, Any] = {}
+    for name, value in headers.items():
+        prefix = next((p for p in _PREFIXES if name.startswith(p)), None)
+        if prefix is not None:
+            found[name.removeprefix(prefix)] = value.decode(errors="replace") if isinstance(value, bytes) else value
+    for name in ("notbefore", "expirytime"):
+        if name in headers:
+            found.setdefault(name, headers[name])
+    return found
+
+
+def _text(attributes: Mapping[str, Any], name: str) -> str:
+    value = attributes.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise Invalid(f"{name} is missing or is no text.", remedy="It names the command: the same again is the same command.", field=name)
+    if len(value) > _LONGEST_ID:
+        raise Invalid(f"{name} is longer than {_LONGEST_ID} characters.", field=name)
+    return value
+
+
+def _time(attributes: Mapping[str, Any], name: str) -> datetime | None:
+    value = attributes.get(name)
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        found = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise Invalid(f"{name} is no time.", remedy="Write it as 2026-11-22T21:00:00Z (RFC 3339).", field=name) from None
+    if found.tzinfo is None:
+        raise Invalid(f"{name} has no offset.", remedy="Write it as 2026-11-22T21:00:00Z (RFC 3339).", field=name)
+    return found
+
+
+def _lifetime(message: Incoming) -> datetime | None:
+    """When the message's own lifetime ends; the broker ends it in the queue, but knows when it was sent no better than this."""
+    if message.expiration is None:
+        return None
+    sent = message.timestamp or datetime.now(UTC)
+    return (sent if sent.tzinfo else sent.replace(tzinfo=UTC)) + timedelta(seconds=message.expiration)
+
+
+def _soonest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)

@@ -155,14 +155,15 @@ async def test_a_slow_node_holds_up_no_other_and_abort_overtakes(tmp_path: Path,
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         slow, quick = await site.api.node(name="slow", driver="scripted"), await site.api.node(name="quick")
         site.api.house.deploy.ready = False
-        for node in (slow, quick):
-            await site.api.force(node["uuid"], provision_state="manageable")
-        await producer.ask("node.clean", "1", {"node": "slow", "clean_steps": [{"interface": "deploy", "step": "wipe"}]})
-        await producer.send("node.provide", "2", {"node": "slow"})
-        assert (await producer.ask("node.provide", "3", {"node": "quick"}))["command"] == "3"
+        await site.api.force(slow["uuid"], provision_state="available")
+        assert (await producer.ask("node.deploy", "1", {"node": "slow"}))["status"] == "accepted"
+        await site.until(lambda: site.api.house.node(slow["uuid"]).provision_state.value == "wait call-back")
+        await producer.send("node.rebuild", "2", {"node": "slow"})
+        assert (await producer.ask("node.manage", "3", {"node": quick["uuid"]}))["command"] == "3"
         assert site.command("2").state is CommandState.PENDING
-        done = await producer.ask("node.abort", "4", {"node": "slow"})
-        assert done["command"] in ("2", "4")
+        aborted = await producer.ask("node.abort", "4", {"node": "slow"})
+        assert (aborted["command"], aborted["status"]) == ("4", "accepted")
+        assert (await producer.reply())["command"] == "2"
 
 
 async def test_many_at_once_is_one_command_with_one_answer(tmp_path: Path, place: Place) -> None:

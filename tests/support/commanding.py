@@ -108,9 +108,11 @@ class Site:
         api: its API.
         commands: what is tested.
         link: its connection.
+        tasks: what must not end.
     """
 
-    def __init__(self, api: Api, commands: Commands, link: Link) -> None:
+    def __init__(self, api: Api, commands: Commands, link: Link, tasks: list[asyncio.Task[None]]) -> None:
+        self.tasks = tasks
         self.api = api
         self.commands = commands
         self.link = link
@@ -119,6 +121,8 @@ class Site:
         """Wait until something is true."""
         async with asyncio.timeout(PATIENCE):
             while not true():
+                for task in self.tasks:
+                    assert not task.done(), task.result()
                 await asyncio.sleep(0.01)
 
     def command(self, sender_id: str) -> Command:
@@ -144,7 +148,7 @@ async def commanded(tmp_path: Path, place: Place, *, amqp: dict[str, Any] | None
         assert application is not None
         owner = Commands(settings, api.house.store, link, application[DISPATCHER])
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(owner.run())]
-        site = Site(api, owner, link)
+        site = Site(api, owner, link, tasks)
         try:
             await site.until(lambda: owner.intakes[0].ready and owner.intakes[1].ready)
             yield site

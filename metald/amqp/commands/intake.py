@@ -178,7 +178,7 @@ class Intake:
         """Make a command durable, then acknowledge it and let it be carried out."""
         while True:
             try:
-                known = self._ledger.find(order.uuid)
+                known = await self._ledger.known(order.uuid)
                 if known is None:
                     for command in await self._ledger.accept(order, caller, many, message.reply_to, message.correlation_id):
                         self._lanes.add(command)

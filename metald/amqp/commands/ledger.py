@@ -7,6 +7,8 @@ arguments. Answers are forgotten from the oldest on, by number and by age.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import uuid
 from collections import Counter
 from datetime import timedelta
@@ -16,11 +18,14 @@ import msgspec
 
 from metald.amqp.commands.message import Order
 from metald.config import Commands as Settings
+from metald.errors import StaleVersion, Unavailable
 from metald.model import Event, Node, Port, Workflow, now
 from metald.model.caller import Caller
 from metald.model.command import Command, CommandState
 from metald.store.changes import Change
 from metald.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 _TOGETHER = 500
 
@@ -50,7 +55,14 @@ class Ledger:
         self._store = store
         self._settings = settings
         self._table = store.table(Command)
+        self._coming: dict[str, asyncio.Event] = {}
         self._open: Counter[str] = Counter(row.parent for row in self._table.where("state", CommandState.PENDING) if row.parent)
+
+    async def known(self, uuid_: str) -> Command | None:
+        """The command with this UUID; one that is just being made durable is waited for."""
+        while (coming := self._coming.get(uuid_)) is not None:
+            await coming.wait()
+        return self._table.get(uuid_)
 
     def find(self, uuid_: str) -> Command | None:
         """The command with this UUID."""
@@ -94,6 +106,14 @@ class Ledger:
             correlation_id=correlation_id,
             parts=0 if many is None else len(many),
         )
+        settled = self._coming[whole.uuid] = asyncio.Event()
+        try:
+            return await self._write(whole, many)
+        finally:
+            del self._coming[whole.uuid]
+            settled.set()
+
+    async def _write(self, whole: Command, many: list[dict[str, Any]] | None) -> list[Command]:
         if many is None:
             saved = (await self._store.commit(Change(save=[whole]))).saved
             return [saved[0]]  # type: ignore[list-item]
@@ -152,10 +172,16 @@ class Ledger:
         return [row for row in ended if row is not None]
 
     async def settle(self, uuid_: str) -> None:
-        """Note that the reply of a command has left."""
+        """Note that the reply of a command has left. If that cannot be written down now, the reply is sent again some time."""
         row = self._table.get(uuid_)
-        if row is not None and row.state is CommandState.ANSWERED:
+        if row is None or row.state is not CommandState.ANSWERED:
+            return
+        try:
             await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED)]))
+        except StaleVersion:
+            return  # the same reply left twice
+        except Unavailable as error:
+            _log.warning("a reply will be sent again: %s", error)
 
     async def reject(self, verb: str, reason: str, user: str | None, sender_id: str | None) -> None:
         """Tell of a message that was no command, or that its sender may not send."""

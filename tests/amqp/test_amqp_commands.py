@@ -155,6 +155,7 @@ async def test_a_slow_node_holds_up_no_other_and_abort_overtakes(tmp_path: Path,
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         slow, quick = await site.api.node(name="slow", driver="scripted"), await site.api.node(name="quick")
         site.api.house.deploy.ready = False
+        site.api.house.deploy.uses_ramdisk = True  # type: ignore[misc]
         await site.api.force(slow["uuid"], provision_state="available")
         assert (await producer.ask("node.deploy", "1", {"node": "slow"}))["status"] == "accepted"
         await site.until(lambda: site.api.house.node(slow["uuid"]).provision_state.value == "wait call-back")

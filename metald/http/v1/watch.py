@@ -7,7 +7,7 @@ it may see, and no word of others.
 from __future__ import annotations
 
 from metald.errors import Invalid, NotFound
-from metald.http import values, versions
+from metald.http import sight, values, versions
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, INTEGER, Arg, Kind, Route
 from metald.http.v1 import lookups
@@ -52,8 +52,8 @@ async def events(call: Call) -> Reply:
 
 def _wanted(call: Call) -> Filter:
     args = call.args
-    sight = Sight.of(call.caller)
-    nodes = [_node(call, sight, given) for given in args.get("node", ())]
+    seen = Sight.of(call.caller)
+    nodes = [_node(call, seen, given) for given in args.get("node", ())]
     types = args.get("type", ())
     for given in types:
         if "*" in given.removesuffix("*"):
@@ -61,7 +61,7 @@ def _wanted(call: Call) -> Filter:
                 f"type {values.shown(given)} has a * that is not at its end", remedy="Write node.* or a whole type.", field="type"
             )
     return Filter(
-        sight=sight,
+        sight=seen,
         nodes=frozenset(nodes),
         types=frozenset(given for given in types if not given.endswith("*")),
         families=tuple(sorted(given[:-1] for given in types if given.endswith("*"))),
@@ -71,13 +71,13 @@ def _wanted(call: Call) -> Filter:
     )
 
 
-def _node(call: Call, sight: Sight, given: str) -> str:
+def _node(call: Call, seen: Sight, given: str) -> str:
     """The UUID of a node. One that nobody has may be watched too: it may come, or its last events be wanted."""
     uuid = values.as_uuid(given)
     if uuid is not None and call.services.store.table(Node).get(uuid) is None:
         return uuid
     node = lookups.node(call, given, names_since=_ALWAYS)
-    if not sight.sees(Facts.of(node)):
+    if not seen.sees(Facts.of(node)):
         raise NotFound(f"Node {given} could not be found.", field="node")
     return node.uuid
 
@@ -93,7 +93,7 @@ async def stream(call: Call) -> Stream:
     """Events as they happen: Server-Sent Events, or a WebSocket where the request asks to upgrade."""
 
     def shown(node: Node) -> bytes:
-        return call.services.views.nodes.one(node, versions.MAX, call.base)
+        return sight.node_view(call, node).one(node, versions.MAX, call.base)
 
     return Stream(call.services.watch, _wanted(call), since=_since(call), snapshot=shown if call.args.get("snapshot") else None)
 

@@ -51,6 +51,7 @@ from metald.http.server import serving
 from metald.images.cache import ImageCache
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
+from metald.model.caller import SYSTEM
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.engine import Engine
@@ -210,7 +211,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         for listener in listeners:
             stack.callback(listener.close)
         await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
-        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background)
+        correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
+        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background, correct)
         await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
         stack.callback(store.subscribe(consoles.follow))
         background = asyncio.create_task(_background(engine, sightings, power_sync, hardware, store, settings, broker), name="background")

@@ -233,6 +233,13 @@ class Conductor(Section, frozen=True):
     name: Annotated[str, Meta(description="Name of this conductor; by default the host's name.")] = ""
     automated_clean: Annotated[bool, Meta(description="Clean nodes between instances.")] = True
     power_sync_interval: Annotated[Seconds, Meta(description="Seconds between two looks at each node's power; 0 never looks.")] = 60.0
+    force_power_state: Annotated[
+        bool,
+        Meta(
+            description="Bring a node's power back to what was last asked for when it differs (Ironic's "
+            "force_power_state_during_sync, which is on there). Off: report what is seen."
+        ),
+    ] = False
     deploy_callback_timeout: Annotated[
         Seconds, Meta(description="Seconds until a deploy ramdisk must have called; after half of them the machine is booted again.")
     ] = 1800.0

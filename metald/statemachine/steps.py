@@ -31,6 +31,7 @@ def _observed(context: Context, state: PowerState, *, restarted: bool = False) -
     if state is PowerState.OFF or restarted:
         # What ran on the machine is gone: its proofs of identity go with it, so that the next boot gets its own.
         internal = {key: value for key, value in internal.items() if key not in _OF_ONE_BOOT}
+    internal["power_wanted"] = state.value
     context.set(power_state=state, driver_internal_info=internal)
 
 

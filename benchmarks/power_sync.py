@@ -147,9 +147,8 @@ def main() -> int:
     for figure in (first, steady):
         each = figure["cpu"] / max(1, figure["looks"])
         shares.append(each * FLEET / WITHIN * 100)
-        print(
-            f"{figure['name']:34}{figure['looks']:8}{figure['wall']:9.1f}{each * 1000:13.3f}{shares[-1]:14.1f}{figure['lag'] * 1000:11.1f} ms"
-        )
+        counted = f"{figure['name']:34}{figure['looks']:8}{figure['wall']:9.1f}"
+        print(f"{counted}{each * 1000:13.3f}{shares[-1]:14.1f}{figure['lag'] * 1000:11.1f} ms")
     print(f"{'ipmitool, a fork for each':34}{arguments.ipmitool:8}{'':9}{fork * 1000:13.3f}{fork * FLEET / WITHIN * 100:14.1f}")
     print(f"* for {FLEET:,} looks within {WITHIN:g} s. Peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB.")
     bars = {

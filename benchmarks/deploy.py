@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.parts.deploy import Figure, Storm, deploy, session, show
+from benchmarks.parts.deploy import Figure, Storm, deploy, reading, session, show
 from tests.support.daemon import Daemon
 
 _LIST_BARS_MS = {100: 50.0}
@@ -43,7 +43,9 @@ async def measure(count: int, delay: float) -> Figure:
         async with Daemon(Path(folder), settings) as daemon, session() as http:
             await daemon.start()
             storm = Storm(http, daemon.url)
-            figure = await deploy(storm, daemon.url, daemon.pid, await storm.available(count), delay, 1.0 if delay else 0.1)
+            uuids = await storm.available(count)
+            async with reading(daemon.url) as reads:
+                figure = await deploy(storm, daemon.pid, uuids, reads=reads, delay=delay, pause=1.0 if delay else 0.1)
             if figure.failed or "Traceback" in daemon.output():
                 print(daemon.output()[-3000:], file=sys.stderr)
             await daemon.stop()

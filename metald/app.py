@@ -15,14 +15,15 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from metald import account, log, runtime, sdnotify
+from metald import account, log, runtime, sdnotify, telemetry
 from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
@@ -49,6 +50,8 @@ from metald.http import app as api
 from metald.http.auth import build as authenticator
 from metald.http.server import serving
 from metald.images.cache import ImageCache
+from metald.limits import Limits, Queue
+from metald.metrics import LoopLag, Metrics
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
 from metald.model.caller import SYSTEM
@@ -187,7 +190,11 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         sightings = Sightings(store, engine)
         broker = await _broker(settings, store, hostname)
         await _register(store, registry, hostname)
-        await _serve_boots(stack, settings, sightings, images)
+        lag = LoopLag()
+        metrics = _metrics(store, hub, lag)
+        boot_queues = await _serve_boots(stack, settings, sightings, images, metrics)
+        limits = Limits([hub.window.queue, ssh.handshakes.queue, images.downloads.queue, images.conversions.queue, *boot_queues])
+        metrics.add(telemetry.queues(limits))
         conductor = Conductor(store, registry, engine, settings)
         ready = asyncio.Event()
         fleet = Fleet(store, registry, settings)
@@ -203,6 +210,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             fleet=fleet,
             consoles=consoles,
             ready=ready.is_set,
+            metrics=metrics,
+            limits=limits,
         )
         if broker is not None:
             broker.take_commands(application[api.DISPATCHER])
@@ -215,7 +224,18 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background, correct)
         await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
         stack.callback(store.subscribe(consoles.follow))
-        background = asyncio.create_task(_background(engine, sightings, power_sync, hardware, store, settings, broker), name="background")
+        forever: dict[str, Callable[[], Awaitable[None]]] = {
+            "sightings": sightings.run,
+            "power sync": power_sync.run,
+            "consoles": hardware.resume_consoles,
+            "watchdog": sdnotify.watchdog,
+            "retention": partial(_purge, store, settings),
+            "tidy": runtime.tidy,
+            "loop lag": lag.run,
+        }
+        if broker is not None:
+            forever["broker"] = broker.run
+        background = asyncio.create_task(_background(engine, forever), name="background")
         stack.push_async_callback(_end, background, engine, sightings)
         url = await _serve_api(stack, settings, application, listeners, tls)
         ready.set()
@@ -223,19 +243,34 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ready.clear()
 
 
-async def _serve_boots(stack: contextlib.AsyncExitStack, settings: Settings, sightings: Sightings, images: ImageCache) -> None:
-    """Start the boot servers that the settings ask for, and have the stack end them."""
+def _metrics(store: Store, hub: ipmi.IpmiHub, lag: LoopLag) -> Metrics:
+    """What is told of the parts that always run."""
+    metrics = Metrics()
+    for source in (lag.families, telemetry.fleet(store), telemetry.events(store), telemetry.bmcs(hub)):
+        metrics.add(source)
+    return metrics
+
+
+async def _serve_boots(
+    stack: contextlib.AsyncExitStack, settings: Settings, sightings: Sightings, images: ImageCache, metrics: Metrics
+) -> list[Queue]:
+    """Start the boot servers that the settings ask for, and have the stack end them. Returns who waits for them."""
+    queues: list[Queue] = []
     files = BootFiles(sightings, settings)
     if settings.boot.tftp_listen:
         tftp = TftpServer(sightings, files, settings)
         with _naming("boot.tftp_listen", settings.boot.tftp_listen):
             await tftp.start()
+        metrics.add(telemetry.tftp(tftp))
         stack.push_async_callback(tftp.close)
     if settings.boot.http_listen:
         boot_http = BootHttp(sightings, files, settings, images.image_for)
         with _naming("boot.http_listen", settings.boot.http_listen):
             await boot_http.start()
+        metrics.add(telemetry.boot_http(boot_http))
+        queues.append(boot_http.bandwidth.queue)
         stack.push_async_callback(boot_http.close)
+    return queues
 
 
 async def _serve_api(
@@ -262,23 +297,17 @@ async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | N
     return broker
 
 
-async def _background(
-    engine: Engine, sightings: Sightings, power_sync: PowerSync, hardware: Hardware, store: Store, settings: Settings, broker: Broker | None
-) -> None:
+async def _background(engine: Engine, forever: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    """Run the engine until it is told to stop, and the others meanwhile."""
     async with asyncio.TaskGroup() as group:
-        others = [
-            group.create_task(sightings.run(), name="sightings"),
-            group.create_task(power_sync.run(), name="power sync"),
-            group.create_task(hardware.resume_consoles(), name="consoles"),
-            group.create_task(sdnotify.watchdog(), name="watchdog"),
-            group.create_task(_purge(store, settings), name="retention"),
-            group.create_task(runtime.tidy(), name="tidy"),
-        ]
-        if broker is not None:
-            others.append(group.create_task(broker.run(), name="broker"))
+        others = [group.create_task(_run(work), name=name) for name, work in forever.items()]
         await engine.run()
         for task in others:
             task.cancel()
+
+
+async def _run(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
 
 
 async def _purge(store: Store, settings: Settings) -> None:

@@ -199,6 +199,10 @@ class Boot(Section, frozen=True):
     http_stall_timeout: Annotated[
         Seconds, Meta(description="Seconds that a client may take for its request, or for 4 MiB of an answer, before it is cut off.")
     ] = 60.0
+    http_bandwidth: Annotated[
+        int,
+        Meta(ge=0, description="Bytes a second that the boot HTTP server sends of files and images, all machines together; 0: no limit."),
+    ] = 0
     tftp_transfers: Annotated[Positive, Meta(description="Most TFTP transfers at once; more wait for the clients' next try.")] = 2000
     tftp_transfers_per_client: Annotated[Positive, Meta(description="Most TFTP transfers at once to one address.")] = 256
     tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64
@@ -225,6 +229,8 @@ class Images(Section, frozen=True):
         default_factory=lambda: ["/var/lib/metald/files"]
     )
     download_timeout: Annotated[Seconds, Meta(description="Seconds without a byte after which a download fails.")] = 60.0
+    downloads: Annotated[Positive, Meta(description="Most images that are downloaded at once; each is downloaded once.")] = 8
+    conversions: Annotated[int, Meta(ge=0, description="Most images that are converted at once; 0: one for every two processors.")] = 0
 
 
 class Conductor(Section, frozen=True):

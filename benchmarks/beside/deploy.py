@@ -29,7 +29,7 @@ async def metald(nodes: int, folder: Path) -> Figure:
     async with Daemon(folder, settings) as daemon, session() as http:
         await daemon.start()
         storm = Storm(http, daemon.url)
-        return await deploy(storm, daemon.url, daemon.pid, await storm.available(nodes))
+        return await deploy(storm, daemon.pid, await storm.available(nodes))
 
 
 async def ironic(nodes: int, folder: Path) -> Figure:
@@ -41,7 +41,7 @@ async def ironic(nodes: int, folder: Path) -> Figure:
         server.multiply(nodes)
         await server.start()
         uuids = [node["uuid"] for node in (await storm.ask("GET", "/v1/nodes?fields=uuid&limit=1000"))["nodes"]]
-        return await deploy(storm, server.url, server.pid, uuids, pause=2.0)
+        return await deploy(storm, server.pid, uuids, pause=2.0)
 
 
 def main() -> int:

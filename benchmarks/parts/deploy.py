@@ -7,11 +7,13 @@ until it is taken, as Ironic's clients have to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import select
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,21 +127,47 @@ def session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE), headers=HEADERS, timeout=timeout)
 
 
-async def deploy(storm: Storm, url: str, pid: int, uuids: list[str], delay: float = 0.0, pause: float = 0.1) -> Figure:
-    """Deploy available nodes at once and wait until each is active or failed.
-
-    Args:
-        pid: the server's process.
-        delay: seconds of simulated hardware time, to be told.
-        pause: seconds between two looks at all states.
-    """
+@contextlib.asynccontextmanager
+async def reading(url: str) -> AsyncIterator[Callable[[], Awaitable[list[tuple[float, float]]]]]:
+    """Lists all nodes from a process of its own meanwhile. What is given ends it and returns when each list began and how long it took."""
     reader = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.parts.deploy", url.removeprefix("http://")),
         cwd=Path(__file__).resolve().parent.parent.parent,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+
+    async def end() -> list[tuple[float, float]]:
+        output, _ = await reader.communicate(b"\n")
+        found: list[tuple[float, float]] = json.loads(output)
+        return found
+
     await asyncio.sleep(0.5)  # the reader is at it before the storm begins
+    yield end
+
+
+async def nobody() -> list[tuple[float, float]]:
+    """Nobody reads meanwhile."""
+    return []
+
+
+async def deploy(
+    storm: Storm,
+    pid: int,
+    uuids: list[str],
+    *,
+    reads: Callable[[], Awaitable[list[tuple[float, float]]]] = nobody,
+    delay: float = 0.0,
+    pause: float = 0.1,
+) -> Figure:
+    """Deploy available nodes at once and wait until each is active or failed.
+
+    Args:
+        pid: the server's process.
+        reads: ends the reader, see `reading`.
+        delay: seconds of simulated hardware time, to be told.
+        pause: seconds between two looks at all states.
+    """
     cpu, begun = cpu_ms(pid), time.perf_counter()
     storm.refused = 0
     await storm.each(uuids, "active")
@@ -147,9 +175,8 @@ async def deploy(storm: Storm, url: str, pid: int, uuids: list[str], delay: floa
     states = await storm.until(len(uuids), "active", "deploy failed", pause=pause)
     wall = time.perf_counter() - begun
     cpu = cpu_ms(pid) - cpu
-    output, _ = await reader.communicate(b"\n")
     # perf_counter is the same clock in every process on Linux
-    took = sorted(1000 * seconds for at, seconds in json.loads(output) if begun <= at <= begun + wall)
+    took = sorted(1000 * seconds for at, seconds in await reads() if begun <= at <= begun + wall) or [0.0]
     return Figure(
         nodes=len(uuids),
         delay=delay,

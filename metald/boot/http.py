@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from metald.boot.render import Asker, parse_mac
 from metald.boot.sendfile import Sent, send_file
 from metald.config import Settings
 from metald.errors import MetaldError, NotAllowed, NotFound
+from metald.limits import Bandwidth, on_behalf_of
 from metald.model import Node
 
 ImageSource = Callable[[Node, str], Path | None]
@@ -67,6 +69,9 @@ class BootHttp:
         self._stall = settings.boot.http_stall_timeout
         self._listen = parse_listen(settings.boot.http_listen, "boot.http_listen")
         self._gate = Gate(settings.boot.http_connections, self._stall)
+        self.bandwidth = Bandwidth(settings.boot.http_bandwidth, "the boot server's bandwidth", "boot.http_bandwidth")
+        self.served: Counter[int] = Counter()
+        """Answers by status."""
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
 
@@ -170,6 +175,7 @@ class BootHttp:
             return web.Response(status=500, text="Internal error.\n")
 
     def _tell(self, request: web.Request, sent: Sent, seconds: float) -> None:
+        self.served[sent.status] += 1
         client = _client(request)
         data: dict[str, Any] = {
             "client": client,
@@ -211,8 +217,12 @@ class BootHttp:
         if found.node_uuid is not None:
             self._knows(request, found.node_uuid)
         if isinstance(found.content, Path):
-            return await send_file(request, found.content, request[_SENT], stall=self._stall)
+            return await self._send(request, found.content)
         return web.Response(text=found.content, headers=_NOT_KEPT)
+
+    async def _send(self, request: web.Request, path: Path) -> web.StreamResponse:
+        with on_behalf_of(request.get(_NODE) or ""):
+            return await send_file(request, path, request[_SENT], self.bandwidth, stall=self._stall)
 
     def _knows(self, request: web.Request, node_uuid: str) -> None:
         request[_NODE] = node_uuid
@@ -283,7 +293,7 @@ class BootHttp:
         path = self._image_source(node, what)
         if path is None:
             raise NotFound(f"This boot has no {what}.")
-        return await send_file(request, path, request[_SENT], stall=self._stall)
+        return await self._send(request, path)
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         node = self._boot_of(request)

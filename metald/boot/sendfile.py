@@ -19,8 +19,12 @@ from pathlib import Path
 from aiohttp import ETag, web
 
 from metald.boot.files import open_regular
+from metald.limits import Bandwidth
 
 _SLICE = 4 << 20
+_TICK = 0.1
+"""Seconds' worth of a limited bandwidth that one client takes at a time, so that many share it evenly."""
+_LEAST = 16 << 10
 
 
 @dataclass(slots=True)
@@ -32,11 +36,12 @@ class Sent:
     error: str = ""
 
 
-async def send_file(request: web.Request, path: Path, sent: Sent, *, stall: float) -> web.StreamResponse:
+async def send_file(request: web.Request, path: Path, sent: Sent, bandwidth: Bandwidth, *, stall: float) -> web.StreamResponse:
     """Answer a GET or HEAD request with a file. Honours Range, If-Range, If-None-Match, If-Modified-Since.
 
     Args:
         sent: kept up to date while the body leaves, for whoever tells of it when the client went away.
+        bandwidth: what all clients share.
         stall: seconds that a client may take for 4 MiB.
 
     Raises:
@@ -53,7 +58,7 @@ async def send_file(request: web.Request, path: Path, sent: Sent, *, stall: floa
         response.content_length = count
         await response.prepare(request)
         if count and request.method != "HEAD":
-            await _send_body(request, file, start, count, sent, stall)
+            await _send_body(request, file, start, count, sent, bandwidth, stall)
     return response
 
 
@@ -102,15 +107,19 @@ def _if_range_holds(request: web.Request, etag: ETag, mtime: float) -> bool:
     return since is not None and int(mtime) <= since.timestamp()
 
 
-async def _send_body(request: web.Request, file: BufferedReader, start: int, count: int, sent: Sent, stall: float) -> None:
+async def _send_body(
+    request: web.Request, file: BufferedReader, start: int, count: int, sent: Sent, bandwidth: Bandwidth, stall: float
+) -> None:
     loop = asyncio.get_running_loop()
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("The client went away.")
     at, end = start, start + count
+    slice_size = min(_SLICE, max(_LEAST, int(bandwidth.rate * _TICK))) if bandwidth.rate else _SLICE
     try:
         while at < end:
-            size = min(_SLICE, end - at)
+            size = min(slice_size, end - at)
+            await bandwidth.take(size)
             with contextlib.suppress(OSError):
                 os.posix_fadvise(file.fileno(), at + size, _SLICE, os.POSIX_FADV_WILLNEED)
             async with asyncio.timeout(stall):

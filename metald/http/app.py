@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +35,12 @@ from metald.http.problem import BadCredentials, RoutingError
 from metald.http.published import Site
 from metald.http.route import Route, Router
 from metald.http.routes import ROUTES
+from metald.http.traffic import Traffic
 from metald.http.views import Views
 from metald.http.watch.hub import Hub
 from metald.http.watch.stream import Stream
+from metald.limits import Limits
+from metald.metrics import Metrics
 from metald.model import INTERFACES
 from metald.model.caller import Caller
 from metald.statemachine.adviser import Adviser
@@ -78,6 +82,8 @@ def build(
     fleet: Fleet,
     consoles: Consoles,
     ready: Callable[[], bool],
+    metrics: Metrics | None = None,
+    limits: Limits | None = None,
 ) -> web.Application:
     """The application that serves the whole API.
 
@@ -89,11 +95,16 @@ def build(
     polls = LongPolls(store.watches)
     adviser = Adviser(store, registry, conductor)
     hub = Hub(store, settings.api.watch)
-    services = Services(settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser)
+    metrics = metrics or Metrics()
+    limits = limits or Limits()
+    services = Services(
+        settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser, metrics, limits
+    )
     authenticator = auth.build(settings)
     application = web.Application(client_max_size=0)
     application[GATE] = gate = Gate(settings.api)
     dispatcher = Dispatcher(services, authenticator, gate)
+    metrics.add(dispatcher.traffic.families)
     application.on_shutdown.append(services.watch.shutdown)
     application[DISPATCHER] = dispatcher
     sockets = ConsoleSockets(consoles)
@@ -168,6 +179,7 @@ class Dispatcher:
         self._services = services
         self._authenticator = authenticator
         self._router = Router(ROUTES)
+        self.traffic = Traffic()
         self._changes = Turns(_CHANGES_EACH_ROUND)
         self._headers = CIMultiDict(
             {
@@ -183,6 +195,7 @@ class Dispatcher:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        begun = time.perf_counter()
         protocol = request.protocol
         self._gate.taken(protocol)
         request_id = _new_id()
@@ -198,6 +211,7 @@ class Dispatcher:
         except Exception:
             _log.exception("%s %s failed (%s)", request.method, request.path, request_id)
             status, content = 500, problem.internal(request_id)
+        self.traffic.count(request.method, status, time.perf_counter() - begun)
         if not content:
             del headers["Content-Type"]
         answer = _Answer(status=status, body=content, headers=headers)

@@ -11,6 +11,8 @@ import orjson
 from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.http import versions
+from metald.limits import Limits
+from metald.metrics import Metrics
 from metald.model.caller import Caller
 from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
@@ -46,6 +48,9 @@ class Services:
     polls: LongPolls
     """Requests that wait for a change."""
     adviser: Adviser
+    metrics: Metrics
+    limits: Limits
+    """What nodes wait for."""
 
 
 @dataclass(slots=True)

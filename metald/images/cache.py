@@ -31,6 +31,7 @@ from metald.images.request import ImageRequest
 from metald.images.shelf import Shelf
 from metald.images.sink import Sink, digest_file
 from metald.images.sources import Download, Progress, fetch_digest, file_identity, from_file
+from metald.limits import Gate
 from metald.model import Node
 
 
@@ -73,7 +74,9 @@ class ImageCache:
         self.directory = Path(settings.cache_dir) if settings.cache_dir else state_dir / "images"
         self._shelf = Shelf(self.directory, settings.cache_size)
         self._flights: dict[str, _Flight] = {}
-        self._conversions = asyncio.Semaphore(max(1, (os.cpu_count() or 2) // 2))
+        conversions = settings.conversions or max(1, (os.cpu_count() or 2) // 2)
+        self.conversions = Gate(conversions, "the conversion of an image", "images.conversions")
+        self.downloads = Gate(settings.downloads, "the download of an image", "images.downloads")
 
     async def fetch(self, request: ImageRequest, progress: Progress = nothing, *, holder: str = "") -> CachedImage:
         """Bring an image into the cache, or find it there.
@@ -157,7 +160,8 @@ class ImageCache:
                 await from_file(request.url, self._settings.file_roots, sink, room, flight.show)
             else:
                 notes = partial.with_suffix(".json")
-                await Download(request.url, sink, notes, self._settings.download_timeout, room, flight.show).run()
+                async with self.downloads:
+                    await Download(request.url, sink, notes, self._settings.download_timeout, room, flight.show).run()
             digests = await asyncio.to_thread(sink.finish)
         finally:
             sink.close()
@@ -175,8 +179,8 @@ class ImageCache:
 
     async def _convert(self, request: ImageRequest, partial: Path, seen: Format, flight: _Flight) -> tuple[Path, str]:
         raw = partial.with_suffix(".raw")
-        flight.show(message="Waiting for a conversion to end" if self._conversions.locked() else "Converting the image")
-        async with self._conversions:
+        flight.show(message="Waiting for a conversion to end" if self.conversions.full else "Converting the image")
+        async with self.conversions:
             await asyncio.to_thread(self._shelf.make_room, partial.name, seen.size, request.shown)
             flight.show(message="Converting the image")
             await convert(partial, raw, size=seen.size, shown=request.shown)

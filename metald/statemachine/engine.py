@@ -17,6 +17,7 @@ from typing import Any, cast
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.registry import Registry
 from metald.errors import DeadlineExceeded, NotFound, Unavailable, WrongState
+from metald.limits import on_behalf_of
 from metald.model import Event, Node, Resource, StepRecord, Workflow, WorkflowKind, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
@@ -296,10 +297,11 @@ class Engine:
         context = Context(self._store, self._registry, workflow, checkpoint=self._journal.boundary, progress=self._progress)
         runner = Runner(self._journal, definition, context, self._settings, self._stop.is_set, self._turns)
         try:
-            if context.memo.pop("overdue", False):
-                reason = context.memo.pop("waiting", "the machine")
-                await runner.overdue(DeadlineExceeded(f"Waited for {reason} in vain.", remedy=await self._seen(context)))
-            await runner.run()
+            with on_behalf_of(workflow.node_uuid):
+                if context.memo.pop("overdue", False):
+                    reason = context.memo.pop("waiting", "the machine")
+                    await runner.overdue(DeadlineExceeded(f"Waited for {reason} in vain.", remedy=await self._seen(context)))
+                await runner.run()
         except NodeGone:
             _log.info("workflow %s of node %s is no longer ours", workflow.uuid, workflow.node_uuid)
         except Exception:

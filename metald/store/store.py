@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from metald.config import StoreSettings
+from metald.metrics import Histogram
 from metald.model import Event, Resource, StepRecord
 from metald.store import queries, retention
 from metald.store.changes import Change, Committed
@@ -49,6 +50,8 @@ class Store:
         self.watches = Watches()
         """Who waits for one row to change."""
         self._writer = StateWriter(database, lambda kind, uuid: self._tables[kind.type].get(uuid), self._install)
+        self.changes = 0
+        self.batches = 0
         self.last_seq: int = 0
         """The sequence number of the newest event that memory and subscribers know."""
 
@@ -83,6 +86,11 @@ class Store:
     def file(self) -> Path | None:
         """The database's file, or None when it is on a server."""
         return self._database.file
+
+    @property
+    def commit_seconds(self) -> Histogram:
+        """How long transactions took."""
+        return self._writer.seconds
 
     @property
     def alive(self) -> bool:
@@ -201,6 +209,8 @@ class Store:
 
     def _install(self, written: Written) -> None:
         batch = written.batch
+        self.batches += 1
+        self.changes += len(batch.submissions)
         saved: dict[type[Resource], list[Resource]] = {}
         deleted: dict[type[Resource], list[str]] = {}
         for submission in batch:

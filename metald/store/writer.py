@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from metald.errors import Unavailable
+from metald.metrics import Histogram
 from metald.model import Resource
 from metald.store.batch import Batch, Submission, gather, submit
 from metald.store.changes import Change, Committed
@@ -59,6 +61,7 @@ class StateWriter:
         self._doubtful: Written | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self.seconds = Histogram()
 
     def start(self) -> None:
         """Begin to write."""
@@ -168,7 +171,10 @@ class StateWriter:
         async with asyncio.timeout(self._database.deadline):
             session = await self._database.session()
             steps = batch_steps(self._database.dialect, self._statements, batch)
-            return await session.run(transaction(self._statements, steps, doubt))
+            begun = time.perf_counter()
+            written = await session.run(transaction(self._statements, steps, doubt))
+            self.seconds.add(time.perf_counter() - begun)
+            return written
 
     async def _settle(self) -> Batch | None:
         """Find out what became of a transaction whose COMMIT was not answered; install it if it was made."""

@@ -11,7 +11,8 @@ from tests.support.api import Api
 async def test_names_need_no_version(api: Api, part: str) -> None:
     await api.ask("POST", "/v1/nodes", {"driver": "fake-hardware", "name": "rack1-7"}, headers={"X-OpenStack-Ironic-API-Version": "1.80"})
     answer = await api.ask("GET", f"/v1/nodes/rack1-7/{part}", headers={"X-OpenStack-Ironic-API-Version": "1.1"})
-    assert (answer.status, list(answer.json)) == (200, [part])
+    assert answer.status == 200
+    assert part in answer.json
 
 
 async def test_history_says_what_maintenance_was_for(api: Api) -> None:

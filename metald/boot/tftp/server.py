@@ -57,6 +57,11 @@ class TftpServer:
         self._per_client: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_full = False
+        self.ended: Counter[str] = Counter()
+        """Transfers that ended, as `sent` or `failed`."""
+        self.bytes = 0
+        """Bytes of files that were sent and acknowledged."""
+        self.retransmits = 0
         self._ears: wire.Ears | None = None
 
     @property
@@ -248,6 +253,9 @@ class TftpServer:
 
     def report(self, arrival: Arrival, name: str, node_uuid: str | None, facts: dict[str, Any]) -> None:
         """Tell the directory of one request."""
+        self.ended["failed" if facts.get("error") else "sent"] += 1
+        self.bytes += facts.get("bytes", 0)
+        self.retransmits += facts.get("retransmits", 0)
         clients = self._files.clients
         client = plain(arrival.peer[0])
         data = {"client": client, "file": name, **facts}

@@ -17,6 +17,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from metald.limits import Queue
+
 _ASIDE = 4  # places aside, as a multiple of the window
 _LEAST = 16
 _EPOCH = 16  # least logins after which the limit is looked at
@@ -29,6 +31,7 @@ class AdmissionWindow:
 
     def __init__(self, limit: int) -> None:
         self.limit = self._most = limit
+        self.queue = Queue("a login to its BMC", "drivers.ipmi.login_window")
         self._ended = self._crowded = 0
         self.taken = 0
         self.aside = 0
@@ -49,7 +52,8 @@ class AdmissionWindow:
         queue = self._urgent if urgent else self._background
         queue.append(future)
         try:
-            await future
+            with self.queue.waiting():
+                await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.release()  # the place was handed over in the moment of the cancellation

@@ -18,6 +18,7 @@ import asyncssh
 
 from metald.config import Ssh
 from metald.errors import DeployError, Invalid, RamdiskLost
+from metald.limits import Gate
 from metald.model import Node
 from metald.model.boot import boot_id
 
@@ -68,7 +69,7 @@ class Connections:
 
     def __init__(self, settings: Ssh) -> None:
         self._settings = settings
-        self._handshakes = asyncio.Semaphore(settings.handshakes)
+        self.handshakes = Gate(settings.handshakes, "an SSH handshake", "drivers.ssh.handshakes")
         self._open: dict[str, asyncssh.SSHClientConnection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -104,7 +105,7 @@ class Connections:
         limit = self._settings.connect_timeout
         try:
             # waiting for one's turn is not the machine's time
-            async with self._handshakes, asyncio.timeout(limit):
+            async with self.handshakes, asyncio.timeout(limit):
                 return await asyncssh.connect(
                     target.address,
                     target.port,

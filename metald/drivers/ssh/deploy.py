@@ -45,6 +45,7 @@ class SshDeploy(Deploy):
     def __init__(self, settings: Settings, images: ImageCache) -> None:
         self._images = images
         self._connections = Connections(settings.drivers.ssh)
+        self.handshakes = self._connections.handshakes
         self._minimum_disk = settings.drivers.ssh.minimum_disk
 
     async def validate(self, ctx: NodeContext) -> None:

@@ -33,8 +33,19 @@ async def timeline(call: Call) -> Reply:
 
 
 async def progress(call: Call) -> Reply:
-    """How far a node's running step is; empty when nothing runs."""
-    return Reply.of({"progress": call.services.conductor.progress(lookups.node(call, names_since=ALWAYS).uuid)})
+    """How far a node's running step is, and what it waits for in a queue; empty when nothing runs or waits."""
+    uuid = lookups.node(call, names_since=ALWAYS).uuid
+    waits = [
+        {"for": found.what, "setting": found.setting, "since": found.since.isoformat(), "ahead": found.ahead}
+        for found in call.services.limits.of(uuid)
+    ]
+    return Reply.of({"progress": call.services.conductor.progress(uuid), "waiting": waits})
+
+
+async def metrics(call: Call) -> Reply:
+    """Numbers about the daemon for Prometheus."""
+    body, content_type = await call.services.metrics.render()
+    return Reply(body, headers={"Content-Type": content_type})
 
 
 async def openapi(call: Call) -> bytes:
@@ -64,6 +75,7 @@ ROUTES = (
     Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),
     Route("GET", "/readyz", readyz, "Whether the daemon takes requests", public=True, versioned=False),
+    Route("GET", "/metrics", metrics, "Numbers for Prometheus", policy="metald:metrics:get", versioned=False),
     Route("GET", "/v1/nodes/{node}/timeline", timeline, "What happened to a node", policy="baremetal:node:history:get"),
     Route("GET", "/v1/nodes/{node}/progress", progress, "How far a node's step is", policy="baremetal:node:get_states"),
 )

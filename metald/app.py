@@ -23,27 +23,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from metald import account, log, runtime, sdnotify, telemetry
+from metald import account, log, outfit, runtime, sdnotify, telemetry
 from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
-from metald.boot.interface import IpxeBoot
 from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.console.consoles import Consoles, port_range
 from metald.console.ssh import SshConsoles
-from metald.drivers import fake, types
-from metald.drivers.base import HardwareType, Interface
-from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi import hub as ipmi
-from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
-from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
-from metald.drivers.ipmi.management import PyghmiManagement
-from metald.drivers.ipmi.power import PyghmiPower
-from metald.drivers.ipmi.vendor import IpmitoolVendor, PyghmiVendor
-from metald.drivers.network_noop import NoopNetwork
-from metald.drivers.noop import Noop, NoopManagement, absents
-from metald.drivers.registry import Registry, outsiders
+from metald.drivers.registry import Registry
 from metald.drivers.ssh.deploy import SshDeploy
 from metald.errors import MetaldError
 from metald.http import app as api
@@ -136,7 +125,7 @@ def check(settings: Settings) -> None:
 
         Link(settings.amqp, "check")
     port_range(settings.console.port_range)
-    _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, outsiders(settings)[0])
+    outfit.enabled_types(settings)
 
 
 class Daemon:
@@ -184,7 +173,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ssh = SshDeploy(settings, images)
         stack.push_async_callback(ssh.close)
         consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
-        registry = _registry(settings, hub, ssh, consoles)
+        registry = outfit.registry(settings, hub, ssh, consoles)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -328,40 +317,6 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
         await background
     finally:
         await sightings.flush()
-
-
-def _registry(settings: Settings, hub: ipmi.IpmiHub, ssh: SshDeploy, consoles: Consoles) -> Registry:
-    hardware = fake.FakeHardware(settings.drivers.fake)
-    ipmitool = Ipmitool(settings.drivers.ipmi)
-    interfaces: list[Interface] = [
-        PyghmiPower(hub, settings.drivers.ipmi),
-        PyghmiManagement(hub, settings.drivers.ipmi),
-        IpmitoolPower(settings.drivers.ipmi, ipmitool),
-        IpmitoolManagement(settings.drivers.ipmi, ipmitool),
-        PyghmiVendor(hub),
-        PyghmiConsole(hub, consoles),
-        SocatConsole(hub, consoles),
-        IpmitoolVendor(settings.drivers.ipmi, ipmitool),
-        IpxeBoot(settings, dhcp.provider(settings)),
-        ssh,
-        NoopNetwork(),
-        Noop("storage"),
-        NoopManagement(),
-        AgentInspect(settings.conductor.inspect_timeout),
-        *fake.interfaces(hardware),
-        *absents(),
-    ]
-    more_types, more_interfaces = outsiders(settings)
-    enabled = _enabled(settings.drivers.enabled_hardware_types, types.BUILT_IN, more_types)
-    return Registry(enabled, [*interfaces, *more_interfaces])
-
-
-def _enabled(names: Sequence[str], *offered: Sequence[HardwareType]) -> list[HardwareType]:
-    known = {found.name: found for some in offered for found in some}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(f"drivers.enabled_hardware_types: {unknown[0]!r} is not known. Known: {', '.join(sorted(known))}.")
-    return [known[name] for name in names]
 
 
 async def _register(store: Store, registry: Registry, hostname: str) -> None:

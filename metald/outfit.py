@@ -1,0 +1,64 @@
+"""Which hardware types and interfaces this daemon has: the built-in ones, and those of installed packages."""
+
+from __future__ import annotations
+
+from metald.boot import dhcp
+from metald.boot.interface import IpxeBoot
+from metald.config import ConfigError, Settings
+from metald.console.consoles import Consoles
+from metald.drivers import fake, types
+from metald.drivers.base import HardwareType, Interface
+from metald.drivers.inspect_agent import AgentInspect
+from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
+from metald.drivers.ipmi.hub import IpmiHub
+from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement, IpmitoolPower
+from metald.drivers.ipmi.management import PyghmiManagement
+from metald.drivers.ipmi.power import PyghmiPower
+from metald.drivers.ipmi.vendor import IpmitoolVendor, PyghmiVendor
+from metald.drivers.network_noop import NoopNetwork
+from metald.drivers.noop import Noop, NoopManagement, absents
+from metald.drivers.registry import Registry, outsiders
+from metald.drivers.ssh.deploy import SshDeploy
+
+
+def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, consoles: Consoles) -> Registry:
+    """The hardware types that the settings enable, with every interface.
+
+    Raises:
+        ConfigError: an enabled type is not known, or an interface cannot work with its settings.
+    """
+    hardware = fake.FakeHardware(settings.drivers.fake)
+    ipmitool = Ipmitool(settings.drivers.ipmi)
+    interfaces: list[Interface] = [
+        PyghmiPower(hub, settings.drivers.ipmi),
+        PyghmiManagement(hub, settings.drivers.ipmi),
+        IpmitoolPower(settings.drivers.ipmi, ipmitool),
+        IpmitoolManagement(settings.drivers.ipmi, ipmitool),
+        PyghmiVendor(hub),
+        PyghmiConsole(hub, consoles),
+        SocatConsole(hub, consoles),
+        IpmitoolVendor(settings.drivers.ipmi, ipmitool),
+        IpxeBoot(settings, dhcp.provider(settings)),
+        ssh,
+        NoopNetwork(),
+        Noop("storage"),
+        NoopManagement(),
+        AgentInspect(settings.conductor.inspect_timeout),
+        *fake.interfaces(hardware),
+        *absents(),
+    ]
+    return Registry(enabled_types(settings), [*interfaces, *outsiders(settings)[1]])
+
+
+def enabled_types(settings: Settings) -> list[HardwareType]:
+    """The hardware types that the settings enable, of those built in and those that packages add.
+
+    Raises:
+        ConfigError: one is not known.
+    """
+    known = {found.name: found for found in (*types.BUILT_IN, *outsiders(settings)[0])}
+    names = settings.drivers.enabled_hardware_types
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"drivers.enabled_hardware_types: {unknown[0]!r} is not known. Known: {', '.join(sorted(known))}.")
+    return [known[name] for name in names]

@@ -176,9 +176,6 @@ class Events(Section, frozen=True):
     source: Annotated[str, Meta(min_length=1, description="What names this installation in events; give each database another one.")] = (
         "/metald"
     )
-    progress_interval: Annotated[
-        Seconds, Meta(description="Least seconds between two events of one node that tell how far a step has come.")
-    ] = 1.0
 
 
 class Boot(Section, frozen=True):
@@ -259,6 +256,9 @@ class Conductor(Section, frozen=True):
     restart_grace: Annotated[
         Seconds, Meta(description="Least seconds that a waiting step gets after a restart; what it waits for may have come meanwhile.")
     ] = 120.0
+    progress_interval: Annotated[
+        Seconds, Meta(description="Least seconds between two events of one node that tell how far a step has come.")
+    ] = 5.0
     drain_timeout: Annotated[
         Seconds, Meta(description="Seconds that SIGTERM waits for running steps before it leaves them for the next start.")
     ] = 10.0

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
+from metald import __version__
 from metald.config import Section, Settings
 from metald.configfile import reference
 from metald.http import errorpage
@@ -19,6 +20,9 @@ from metald.http.openapi import document
 from metald.http.routes import ROUTES
 from metald.http.views import Views
 from metald.model import ProvisionState
+from metald.model.asyncapi import addresses
+from metald.model.asyncapi import document as events_document
+from metald.model.eventtypes import EVENT_TYPES
 from metald.policy import RULES
 from metald.statemachine.table import EDGES, FAILED, STABLE, Table
 
@@ -147,10 +151,54 @@ def paths() -> str:
     return "\n".join(lines) + "\n"
 
 
+def asyncapi() -> str:
+    """docs/reference/asyncapi.json: every event over AMQP."""
+    return orjson.dumps(events_document(__version__), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def events_page() -> str:
+    """docs/reference/events.md: every event with its payload."""
+    lines = [
+        "# Events",
+        "",
+        "Made from `metald/model/eventtypes.py` by `make generate`.",
+        "",
+        "Everything that happens is an event with the next number of one sequence without gaps. `GET /v1/nodes/NODE/timeline` lists a",
+        "node's, `GET /v1/events/stream` follows all, and over AMQP each is a CloudEvent ([how to](../howto/events.md)).",
+        "`GET /asyncapi.json` and [asyncapi.json](asyncapi.json) have the JSON Schemas.",
+        "",
+        "| over HTTP | over AMQP | meaning |",
+        "| --- | --- | --- |",
+        "| `seq` | `id`, and `sequence` with zeros before it | place in the sequence, in the order of commits |",
+        "| `id` | | UUID of the event |",
+        "| | `source` | the installation: `events.source` |",
+        "| `type` | `type` | see below |",
+        "| `time` | `time` | when it happened, in UTC |",
+        "| `node_uuid` | `subject` | the node; in `subject` the thing it is about when no node is concerned |",
+        "| `subject` | `object` | the thing it is about when that is not the node |",
+        "| `severity` | `severity` | `INFO` or `ERROR` |",
+        "| `user` | `user` | who asked, when somebody did |",
+        "| `data` | `data` | see below |",
+        "",
+        "| type | tells of | data | routing keys |",
+        "| --- | --- | --- | --- |",
+    ]
+    for one in EVENT_TYPES.values():
+        data = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(one.payload))
+        lines.append(f"| `{one.name}` | {one.text} | {data} | {', '.join(f'`{key}`' for key in addresses(one))} |")
+    lines += ["", "What is in the data:", ""]
+    for payload in dict.fromkeys(one.payload for one in EVENT_TYPES.values()):
+        names = ", ".join(f"`{one.name}`" for one in EVENT_TYPES.values() if one.payload is payload)
+        lines.append(f"- {names}: {' '.join((payload.__doc__ or '').split())}")
+    return "\n".join(lines) + "\n"
+
+
 FILES: dict[str, Callable[[], str]] = {
     "conf/metald.toml": reference,
     "docs/explanation/states.md": states,
+    "docs/reference/asyncapi.json": asyncapi,
     "docs/reference/config.md": settings_page,
+    "docs/reference/events.md": events_page,
     "docs/reference/errors.md": errorpage.markdown,
     "docs/reference/policy.md": policy_page,
     "docs/reference/openapi.json": openapi,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from metald.ramdisk.build import compile_program
+from tests.support.events import watched_events
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,18 @@ def ramdisk_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_bytes(compile_program())
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture(scope="session")
+def event_faults() -> Iterator[list[str]]:
+    """What was wrong with the events that tests made metald emit."""
+    yield from watched_events()
+
+
+@pytest.fixture(autouse=True)
+def event_registry(event_faults: list[str]) -> Iterator[None]:
+    """Nothing is emitted that is not registered."""
+    yield
+    found = list(dict.fromkeys(event_faults))
+    event_faults.clear()
+    assert not found, "\n".join(found)

@@ -22,6 +22,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict, MultiDict, MultiMapping
 
+from metald import __version__
 from metald.config import Api, Settings
 from metald.console.consoles import Consoles
 from metald.drivers.registry import Registry
@@ -41,7 +42,7 @@ from metald.http.watch.hub import Hub
 from metald.http.watch.stream import Stream
 from metald.limits import Limits
 from metald.metrics import Metrics
-from metald.model import INTERFACES
+from metald.model import INTERFACES, asyncapi
 from metald.model.caller import Caller
 from metald.statemachine.adviser import Adviser
 from metald.statemachine.agents import Agents
@@ -91,14 +92,15 @@ def build(
         ConfigError: the settings of authentication cannot work.
     """
     views = Views(lambda _node: conductor.hostname)
-    document = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
+    paths = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
+    events = orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange))
     polls = LongPolls(store.watches)
     adviser = Adviser(store, registry, conductor)
     hub = Hub(store, settings.api.watch)
     metrics = metrics or Metrics()
     limits = limits or Limits()
     services = Services(
-        settings, store, registry, conductor, hardware, agents, fleet, ready, views, document, hub, polls, adviser, metrics, limits
+        settings, store, registry, conductor, hardware, agents, fleet, ready, views, paths, events, hub, polls, adviser, metrics, limits
     )
     authenticator = auth.build(settings)
     application = web.Application(client_max_size=0)

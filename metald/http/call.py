@@ -43,6 +43,8 @@ class Services:
     views: Views
     openapi: bytes
     """The OpenAPI document."""
+    asyncapi: bytes
+    """The AsyncAPI document."""
     watch: Hub
     """Hands events to watchers."""
     polls: LongPolls

@@ -17,6 +17,7 @@ from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Powe
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
 from metald.model import Event, Internals, Node, Port, Resource, Workflow
+from metald.statemachine.progress import Progress
 from metald.store.memory import Memory
 from metald.store.store import Store
 
@@ -141,7 +142,7 @@ class Context(NodeView):
         workflow: Workflow,
         *,
         checkpoint: Callable[[Context], Awaitable[None]],
-        progress: dict[str, dict[str, Any]],
+        progress: Progress,
     ) -> None:
         super().__init__(store, registry, workflow.node_uuid)
         self.registry = registry
@@ -214,11 +215,11 @@ class Context(NodeView):
 
     def progress(self, **fields: Any) -> None:
         """See StepContext."""
-        self._progress.setdefault(self.node_uuid, {}).update(fields)
+        self._progress.show(self.node_uuid, fields)
 
     def progress_ended(self) -> None:
         """The step has ended: what it showed of itself is over."""
-        self._progress.pop(self.node_uuid, None)
+        self._progress.over(self.node_uuid)
 
     def note(self, kind: str, **data: Any) -> None:
         """See StepContext."""

@@ -23,6 +23,7 @@ from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeGone, moved, step_event
 from metald.statemachine.last_seen import last_seen
+from metald.statemachine.progress import Progress
 from metald.statemachine.runner import RETRY, UNHOLD, Runner
 from metald.statemachine.table import Table
 from metald.statemachine.timers import Timers
@@ -71,19 +72,21 @@ class Engine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
-        self._progress: dict[str, dict[str, Any]] = {}
+        self._progress = Progress(store, settings.progress_interval)
         self._idle: dict[str, asyncio.Event] = {}
 
     async def run(self) -> None:
         """Resume what is unfinished, then run workflows until `stop`; returns when none is running any more."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            telling = group.create_task(self._progress.run(), name="progress")
             for workflow in self._store.table(Workflow).all():
                 if not workflow.state.ended:
                     self._resume(workflow)
             await self._stop.wait()
             self._timers.close()
             await self._drain()
+            telling.cancel()
         self._group = None
 
     async def stop(self) -> None:
@@ -100,7 +103,7 @@ class Engine:
 
     def progress(self, node_uuid: str) -> dict[str, Any]:
         """How far the node's running step is; empty when none runs or it does not say."""
-        return dict(self._progress.get(node_uuid, ()))
+        return self._progress.of(node_uuid)
 
     def definition(self, kind: WorkflowKind) -> Definition:
         """What distinguishes this kind of workflow."""

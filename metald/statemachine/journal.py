@@ -76,7 +76,8 @@ def moved(table: Table, node: Node, fields: dict[str, Any], event: str, workflow
 
 
 def step_event(workflow: Workflow, record: StepRecord) -> Event:
-    """The event that tells of a journal line."""
+    """The event that tells of a journal line of a workflow that has gone on to its next step."""
+    begun = workflow.steps[workflow.cursor] if workflow.cursor > record.cursor and workflow.cursor < len(workflow.steps) else None
     return Event(
         type="node.step",
         node_uuid=record.node_uuid,
@@ -92,6 +93,7 @@ def step_event(workflow: Workflow, record: StepRecord) -> Event:
             "attempt": record.attempt,
             "seconds": round((record.ended_at - record.started_at).total_seconds(), 3),
             "detail": record.detail,
+            "next": f"{begun.interface}.{begun.step}" if begun is not None and not workflow.state.ended else None,
         },
     )
 

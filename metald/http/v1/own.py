@@ -67,11 +67,17 @@ def _page(path: str, file: str, content_type: str) -> Route:
     return Route("GET", path, show, "The API's documentation as a page", public=True, versioned=False, content_type=content_type)
 
 
+async def asyncapi(call: Call) -> bytes:
+    """The AsyncAPI document of the events."""
+    return call.services.asyncapi
+
+
 ROUTES = (
     _page("/docs", "docs.html", "text/html"),
     _page("/docs/docs.js", "docs.js", "text/javascript"),
     _page("/docs/docs.css", "docs.css", "text/css"),
     Route("GET", "/openapi.json", openapi, "This document", public=True, versioned=False),
+    Route("GET", "/asyncapi.json", asyncapi, "What the events over AMQP look like", public=True, versioned=False),
     Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),
     Route("GET", "/readyz", readyz, "Whether the daemon takes requests", public=True, versioned=False),

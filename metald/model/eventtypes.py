@@ -281,6 +281,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.boot_device", "a new boot device", BootDeviceSet),
     ("node.nmi", "a non-maskable interrupt that a client sent", Nothing),
     ("node.hardware", "a client's wish of the hardware, console included", Hardware),
+    ("node.console", "a console that could not be opened again after a restart", Failed),
     ("node.vendor", "a vendor's method that a client called", Vendor),
     ("node.bmc_answer", "the answer to a raw command of a step", BmcAnswer),
     ("node.indicator", "an indicator light that a client set", Indicator),

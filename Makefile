@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages demo uefi kill lab test check lint format bench beside run generate lock clean
+.PHONY: help venv packages demo uefi kill lab test check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ beside: packages venv  ## measure metald and a real Ironic 39 in one run, bars i
 
 lab: packages venv  ## two virtual machines behind BMCs to play with, until Ctrl-C
 	$(BIN)/python -m lab up
+
+fleet: packages venv  ## ten thousand simulated deployments at once; fails where a bar is missed
+	$(BIN)/python benchmarks/fleet.py --parts growth
 
 run: venv  ## run the daemon here, with its state in ./var
 	METALD__STATE_DIR=var $(BIN)/metald serve

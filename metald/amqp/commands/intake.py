@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 URGENT = "urgent."
 _PAUSE = 1.0
 _REASON = 1000
+_SAMPLE = 4096
+"""Bytes of a body that is too large, which its dead letter keeps."""
 
 
 class Acks:
@@ -215,7 +217,7 @@ class Intake:
         reason = str(error)[:_REASON]
         headers = {**dict(message.headers or {}), "metald-code": error.code, "metald-reason": reason}
         put_aside = Message(
-            message.body,
+            message.body if len(message.body) <= self._settings.commands.max_size else message.body[:_SAMPLE],
             headers=headers,
             content_type=message.content_type,
             message_id=message.message_id,

@@ -1,0 +1,197 @@
+"""Bad luck on a real broker: whatever dies and whenever, each command has one effect and one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from aiormq.exceptions import AMQPError
+
+from metald.amqp.commands.intake import Acks
+from metald.model import Node
+from metald.model.command import Command, CommandState
+from tests.support.commanding import PATIENCE, Place, Site, commanded, producing
+from tests.support.daemon import Daemon, api
+from tests.support.rabbit import PrivateRabbit
+
+pytestmark = pytest.mark.rabbit
+
+FAKE: dict[str, Any] = {"driver": "fake-hardware"}
+
+
+async def _send_all(place: Place, names: list[str]) -> None:
+    """As a producer that may not lose anything: send again whatever was not confirmed."""
+    left = list(names)
+    while left:
+        with contextlib.suppress(AMQPError, OSError, TimeoutError, RuntimeError, asyncio.CancelledError):
+            async with asyncio.timeout(PATIENCE), producing(place) as producer:
+                while left:
+                    async with asyncio.timeout(5):
+                        await producer.send("node.create", left[0], {**FAKE, "name": left[0]}, reply=False)
+                    left.pop(0)
+        await asyncio.sleep(0.05)
+
+
+def _names(site: Site) -> list[str | None]:
+    return sorted(node.name or "" for node in site.api.house.store.table(Node))
+
+
+async def test_the_broker_dies_in_a_storm(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
+    names = [f"n{i:03}" for i in range(200)]
+    async with commanded(tmp_path, place) as site:
+        sending = asyncio.create_task(_send_all(place, names))
+        await site.until(lambda: len(site.api.house.store.table(Node)) > 30)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+        async with asyncio.timeout(60):
+            await sending
+        await site.until(lambda: len(site.api.house.store.table(Node)) >= 200)
+        assert _names(site) == names
+
+
+async def test_what_was_done_but_not_acknowledged_comes_back_and_is_done_once(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Acks.done
+    async with producing(place) as producer:
+        async with commanded(tmp_path, place) as site:
+            monkeypatch.setattr(Acks, "done", lambda _self, _tag: None)
+            for i in range(40):
+                await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
+            await producer.replies(40)
+            monkeypatch.setattr(Acks, "done", done)
+            cut = site.link._connection
+            assert cut is not None
+            await cut.close()
+            await site.until(lambda: site.commands.intakes[1].taken >= 80)
+            assert len(_names(site)) == 40
+            again = await producer.replies(40)
+            assert {reply["status"] for reply in again.values()} == {"accepted"}
+            monkeypatch.setattr(Acks, "done", lambda _self, _tag: None)
+            await producer.send("node.create", "last", FAKE)
+            last = await producer.reply()
+        monkeypatch.setattr(Acks, "done", done)
+        async with commanded(tmp_path, place) as site:
+            await site.until(lambda: site.commands.intakes[1].taken == 1)
+            assert await producer.reply() == last
+            assert len(_names(site)) == 41
+            async with asyncio.timeout(PATIENCE):
+                while await producer.waiting():
+                    await asyncio.sleep(0.02)
+
+
+async def test_the_queue_is_deleted_under_us(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        await producer.ask("node.create", "1", FAKE)
+        await producer.channel.queue_delete(place.exchange)
+        await site.until(lambda: not site.commands.intakes[1].ready)
+        await site.until(lambda: site.commands.intakes[1].ready)
+        assert (await producer.ask("node.create", "2", FAKE))["status"] == "accepted"
+
+
+async def test_a_memory_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
+    async with commanded(tmp_path, place):
+        pass
+    async with producing(place) as producer:
+        for i in range(20):
+            await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
+        await asyncio.to_thread(broker.alarm, True)
+        try:
+            async with commanded(tmp_path, place, amqp={"timeout": 2.0}) as site:
+                await site.until(lambda: len(site.api.house.store.table(Node)) == 20)
+                await asyncio.to_thread(broker.alarm, False)
+                seen: dict[str, Any] = {}
+                while len(seen) < 20:  # one whose confirmation the alarm held back may come again, but never another
+                    reply = await producer.reply()
+                    assert seen.setdefault(reply["command"], reply) == reply
+                assert len(_names(site)) == 20
+        finally:
+            await asyncio.to_thread(broker.alarm, False)
+
+
+async def test_ten_megabytes_are_refused_with_the_reason(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        body = b'{"driver": "fake-hardware", "extra": {"x": "%s"}}' % (b"x" * (10 << 20))
+        refused = await producer.ask("node.create", "1", body)
+        assert (refused["status"], refused["error"]["metald"]["field"]) == ("refused", "body")
+        dead = await producer.dead()
+        assert "amqp.commands.max_size" in dead.headers["metald-reason"]
+        assert len(dead.body) <= 4096
+        assert site.api.house.store.table(Command).all() == []
+        assert (await producer.ask("node.create", "2", FAKE))["status"] == "accepted"
+
+
+async def test_a_message_that_kills_comes_back_a_few_times_only(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place, delivery_limit=3):
+        pass
+    async with producing(place) as producer:
+        await producer.send("node.create", "poison", FAKE, reply=False)
+        for _ in range(4):
+            dying = await aio_pika.connect(place.url)
+            queue = await (await dying.channel()).get_queue(place.exchange, ensure=False)
+            async with asyncio.timeout(PATIENCE):
+                while await queue.get(fail=False) is None:
+                    await asyncio.sleep(0.02)
+            await dying.close()
+        assert (await producer.dead()).message_id == "poison"
+        assert await producer.waiting() == 0
+
+
+async def test_a_flood_waits_in_the_broker_and_not_in_memory(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place):
+        pass
+    async with producing(place) as producer:
+        await asyncio.gather(*(producer.send("node.create", str(i), FAKE, reply=False) for i in range(1500)))
+        most = 0
+        async with commanded(tmp_path, place, pending=50, amqp={"prefetch": 20}) as site:
+            table = site.api.house.store.table(Command)
+
+            def done() -> bool:
+                nonlocal most
+                most = max(most, table.count("state", CommandState.PENDING))
+                return len(site.api.house.store.table(Node)) == 1500
+
+            await site.until(done)
+        assert most <= 50 + 2 * 20
+
+
+@pytest.mark.crash
+async def test_sigkill_in_the_middle_of_a_storm(tmp_path: Path, place: Place) -> None:
+    names = [f"n{i:03}" for i in range(150)]
+    settings = {
+        "amqp.url": place.url, "amqp.commands.exchange": place.exchange, "amqp.retry_delay": 0.05, "amqp.publish": "false",
+    }  # fmt: skip
+    async with Daemon(tmp_path, settings) as daemon:
+        await daemon.start()
+        connection = await aio_pika.connect(place.url)
+        async with asyncio.timeout(PATIENCE), connection:
+            while True:
+                channel = await connection.channel()
+                with contextlib.suppress(AMQPError):
+                    await channel.get_queue(place.exchange)
+                    break
+                await asyncio.sleep(0.05)
+        async with producing(place) as producer:
+            await asyncio.gather(*(producer.send("node.create", name, {**FAKE, "name": name}) for name in names))
+            for count in (20, 60, 100):
+                await producer.replies(count // 3)
+                await daemon.kill()
+                await daemon.start()
+            answered: dict[str, str] = {}
+            async with api(daemon) as client, asyncio.timeout(PATIENCE):
+                while len(found := (await client.ask("GET", "/v1/nodes?limit=1000"))["nodes"]) < len(names):
+                    await asyncio.sleep(0.1)
+            assert sorted(node["name"] for node in found) == names
+            made = {node["name"]: node["uuid"] for node in found}
+            for name in names[::10]:
+                await producer.send("node.create", name, {**FAKE, "name": name})
+            async with asyncio.timeout(PATIENCE):
+                while len(answered) < len(names[::10]):
+                    reply = await producer.reply()
+                    assert reply["node"] == made[reply["command"]]
+                    if reply["command"] in names[::10]:
+                        answered[reply["command"]] = reply["node"]

@@ -24,6 +24,7 @@ from metald.model.asyncapi import addresses
 from metald.model.asyncapi import document as events_document
 from metald.model.eventtypes import EVENT_TYPES
 from metald.policy import RULES
+from metald.statemachine import reads
 from metald.statemachine.table import EDGES, FAILED, STABLE, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,6 +204,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/reference/policy.md": policy_page,
     "docs/reference/openapi.json": openapi,
     "docs/reference/paths.md": paths,
+    "docs/reference/reads.md": reads.markdown,
 }
 
 

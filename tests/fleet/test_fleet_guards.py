@@ -35,12 +35,12 @@ def refused(subject: Node, changes: dict[str, Any], **more: Any) -> type[Excepti
 @pytest.mark.parametrize("state", list(P))
 def test_what_a_workflow_reads_changes_only_outside_transitions(state: ProvisionState) -> None:
     closed = state not in STABLE and state not in OPEN
-    for field in ("driver_info", "instance_info", "properties", "automated_clean", "instance_uuid"):
+    for field in ("driver_info", "instance_info", "properties", "network_data", "instance_uuid"):
         expected = Conflict if closed or state is P.INSPECTING else None
         assert refused(node(state), {field: {"a": 1}}) is expected
     assert refused(node(state), {"driver_info": {}}, inspecting_is_closed=False) is (Conflict if closed else None)
-    for field in ("extra", "description", "owner", "name", "maintenance", "shard"):
-        assert refused(node(state), {field: "x"}) is None
+    for field in ("extra", "description", "owner", "name", "maintenance", "shard", "automated_clean"):
+        assert refused(node(state), {field: "x"}) is None, field
 
 
 def test_an_instance_is_freed_in_maintenance_whatever_happens() -> None:

@@ -1,7 +1,7 @@
 """Who may change or delete what in which state. Pure: a node and what is to change in, an error or nothing out.
 
-Wire: the 409, 403 and 400 rules of PATCH and DELETE that clients of Ironic depend on. What no workflow reads
-(`METADATA`) may change at any time.
+Wire: the 409, 403 and 400 rules of PATCH and DELETE that clients of Ironic depend on. What no running workflow
+reads (`reads`) may change at any time.
 """
 
 from __future__ import annotations
@@ -12,28 +12,7 @@ from typing import Any
 from metald.errors import Conflict, Invalid, NotAllowed
 from metald.model import INTERFACES, Node, Port
 from metald.model import ProvisionState as P
-
-METADATA = frozenset(
-    {
-        "chassis_uuid",
-        "conductor_group",
-        "description",
-        "extra",
-        "instance_name",
-        "lessee",
-        "maintenance",
-        "name",
-        "owner",
-        "parent_node",
-        "protected",
-        "protected_reason",
-        "resource_class",
-        "retired",
-        "retired_reason",
-        "shard",
-    }
-)
-"""Fields of a node that no workflow reads."""
+from metald.statemachine.reads import ANY
 
 CONNECTIVITY = frozenset({"portgroup_uuid", "pxe_enabled", "local_link_connection", "physical_network"})
 """Fields of a port that say how it is wired."""
@@ -62,12 +41,13 @@ _DELETE_STATES = (P.MANAGEABLE, P.ENROLL, P.ADOPT_FAILED, P.AVAILABLE)
 _INTERFACE_FIELDS = tuple(f"{kind}_interface" for kind in INTERFACES)
 
 
-def check_update(node: Node, changes: Mapping[str, Any], *, inspecting_is_closed: bool = True) -> None:
+def check_update(node: Node, changes: Mapping[str, Any], *, read: frozenset[str] = ANY, inspecting_is_closed: bool = True) -> None:
     """Whether these fields of the node may change now.
 
     Args:
         node: as it is.
         changes: the fields that really change, with their new values.
+        read: the fields that what is under way reads.
         inspecting_is_closed: whether a node in `inspecting` takes no change (clients that know `inspect wait`).
 
     Raises:
@@ -75,7 +55,7 @@ def check_update(node: Node, changes: Mapping[str, Any], *, inspecting_is_closed
         Invalid: the fields contradict each other.
     """
     frees_instance = node.maintenance and set(changes) == {"instance_uuid"} and changes["instance_uuid"] is None
-    if not frees_instance and not set(changes) <= METADATA:
+    if not frees_instance and not read.isdisjoint(changes):
         _check_transition(node, inspecting_is_closed)
     _check_interfaces(node, changes)
     _check_instance(node, changes)

@@ -14,13 +14,15 @@ import msgspec
 
 from metald.config import Settings
 from metald.drivers.registry import Registry
-from metald.errors import Busy, Conflict, Invalid, NotFound
+from metald.errors import Conflict, Invalid, NotFound
 from metald.model import INTERFACES, Chassis, Conductor, Event, Internals, Node, Port, Resource, Workflow, new_uuid
 from metald.model.caller import Caller
 from metald.model.catalogue import Allocation
 from metald.model.inventory import Inventory
+from metald.statemachine.admission import busy
 from metald.statemachine.fleet import guards
 from metald.statemachine.fleet.catalogue import OF_NODES
+from metald.statemachine.reads import ANY, read_by
 from metald.store.changes import Change
 from metald.store.store import Store
 
@@ -111,10 +113,17 @@ class Nodes:
             async with self._store.owning(uuid):
                 node = self.find(uuid)
                 changes = self._changes(node, edit, reset_interfaces)
-                guards.check_update(node, changes, inspecting_is_closed=inspecting_is_closed)
-                if node.reservation is None or set(changes) <= guards.METADATA:
+                read = self._read(node)
+                refusal: Conflict | None = None
+                try:
+                    guards.check_update(node, changes, read=read, inspecting_is_closed=inspecting_is_closed)
+                except Conflict as error:
+                    if node.reservation is None:
+                        raise
+                    refusal = error
+                if refusal is None and (node.reservation is None or read.isdisjoint(changes)):
                     return await self._save(node, changes, caller)
-            await self._until_free(node, deadline)
+            await self._until_free(node, deadline, refusal)
 
     def _changes(self, node: Node, edit: Edit, reset_interfaces: bool) -> dict[str, Any]:
         wanted = _filled(edit(node))
@@ -158,11 +167,16 @@ class Nodes:
     def _claim(self, node: Node) -> Allocation | None:
         return self._store.table(Allocation).get(node.allocation_uuid) if node.allocation_uuid else None
 
-    async def _until_free(self, node: Node, deadline: float) -> None:
+    def _read(self, node: Node) -> frozenset[str]:
+        """The fields that what is under way reads; all that any workflow reads where nobody knows what that is."""
+        known = read_by(self._store.table(Workflow).where("node_uuid", node.uuid))
+        return known or ANY
+
+    async def _until_free(self, node: Node, deadline: float, refusal: Conflict | None = None) -> None:
         """Wait until no workflow owns the node.
 
         Raises:
-            Busy: one still does at the deadline.
+            Conflict: one still does at the deadline: the refusal, or `Busy` in Ironic's words.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -170,7 +184,7 @@ class Nodes:
             if now is None or now.reservation is None:
                 return
             if not await self._store.watches.changed(node.uuid, deadline - loop.time()):
-                raise Busy(f"Node {node.uuid} is locked by host {now.reservation}, please retry after the current operation is completed.")
+                raise refusal or busy(node, now.reservation)
 
     async def delete(self, uuid: str, caller: Caller, check: Callable[[Node], None] = lambda _node: None) -> None:
         """Remove a node with its ports, its workflows and its claim.
@@ -229,17 +243,20 @@ class Nodes:
         Raises:
             NotFound: there is no such node.
             Invalid: there would be too many.
+            Busy: a workflow drives the node's instance, and still did after a short wait.
         """
-        async with self._store.owning(uuid):
-            node = self.find(uuid)
-            traits = sorted(set(edit(list(node.traits))))
-            if len(traits) > MAX_TRAITS:
-                raise Invalid(f"Error setting traits: a node may have at most {MAX_TRAITS} of them, not {len(traits)}.", field="traits")
-            if node.reservation is not None and node.instance_uuid is not None:
-                raise Busy(f"Node {uuid} is locked by host {node.reservation}, please retry after the current operation is completed.")
-            event = Event(type="node.update", node_uuid=uuid, user=caller.user, data={"fields": ["traits"]})
-            committed = await self._store.commit(Change(save=[node.changed(traits=traits)], events=[event]))
-            return self._node(committed.saved[0])
+        deadline = asyncio.get_running_loop().time() + self._settings.api.lock_wait
+        while True:
+            async with self._store.owning(uuid):
+                node = self.find(uuid)
+                traits = sorted(set(edit(list(node.traits))))
+                if len(traits) > MAX_TRAITS:
+                    raise Invalid(f"Error setting traits: a node may have at most {MAX_TRAITS} of them, not {len(traits)}.", field="traits")
+                if node.reservation is None or node.instance_uuid is None:
+                    event = Event(type="node.update", node_uuid=uuid, user=caller.user, data={"fields": ["traits"]})
+                    committed = await self._store.commit(Change(save=[node.changed(traits=traits)], events=[event]))
+                    return self._node(committed.saved[0])
+            await self._until_free(node, deadline)
 
     def _interfaces(self, node: Node) -> dict[str, str | None]:
         """Every interface that is not named, by its default."""

@@ -249,6 +249,7 @@ class Conductor(Section, frozen=True):
     clean_callback_timeout: Annotated[
         Seconds, Meta(description="Seconds until a clean ramdisk must have called; after half of them the machine is booted again.")
     ] = 1800.0
+    rescue_callback_timeout: Annotated[Seconds, Meta(description="Seconds until a rescue ramdisk must have called.")] = 1800.0
     inspect_timeout: Annotated[Seconds, Meta(description="Seconds until an inspection's ramdisk must have sent its inventory.")] = 1800.0
     step_timeout: Annotated[float, Meta(gt=0, description="Seconds after which a step that neither ends nor waits fails.")] = 7200.0
     step_attempts: Annotated[Positive, Meta(description="How often a step that failed for a passing reason is tried.")] = 3

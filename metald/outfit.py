@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from metald.boot import dhcp
-from metald.boot.interface import IpxeBoot
+from metald.boot.interface import IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
+from metald.drivers.agent_wait import AgentRescue, DirectDeploy
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
@@ -39,6 +40,9 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, consoles: Console
         SocatConsole(hub, consoles),
         IpmitoolVendor(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
+        PxeBoot(settings, dhcp.provider(settings)),
+        DirectDeploy(),
+        AgentRescue(settings.conductor.rescue_callback_timeout),
         ssh,
         NoopNetwork(),
         Noop("storage"),

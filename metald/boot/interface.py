@@ -97,3 +97,9 @@ class IpxeBoot(Boot):
 def _fingerprint(info: Mapping[str, object]) -> object:
     """What names the credentials in the workflow's memo without being one of them."""
     return info.get("boot_client_public_key")
+
+
+class PxeBoot(IpxeBoot):
+    """The same under the name that clients give to network boot in general: plain PXE firmware is handed iPXE."""
+
+    name = "pxe"

@@ -1,7 +1,7 @@
 """Who may do what over HTTP: 403 and 404, lists, reduced forms, whom new things belong to; against facts of Ironic 39.
 
-`rbac39.json` holds what a real Ironic 39 decides, route by route, for callers of the project that owns a node, of the one that
-leases it, and of a stranger: the request passes the policy, is refused (403), or is told that there is no such thing (404).
+`rbac39.json` holds what a real Ironic 39 decides, route by route, for callers of the system, of the project that owns a node,
+of the one that leases it, and of a stranger: the request passes the policy, is refused (403), or is told that there is no such thing (404).
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class World:
             self.ids[f"{name}_claim"] = claim["uuid"]
         steps = [{"interface": "deploy", "step": "deploy", "args": {}, "order": 1}]
         self.ids["runbook"] = (await self.make("runbooks", name="CUSTOM_OWN", steps=steps, owner=OWNER))["uuid"]
+        self.ids |= {"bios_setting": "b", "conductor": "test", "chassis": (await self.make("chassis"))["uuid"]}
+        numbered = [{**step, "priority": 1} for step in steps]
+        for step in numbered:
+            del step["order"]
+        self.ids["template"] = (await self.make("deploy_templates", name="CUSTOM_T", steps=numbered))["uuid"]
         self.ids["public_runbook"] = (await self.make("runbooks", name="CUSTOM_ALL", steps=steps, public=True))["uuid"]
 
 

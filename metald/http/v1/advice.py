@@ -19,6 +19,6 @@ ROUTES = (
         "/v1/nodes/{node}/explain",
         explain,
         "Explain why a node is not available or cannot be deployed",
-        policy="baremetal:node:get",
+        policy="baremetal:node:get:last_error",
     ),
 )

@@ -89,8 +89,8 @@ class Catalogue:
 
     def __init__(self, store: Store) -> None:
         self.portgroups = Portgroups(store)
-        self.connectors: Volumes[VolumeConnector] = Volumes(store, VolumeConnector, "Volume connector", "volumeconnector")
-        self.targets: Volumes[VolumeTarget] = Volumes(store, VolumeTarget, "Volume target", "volumetarget")
+        self.connectors: Volumes[VolumeConnector] = Volumes(store, VolumeConnector, "Volume connector", "volume_connector")
+        self.targets: Volumes[VolumeTarget] = Volumes(store, VolumeTarget, "Volume target", "volume_target")
         self.templates: Stepped[DeployTemplate] = Stepped(store, DeployTemplate, "Deploy template", "deploy_template")
         self.runbooks: Stepped[Runbook] = Stepped(store, Runbook, "Runbook", "runbook")
         self.rules: Things[InspectionRule] = Things(store, InspectionRule, "Inspection rule", "inspection_rule")

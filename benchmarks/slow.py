@@ -136,12 +136,10 @@ async def main(clients: int) -> int:
             after, failed_after = await healthy(daemon.url)
             files_after = files(daemon.pid)
             await daemon.stop()
-    print(
-        f"{clients} slow clients connected in {opened:.1f} s, dealt with {settling:.1f} s later; descriptors {files_before} -> {files_with} -> {files_after}"
-    )
-    print(
-        f"memory {before >> 20} MiB, with them {grown >> 20} MiB more: {grown // clients >> 10} KiB each (at most {MOST_PER_CLIENT >> 10})"
-    )
+    print(f"{clients} slow clients connected in {opened:.1f} s, dealt with {settling:.1f} s later")
+    print(f"descriptors {files_before} -> {files_with} -> {files_after}")
+    each = grown // clients >> 10
+    print(f"memory {before >> 20} MiB, with them {grown >> 20} MiB more: {each} KiB each (at most {MOST_PER_CLIENT >> 10})")
     for label, took, lost in (
         ("alone", alone, failed_alone),
         ("while they arrive", arriving, failed_arriving),

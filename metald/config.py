@@ -163,6 +163,9 @@ class Amqp(Section, frozen=True):
     ] = 90
     notifications: Annotated[bool, Meta(description="Also send Ironic's own versioned notifications.")] = False
     notification_exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the notifications.")] = "ironic"
+    notification_durable: Annotated[
+        bool, Meta(description="Make that exchange and the queues of the topics durable (oslo.messaging's `amqp_durable_queues`).")
+    ] = False
     notification_topics: Annotated[list[str], Meta(description="Topics, which are queues, of the notifications.")] = msgspec.field(
         default_factory=lambda: ["ironic_versioned_notifications"]
     )

@@ -8,6 +8,7 @@ from metald.amqp.cloudevents import CONTENT_TYPE, encode, routing_key
 from metald.amqp.commands.assembly import Commands
 from metald.amqp.commands.door import Api
 from metald.amqp.link import Link
+from metald.amqp.notifications import IronicVoice
 from metald.amqp.place import Place
 from metald.amqp.publisher import CloudEventVoice, Publisher, Voice
 from metald.config import Settings
@@ -36,6 +37,8 @@ class Broker:
         voices: list[Voice] = []
         if settings.amqp.publish:
             voices.append(CloudEventVoice(settings.amqp, lambda event: encode(event, source), routing_key, CONTENT_TYPE))
+        if settings.amqp.notifications:
+            voices.append(IronicVoice(settings.amqp, store, hostname))
         if voices:
             self.publisher = Publisher(self.link, settings.amqp, store, Place(store, "amqp", hostname), voices)
             self.link.attach("events", self.publisher.publish)

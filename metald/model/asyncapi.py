@@ -11,7 +11,7 @@ _UUID = {"type": "string", "format": "uuid"}
 
 _OF_NODES = frozenset({"port", "portgroup", "volume_connector", "volume_target"})
 """Resources that belong to a node always."""
-_OF_NONE = frozenset({"boot", "events"})
+_OF_NONE = frozenset({"boot", "command", "events"})
 """What is about no thing that has a UUID."""
 
 ENVELOPE: dict[str, Any] = {

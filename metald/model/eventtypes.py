@@ -245,6 +245,15 @@ class Failed(Payload, frozen=True, kw_only=True):
     error: str
 
 
+class CommandRejected(Payload, frozen=True, kw_only=True):
+    """A message was no command, or its sender may not send it."""
+
+    verb: str
+    reason: str
+    id: str | None = None
+    """What the sender calls it."""
+
+
 class Dropped(Payload, frozen=True, kw_only=True):
     """Stands where events were let go before they could be told; not stored."""
 
@@ -326,6 +335,7 @@ _ALL = (
     EventType("allocation.active", "an allocation that got its node", Nothing),
     EventType("allocation.failed", "an allocation that found no node", Failed),
     EventType("boot.unknown", "a machine that booted and is no node", UnknownBoot),
+    EventType("command.rejected", "a message that was refused as a command", CommandRejected),
     EventType("events.dropped", "events that were let go before they could be told", Dropped),
 )
 

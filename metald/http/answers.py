@@ -175,6 +175,9 @@ def _of(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_BLOCKER = record({"code": TEXT, "text": TEXT, "remedy": TEXT, "field": NULL_TEXT})
+_CAUSE = record({"code": TEXT, "text": TEXT, "remedy": TEXT, "field": NULL_TEXT, "blocks": TEXTS, "since": NULL_TIME})
+
 ANSWERS: Mapping[str, Schema] = {
     "GET /": _ROOT,
     "GET /v1": _V1,
@@ -199,6 +202,20 @@ ANSWERS: Mapping[str, Schema] = {
     f"GET {_NODE}/inventory": record({"inventory": {"type": "object"}, "plugin_data": {"type": "object"}}),
     f"GET {_NODE}/children": record({"children": {"type": "array", "items": UUID}, "links": LINK}),
     f"GET {_NODE}/timeline": listed("timeline", _EVENT),
+    f"GET {_NODE}/explain": record(
+        {
+            "uuid": UUID,
+            "name": NULL_TEXT,
+            "provision_state": TEXT,
+            "target_provision_state": NULL_TEXT,
+            "available": FLAG,
+            "deployable": FLAG,
+            "summary": TEXT,
+            "causes": {"type": "array", "items": _CAUSE},
+            "way_to_available": TEXTS,
+            "verbs": {"type": "object", "additionalProperties": {"type": "array", "items": _BLOCKER}},
+        }
+    ),
     f"GET {_NODE}/progress": record({"progress": {"type": "object"}}),
     f"GET {_NODE}/portgroups": _of("portgroup_list"),
     f"GET {_NODE}/portgroups/detail": _of("portgroup_list"),

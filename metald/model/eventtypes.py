@@ -49,6 +49,8 @@ class MaintenanceSet(Payload, frozen=True, kw_only=True):
 
     maintenance: bool
     reason: str | None = None
+    exchange: list[str] = []
+    """What was said to the BMC last, when its power could not be read."""
 
 
 class Provision(Payload, frozen=True, kw_only=True):
@@ -108,6 +110,8 @@ class WorkflowEnded(Payload, frozen=True, kw_only=True):
     cause: str | None = None
     error: str | None = None
     seconds: float
+    exchange: list[str] = []
+    """What was said to the BMC last, when it was the BMC that failed."""
 
 
 class PowerAsked(Payload, frozen=True, kw_only=True):
@@ -122,6 +126,8 @@ class PowerSeen(Payload, frozen=True, kw_only=True):
 
     from_: PowerState | None = msgspec.field(name="from")
     to: PowerState | None
+    wanted: str | None = None
+    """The power state that was last asked for."""
 
 
 class BootDeviceSet(Payload, frozen=True, kw_only=True):

@@ -201,6 +201,9 @@ ANSWERS: Mapping[str, Schema] = {
     f"GET {_NODE}/history/{{event}}": _HISTORY,
     f"GET {_NODE}/inventory": record({"inventory": {"type": "object"}, "plugin_data": {"type": "object"}}),
     f"GET {_NODE}/children": record({"children": {"type": "array", "items": UUID}, "links": LINK}),
+    f"GET {_NODE}/management/sensors": listed("sensors", {"type": "object"}),
+    f"GET {_NODE}/management/exchange": record({"exchange": {"type": "array"}}),
+    f"GET {_NODE}/explain": {"type": "object", "properties": {"causes": {"type": "array", "items": {"type": "object"}}}},
     f"GET {_NODE}/timeline": listed("timeline", _EVENT),
     f"GET {_NODE}/explain": record(
         {
@@ -237,6 +240,7 @@ ANSWERS: Mapping[str, Schema] = {
     "GET /v1/events": record({"events": {"type": "array", "items": _EVENT}, "last_seq": {"type": "integer"}}),
     "GET /openapi.json": {"type": "object", "required": ["openapi", "info", "paths"]},
     "GET /v1/openapi.json": {"type": "object", "required": ["openapi", "info", "paths"]},
+    "GET /asyncapi.json": {"type": "object", "required": ["asyncapi", "info"]},
     "GET /healthz": _STATUS,
     "GET /readyz": _STATUS,
 }

@@ -81,7 +81,7 @@ ROUTES = (
     Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),
     Route("GET", "/readyz", readyz, "Whether the daemon takes requests", public=True, versioned=False),
-    Route("GET", "/metrics", metrics, "Numbers for Prometheus", policy="metald:metrics:get", versioned=False),
+    Route("GET", "/metrics", metrics, "Numbers for Prometheus", policy="metald:metrics:get", versioned=False, content_type="text/plain"),
     Route("GET", "/v1/nodes/{node}/timeline", timeline, "What happened to a node", policy="baremetal:node:history:get"),
     Route("GET", "/v1/nodes/{node}/progress", progress, "How far a node's step is", policy="baremetal:node:get_states"),
 )

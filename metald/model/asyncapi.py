@@ -1,9 +1,10 @@
-"""The AsyncAPI 3 document of the events, made of the registry of event types; and the schema of their envelope."""
+"""The AsyncAPI 3 document of events and commands, made of the registries of their types; and the schema of their envelope."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from metald.model import asyncapi_commands
 from metald.model.eventtypes import EVENT_TYPES, EventType, schemas
 
 _REF = "#/components/schemas/{name}"
@@ -44,26 +45,27 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
-def document(version: str, exchange: str = "metald.events") -> dict[str, Any]:
+def document(version: str, exchange: str = "metald.events", commands: str = "metald.commands") -> dict[str, Any]:
     """The whole document.
 
     Args:
         version: metald's.
-        exchange: the topic exchange.
+        exchange: the topic exchange of events.
+        commands: the topic exchange of commands.
     """
     payloads, definitions = schemas(_REF)
     types = list(EVENT_TYPES.values())
     return {
         "asyncapi": "3.0.0",
         "info": {
-            "title": "metald: events of bare metal provisioning",
+            "title": "metald: events and commands of bare metal provisioning",
             "version": version,
             "description": "Every event of one sequence without gaps, at least once, in order. A consumer keeps the last `id` it has seen.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/cloudevents+json",
         "servers": {"broker": {"host": "localhost:5672", "protocol": "amqp", "protocolVersion": "0.9.1", "description": "`amqp.url`"}},
-        "channels": {one.name: _channel(one, exchange) for one in types},
+        "channels": {one.name: _channel(one, exchange) for one in types} | asyncapi_commands.channels(commands),
         "operations": {
             f"send.{one.name}": {
                 "action": "send",
@@ -73,10 +75,11 @@ def document(version: str, exchange: str = "metald.events") -> dict[str, Any]:
                 "bindings": {"amqp": {"deliveryMode": 2, "mandatory": True, "ack": True, "bindingVersion": "0.3.0"}},
             }
             for one in types
-        },
+        }
+        | asyncapi_commands.operations(),
         "components": {
-            "messages": {one.name: _message(one, payloads[one.name]) for one in types},
-            "schemas": {"CloudEvent": ENVELOPE, **definitions},
+            "messages": {one.name: _message(one, payloads[one.name]) for one in types} | asyncapi_commands.messages(),
+            "schemas": {"CloudEvent": ENVELOPE, **definitions, **asyncapi_commands.schemas()},
         },
     }
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from metald.errors import Invalid, MetaldError
 from metald.model import Verb
 from metald.model.caller import Caller
+from metald.model.commandtypes import COMMAND_TYPES
 
 
 class Api(Protocol):
@@ -37,18 +38,6 @@ _TARGETS = MappingProxyType({**{verb.value: verb.value for verb in Verb if verb 
 _PUTS = MappingProxyType(
     {"power": ("states", "power"), "boot_device": ("management", "boot_device")},
 )
-VERBS: tuple[str, ...] = (
-    "node.create",
-    "node.update",
-    "node.delete",
-    *(f"node.{name}" for name in _TARGETS),
-    *(f"node.{name}" for name in _PUTS),
-    "node.maintenance",
-    "port.create",
-    "port.update",
-    "port.delete",
-)
-"""Every verb."""
 OVERTAKING = frozenset({"node.abort"})
 """Verbs that are about what runs now, and so do not wait behind commands that wait for its end."""
 MOST_PARTS = 1000
@@ -85,8 +74,8 @@ def request(verb: str, arguments: Mapping[str, Any]) -> Request:
     Raises:
         Invalid: there is no such verb, or what it is about is not named.
     """
-    if verb not in VERBS:
-        raise Invalid(f"There is no command {verb[:80]!r}.", remedy=f"There are: {', '.join(VERBS)}.", field="type")
+    if verb not in COMMAND_TYPES:
+        raise Invalid(f"There is no command {verb[:80]!r}.", remedy=f"There are: {', '.join(COMMAND_TYPES)}.", field="type")
     kind, _, name = verb.partition(".")
     plural = f"{kind}s"
     if name == "create":

@@ -22,7 +22,6 @@ MICROVERSION: Final = "1.95"
 _AT_ONCE = 64
 _PAGE = 1000
 _LOOK = 0.5
-_FAILED: Final = frozenset({"deploy failed", "clean failed", "error", "inspect failed", "enroll"})
 _CONFLICT = 409
 Say = Callable[[str], None]
 
@@ -103,10 +102,10 @@ class Enroller:
         states = await self.states(blades)
         fresh = [self.uuids[blade.name] for blade in blades if states.get(blade.name) == "enroll"]
         await self.move(fresh, "manage")
-        await self.until(blades, {"enroll", "verifying"}, leave=True)
+        await self.until_none(blades, "verifying")
         states = await self.states(blades)
         await self.move([self.uuids[blade.name] for blade in blades if states.get(blade.name) == "manageable"], "provide")
-        await self.until(blades, {"manageable", "cleaning", "clean wait"}, leave=True)
+        await self.until_none(blades, "cleaning", "clean wait")
         self._say(f"enrolled in {time.monotonic() - begun:.1f} s: {_counted(await self.states(blades))}")
 
     async def _node(self, blade: Blade, port: int, user: str, password: str) -> None:
@@ -151,12 +150,12 @@ class Enroller:
         """Ask for a provision verb of each node."""
         await self._each([self._ask("PUT", f"/v1/nodes/{uuid}/states/provision", {"target": target}) for uuid in uuids])
 
-    async def until(self, blades: Sequence[Blade], states: set[str], *, leave: bool = False) -> dict[str, str]:
-        """Wait until every node is in one of `states`, or with `leave` in none of them, or has failed."""
+    async def until_none(self, blades: Sequence[Blade], *states: str) -> None:
+        """Wait until no node is in one of `states`."""
         while True:
             found = await self.states(blades)
-            if all(((state in states) is not leave) or (not leave and state in _FAILED) for state in found.values()):
-                return found
+            if not any(state in states for state in found.values()):
+                return
             await asyncio.sleep(_LOOK)
 
     async def deploy(self, blades: Sequence[Blade], image: str, checksum: str) -> Figures:

@@ -67,12 +67,15 @@ async def test_a_hundred_machines_are_enrolled_and_deployed_by_one_command(tmp_p
 
 
 async def test_one_that_dies_is_booted_again_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    async with Daemon(tmp_path, {**settings(tmp_path, free_udp_port()), "conductor.deploy_callback_timeout": 3}) as daemon:
+    more = {"conductor.deploy_callback_timeout": 3, "drivers.ipmi.login_timeout": 3}
+    async with Daemon(tmp_path, {**settings(tmp_path, free_udp_port()), **more}) as daemon:
         await daemon.start()
-        given = Options(nodes=4, seed=1, boot_url=daemon.boot_url, time_scale=0.01, post=(0.0, 1.0), control=("127.0.0.1", free_port()))
+        given = Options(nodes=5, seed=1, boot_url=daemon.boot_url, time_scale=0.01, post=(0.0, 1.0), control=("127.0.0.1", free_port()))
         async with Rack(given) as rack, Enroller(daemon.url) as enroller, aiohttp.ClientSession(rack.control.url) as web:
-            blades = list(rack.blades.values())
-            await enroller.enroll(blades, port=rack.ipmi_port, user="admin", password="secret")
+            *blades, dead = rack.blades.values()
+            rack.inject(dead.name, {"dead": True})
+            await enroller.enroll([*blades, dead], port=rack.ipmi_port, user="admin", password="secret")
+            assert (await enroller.states([blades[0], dead])) == {"sim-0": "available", "sim-4": "enroll"}
             async with web.post("/faults", json={"nodes": "sim-0", "fault": {"agent-dies": 1}}) as answer:
                 assert await answer.json() == {"nodes": 1}
             work = asyncio.ensure_future(enroller.deploy(blades, f"{rack.control.url}/image.raw", rack.control.image_sha256))

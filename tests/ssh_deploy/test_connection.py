@@ -176,3 +176,34 @@ async def test_a_node_without_keys(sshd: Sshd) -> None:
     info = {key: value for key, value in sshd.node.driver_internal_info.items() if key != "boot_client_private_key"}
     with pytest.raises(Invalid, match="no SSH keys"):
         await sshd.connector.to(sshd.node.changed(driver_internal_info=info))
+
+
+class Kept:
+    """A connection as far as its keeper looks at it."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.closed = False
+
+    def is_closed(self) -> bool:
+        self.looks += 1
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+async def test_looking_for_closed_connections_costs_little_however_many_are_kept() -> None:
+    connector = Connections(Ssh())
+    kept: list[Kept] = []
+    for number in range(1000):
+        kept.append(Kept())
+        connector._open[f"boot{number}"] = kept[-1]  # type: ignore[assignment]
+        connector._drop_closed()
+    assert sum(one.looks for one in kept) < 2000
+    for one in kept:
+        one.abort()
+    for number in range(1000, 3000):
+        connector._open[f"boot{number}"] = Kept()  # type: ignore[assignment]
+        connector._drop_closed()
+    assert not any(f"boot{number}" in connector._open for number in range(1000))

@@ -26,6 +26,7 @@ COMMAND_TIMEOUT = 60.0
 """Seconds that an ordinary command may take."""
 
 _PROGRAM = "metald-ramdisk"
+_LOOK_AT = 64
 _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")
 _GONE = (asyncssh.Error, OSError, EOFError, asyncio.IncompleteReadError)
 
@@ -72,6 +73,7 @@ class Connections:
         self.handshakes = Gate(settings.handshakes, "an SSH handshake", "drivers.ssh.handshakes")
         self._open: dict[str, asyncssh.SSHClientConnection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._look_at = _LOOK_AT
 
     async def to(self, node: Node) -> Session:
         """A session with the node's ramdisk.
@@ -95,10 +97,14 @@ class Connections:
         connection.abort()
 
     def _drop_closed(self) -> None:
+        """Forget what is closed, once there is twice as much as after the last time: looking costs nothing per call then."""
+        if len(self._open) + len(self._locks) < self._look_at:
+            return
         for boot in [boot for boot, connection in self._open.items() if connection.is_closed()]:
             self._open.pop(boot).abort()
         for boot in [boot for boot, lock in self._locks.items() if not lock.locked() and boot not in self._open]:
             del self._locks[boot]
+        self._look_at = max(_LOOK_AT, 2 * (len(self._open) + len(self._locks)))
 
     async def _connect(self, target: Target) -> asyncssh.SSHClientConnection:
         trusted = asyncssh.import_public_key(target.host_key)

@@ -31,7 +31,7 @@ from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
 
-_READ = 256
+_READ = 128
 """Events taken from the outbox at a time."""
 _SAVE = 0.25
 """Seconds between two writes of the place."""
@@ -141,7 +141,7 @@ class Publisher:
             try:
                 await _together(self._send(outbox, pipeline, sent), self._collect(sent), self._save(), _closed(bare))
             finally:
-                await pipeline.close()
+                pipeline.close()
         finally:
             self.active = False
             outbox.close()
@@ -174,6 +174,7 @@ class Publisher:
                         sent.append((event.seq, pipeline.publish(exchange, key, body, properties)))
             if not sent:
                 self._confirmed = outbox.seq
+            await pipeline.flush()
             await asyncio.sleep(0)  # the loop belongs to others too
             self._progress.set()
 

@@ -43,7 +43,7 @@ class Watcher:
         self._most = most
         self._waiting: deque[Chunk] = deque()
         self._size = 0
-        self._wake = asyncio.Event()
+        self._wake: asyncio.Future[None] | None = None
 
     def offer(self, chunk: Chunk) -> None:
         """Put a chunk before the reader; never blocks."""
@@ -55,7 +55,7 @@ class Watcher:
             return
         self._size += newer.size
         self._waiting.append(newer)
-        self._wake.set()
+        self._rouse()
 
     def stop(self, end: End) -> None:
         """Let the reader end; one that is too slow loses what waits for it."""
@@ -63,17 +63,22 @@ class Watcher:
             self.end = end
             if end is End.SLOW:
                 self._waiting.clear()
-        self._wake.set()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     async def next(self, patience: float) -> Chunk | None:
         """The next chunk; None at the end, or when nothing came within `patience` seconds."""
         if not self._waiting and self.end is None:
-            self._wake.clear()
+            loop = asyncio.get_running_loop()
+            self._wake = loop.create_future()
+            alarm = loop.call_later(patience, self._rouse)
             try:
-                async with asyncio.timeout(patience):
-                    await self._wake.wait()
-            except TimeoutError:
-                return None
+                await self._wake
+            finally:
+                alarm.cancel()
         if not self._waiting:
             return None
         chunk = self._waiting.popleft()

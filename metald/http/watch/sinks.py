@@ -22,6 +22,8 @@ _LAST_WORD = 1.0
 _LINGER = 5.0
 """Seconds that a client that was cut off has for taking what is under way to it."""
 _MESSAGE = 4096
+_AT_ONCE = 32 << 10
+"""Bytes that an empty transport takes for certain: half of what it holds before it asks to wait."""
 
 
 class Stalled(Exception):
@@ -104,6 +106,10 @@ class SseSink:
 
     async def _write(self, data: bytes) -> None:
         try:
+            transport = self._request.transport
+            if transport is not None and len(data) <= _AT_ONCE and not transport.get_write_buffer_size():
+                await self.response.write(data)  # the transport takes it without waiting: no deadline needs to be paid for
+                return
             async with asyncio.timeout(self._stall):
                 await self.response.write(data)
         except TimeoutError:

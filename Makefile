@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages fuzz demo uefi kill lab test check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages fuzz demo uefi kill lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: packages venv  ## every test, with private servers, one real machine and t
 fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10,000 slow clients at once
 	$(BIN)/python -m tests.support.fuzz
 	$(BIN)/python benchmarks/slow.py
+
+conformance: packages venv  ## the test suites of Ironic's clients (tempest, openstacksdk, Ansible) against metald
+	$(BIN)/python -m tests.conformance
 
 check: packages venv lint test  ## what every commit must pass: lint, types, layers, generated files, tests
 

@@ -139,6 +139,8 @@ def test_our_own_names_are_none_of_pyghmis() -> None:
         *REPLACED,
         "_initsession",
         "_parse_ipmi_payload",
+        "_handle_ipmi2_packet",
+        "send_payload",
         "_got_channel_auth_cap",
         "_got_rmcp_response",
         "_got_rakp2",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metald.drivers.ipmi.info import BmcInfo
-from metald.drivers.ipmi.session import PATIENCE
+from metald.drivers.ipmi.wire import PATIENCE
 from metald.sim.chassis import SimBmc
 from metald.sim.rmcp import User
 from tests.support.bmc import AUTH_CAPABILITIES

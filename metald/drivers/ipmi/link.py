@@ -21,7 +21,8 @@ from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.guard import Breaker, Bucket
 from metald.drivers.ipmi.info import BmcInfo
 from metald.drivers.ipmi.recorder import Recorder
-from metald.drivers.ipmi.session import PATIENCE, PATIENT, BmcSession, Patience
+from metald.drivers.ipmi.session import BmcSession
+from metald.drivers.ipmi.wire import PATIENCE, PATIENT, Patience
 from metald.errors import BmcUnreachable, DriverError
 
 if TYPE_CHECKING:

@@ -17,33 +17,21 @@ import collections
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pyghmi.ipmi.private.session import Session
 
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.bridge import SEND_MESSAGE, Passage
 from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.sealing import Sealing
+from metald.drivers.ipmi.wire import LOGIN_PATIENCE, PATIENCE, SLOT_PAUSE, Patience, Wire
 from metald.errors import BmcRefused, DriverError
-
-Patience = tuple[float, ...]
-
-PATIENCE: Final[Patience] = (0.5, 0.7, 0.9)
-"""Seconds to wait for an answer before each repetition; after the last the session is lost. About 2.1 s in all, so
-that a BMC which forgot its sessions is noticed and entered again within 3 s."""
-
-PATIENT: Final[Patience] = (1.5, 3.0, 6.0)
-"""The same after a session was lost and opened anew: a BMC that is slow, not forgetful, gets time to answer."""
-
-LOGIN_PATIENCE: Final[Patience] = (0.5, 0.7, 1.0, 1.5)
-"""Seconds before each repetition during a login; the last goes on until the login's deadline."""
-
-SLOT_PAUSE: Final = 1.0
-"""Seconds until a BMC without a free session slot is asked again."""
 
 # Cipher suite number (IPMI 2.0 table 22-20) -> pyghmi's `attemptedhash`, and the authentication algorithm on the wire.
 _HASHES: Final[Mapping[int, int]] = {17: 256, 3: 1}
 _ALGORITHMS: Final[Mapping[int, int]] = {17: 3, 3: 1}
+_DIGESTS: Final[Mapping[int, str]] = {17: "sha256", 3: "sha1"}
 
 _SUITE_SILENCE = 2  # unanswered open requests after which the next suite is tried
 _NO_QUEUE_ENTRY = (None, None, None)
@@ -51,29 +39,8 @@ _CLOSE_SESSION = (0x06, 0x3C)
 _SET_PRIVILEGE = (0x06, 0x3B)
 _INVALID_FIELD = 0xCC
 _RMCP = b"\xff\x07"
+_IPMI = 0
 _SOL = 1  # payload type, IPMI 2.0 table 13-16
-
-
-class Wire(Protocol):
-    """What a session asks of the world and tells it."""
-
-    def transmit(self, data: bytes | bytearray) -> None:
-        """Send a datagram to the BMC."""
-
-    def arm(self, seconds: float) -> None:
-        """Call `expired` after `seconds`, instead of any earlier arrangement."""
-
-    def logged_in(self) -> None:
-        """The session stands."""
-
-    def login_failed(self, error: DriverError) -> None:
-        """The BMC refused; the session is of no more use."""
-
-    def answered(self, code: int, data: bytes) -> None:
-        """The request in flight has its answer."""
-
-    def lost(self) -> None:
-        """The request in flight was not answered however often it was sent."""
 
 
 class BmcSession(Session):  # type: ignore[misc]
@@ -100,6 +67,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self.sent = self.received = self.repeats = 0
         self._reserved_bit = False
         self._passage: Passage | None = None
+        self._sealing: Sealing | None = None
         self._pyghmi_fields()
 
     def _pyghmi_fields(self) -> None:
@@ -114,7 +82,9 @@ class BmcSession(Session):  # type: ignore[misc]
         self.servermode = self.broken = self.logging = False
         self.logged = 0
         self.sol_handler: Callable[[bytearray], None] | None = None
-        self.onlogpayload = self.onlogpayloadtype = self.lastpayload = self.last_payload_type = None
+        self.onlogpayload = self.onlogpayloadtype = self.lastpayload = None
+        self.last_payload_type: Any = None
+        self.remseqnumber: Any = None
         self._customkeepalives = None
         self.pendingpayloads: collections.deque[Any] = collections.deque()
         self.request_entry: list[tuple[int, int, int]] = []
@@ -199,7 +169,8 @@ class BmcSession(Session):  # type: ignore[misc]
             self._send_ipmi_net_payload(*_CLOSE_SESSION, self.sessionid.to_bytes(4, "little"), retry=False)
         self.sessioncontext = None
         self.established = self.logging = False
-        self.k1 = None
+        self.k1: Any = None
+        self._sealing = None
         self.sol_handler = None
 
     def datagram(self, data: bytes) -> None:
@@ -272,6 +243,7 @@ class BmcSession(Session):  # type: ignore[misc]
         self.attemptedhash = _HASHES[self.suite]
         self.ipmi15only = int(self._reserved_bit)
         self.established = False
+        self._sealing = None
         self.seqlun = secrets.randbits(6)  # likewise: a late answer to the login before must not fit
 
     def onlogon(self, parameter: Mapping[str, Any]) -> None:
@@ -284,6 +256,37 @@ class BmcSession(Session):  # type: ignore[misc]
             self._fail(refusal.wrong_kg(self.info))
         else:
             self._fail(BmcRefused(f"{self.info.label} refused the login: {parameter['error']}.", remedy="See the BMC's event log."))
+
+    def send_payload(self, payload: Any = (), payload_type: int | None = None, retry: bool = True, **more: Any) -> None:
+        """pyghmi's, with our sealing once the session stands."""
+        if self._sealing is None or (payload and self.lastpayload):
+            super().send_payload(payload, payload_type, retry, **more)
+            return
+        payload = payload or self.lastpayload
+        kind = self.last_payload_type if payload_type is None else payload_type
+        if retry:
+            self.lastpayload, self.last_payload_type = payload, kind
+        self.netpacket = self._sealing.seal(kind, self.sessionid, self.sequencenumber, payload)
+        self._xmit_packet(retry)
+
+    def _handle_ipmi2_packet(self, data: bytearray) -> Any:
+        kind = data[5] ^ 0xC0
+        if self._sealing is None or kind not in (_IPMI, _SOL):
+            return super()._handle_ipmi2_packet(data)
+        payload = self._sealing.open(data)
+        sequence = int.from_bytes(data[10:14], "little")
+        stale = self.remseqnumber is not None and sequence < self.remseqnumber != 0xFFFFFFFF
+        if payload is None:
+            self.malformed += 1
+            return None
+        if stale or int.from_bytes(data[6:10], "little") != self.localsid:
+            return None
+        self.remseqnumber = sequence
+        if kind == _IPMI:
+            self._parse_ipmi_payload(payload)
+        elif self.sol_handler is not None:
+            self.sol_handler(payload)
+        return None
 
     def _parse_ipmi_payload(self, payload: bytearray) -> Any:
         if self._passage is None or not self.in_flight:
@@ -379,6 +382,7 @@ class BmcSession(Session):  # type: ignore[misc]
             self._fail(refusal.refused(self.info, *_SET_PRIVILEGE, code))
         else:
             self.logging, self.logged, self.established, self.full = False, 1, True, False
+            self._sealing = Sealing(bytes(self.k1), bytes(self.aeskey), _DIGESTS[self.suite], self.currhashlen)
             self._wire.logged_in()
 
     def _got_answer(self, response: Mapping[str, Any]) -> None:

@@ -203,7 +203,6 @@ ANSWERS: Mapping[str, Schema] = {
     f"GET {_NODE}/children": record({"children": {"type": "array", "items": UUID}, "links": LINK}),
     f"GET {_NODE}/management/sensors": listed("sensors", {"type": "object"}),
     f"GET {_NODE}/management/exchange": record({"exchange": {"type": "array"}}),
-    f"GET {_NODE}/explain": {"type": "object", "properties": {"causes": {"type": "array", "items": {"type": "object"}}}},
     f"GET {_NODE}/timeline": listed("timeline", _EVENT),
     f"GET {_NODE}/explain": record(
         {

@@ -38,6 +38,7 @@ from metald.statemachine.context import NodeView
 from metald.statemachine.door import Door
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
+from metald.statemachine.plan import refused
 from metald.statemachine.planning import Planner
 from metald.statemachine.runner import UNHOLD, shown
 from metald.statemachine.workflows import power
@@ -122,14 +123,20 @@ class Conductor(Door):
                 fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
             async for misfit in self.planner.misfits(node, verb):
                 raise misfit
-            steps = self.planner.steps(
-                node,
-                verb,
-                clean_steps=clean_steps,
-                deploy_steps=deploy_steps,
-                service_steps=service_steps,
-                disable_ramdisk=disable_ramdisk,
-            )
+            try:
+                steps = self.planner.steps(
+                    node,
+                    verb,
+                    clean_steps=clean_steps,
+                    deploy_steps=deploy_steps,
+                    service_steps=service_steps,
+                    disable_ramdisk=disable_ramdisk,
+                )
+            except Invalid as error:
+                # Ironic takes the request, and its clients look for the reason on the node.
+                if verb not in (Verb.CLEAN, Verb.SERVICE):
+                    raise
+                steps = refused(verb, error)
             await self._begin(node, verb, _KINDS.get(verb, WorkflowKind.VERIFY), steps, fields, caller)
 
     def _admit(self, node: Node, verb: Verb) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from metald.drivers.base import Phase, StepSpec
 from metald.drivers.registry import Registry
 from metald.errors import Invalid
-from metald.model import Node, PlannedStep
+from metald.model import Node, PlannedStep, Verb
 from metald.statemachine.steps import RESERVED
 
 STEP_INTERFACES: Mapping[str, int] = MappingProxyType(
@@ -94,6 +94,11 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
         _check_args(spec, args, field)
         plan.append(planned(spec, args, item.get("priority")))
     return plan
+
+
+def refused(verb: Verb, error: Invalid) -> list[PlannedStep]:
+    """The plan of steps that cannot be run: it fails with the reason before anything is done to the machine."""
+    return [core(verb.value, "validate_steps", reason=error.message, remedy=error.remedy)]
 
 
 def without_ramdisk(steps: Sequence[PlannedStep], field: str) -> list[PlannedStep]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from metald.drivers.base import Done, Hold, Outcome, Wait
-from metald.errors import DriverError
+from metald.errors import DriverError, Invalid
 from metald.model import BootDevice, Event, PlannedStep, PowerState, PowerTarget, now
 from metald.model.catalogue import Allocation
 from metald.statemachine.context import Context
@@ -45,6 +45,11 @@ async def verify(context: Context) -> Outcome:
         )
     _observed(context, state)
     return Done(f"The BMC answers; the machine is {state.value.removeprefix('power ')}.")
+
+
+async def refuse(context: Context, reason: str, remedy: str) -> Outcome:  # noqa: ARG001
+    """Fail with what was wrong with the steps that a client asked for."""
+    raise Invalid(reason, remedy=remedy)
 
 
 async def change_power(context: Context, target: str, timeout: float | None = None) -> Outcome:
@@ -228,6 +233,8 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("power", "power_on"): power_on,
         ("power", "reboot"): reboot,
         ("management", "set_boot_device"): set_boot_device,
+        ("clean", "validate_steps"): refuse,
+        ("service", "validate_steps"): refuse,
         ("deploy", "prepare"): prepare_deploy,
         ("deploy", "wait_ramdisk"): wait_ramdisk,
         ("deploy", "begin_cleaning"): begin_cleaning,

@@ -72,13 +72,20 @@ async def test_settings_that_are_none_fail_the_cleaning_and_change_nothing(api: 
     assert await pairs(api, uuid) == {"a": "1"}
 
 
-async def test_arguments_are_checked_before_anything_happens(api: Api) -> None:
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (("bios", "apply_configuration", {}), "needs the argument settings"),
+        (("bios", "apply_configuration", {"settings": [A], "foo": 1}), "does not know the argument foo"),
+        (("firmware", "update", {}), "needs the argument settings"),
+        (("raid", "create_configuration", {}), "has no clean step raid.create_configuration"),
+    ],
+)
+async def test_arguments_are_checked_before_anything_happens(api: Api, step: tuple[str, str, dict[str, Any]], text: str) -> None:
     uuid = (await api.node())["uuid"]
-    assert "needs the argument settings" in await clean(api, uuid, ("bios", "apply_configuration", {}), status=400)
-    wrong = {"settings": [A], "foo": 1}
-    assert "does not know the argument foo" in await clean(api, uuid, ("bios", "apply_configuration", wrong), status=400)
-    assert "needs the argument settings" in await clean(api, uuid, ("firmware", "update", {}), status=400)
-    assert "has no clean step raid.create_configuration" in await clean(api, uuid, ("raid", "create_configuration", {}), status=400)
+    node = await clean(api, uuid, step, until="clean failed")
+    assert text in str(node.last_error)
+    assert node.maintenance is False
 
 
 async def test_a_firmware_update_changes_nothing(api: Api) -> None:

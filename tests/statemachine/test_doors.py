@@ -107,8 +107,8 @@ async def test_a_held_state_without_a_workflow_still_leads_on(house: House) -> N
 
 async def test_a_step_that_is_no_step_of_the_interface_fails(house: House) -> None:
     node = await house.add(provision_state=P.ACTIVE)
-    with pytest.raises(Invalid, match=r"no service step deploy\.nothing"):
-        await house.conductor.provision(node.uuid, Verb.SERVICE, SYSTEM, service_steps=[{"interface": "deploy", "step": "nothing"}])
+    await house.do(node.uuid, Verb.SERVICE, P.SERVICE_FAILED, service_steps=[{"interface": "deploy", "step": "nothing"}])
+    assert "no service step deploy.nothing" in str(house.node(node.uuid).last_error)
 
 
 async def test_verification_of_a_bmc_that_reports_an_error(house: House) -> None:

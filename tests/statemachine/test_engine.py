@@ -373,15 +373,20 @@ async def test_what_the_conductor_refuses(house: House) -> None:
     retired = await house.add(provision_state=P.MANAGEABLE, retired=True)
     with pytest.raises(Invalid, match="retired"):
         await house.conductor.provision(retired.uuid, Verb.PROVIDE, SYSTEM)
-    clean = await house.add(provision_state=P.MANAGEABLE)
+
+
+async def test_steps_that_cannot_be_run_fail_before_the_machine_is_touched(house: House) -> None:
     for steps, text in (
         ([{"interface": "deploy", "step": "nope"}], "no clean step deploy.nope"),
         ([{"interface": "deploy", "step": "scrub"}], "needs the argument level"),
         ([{"interface": "deploy", "step": "scrub", "args": {"level": 1, "x": 2}}], "does not know the argument x"),
     ):
-        with pytest.raises(Invalid, match=text):
-            await house.conductor.provision(clean.uuid, Verb.CLEAN, SYSTEM, clean_steps=steps)
-    assert house.node(clean.uuid).provision_state is P.MANAGEABLE
+        node = await house.add(provision_state=P.MANAGEABLE)
+        await house.do(node.uuid, Verb.CLEAN, P.CLEAN_FAILED, clean_steps=steps)
+        failed = house.node(node.uuid)
+        assert text in str(failed.last_error)
+        assert failed.maintenance is False
+    assert house.deploy.calls == []
 
 
 async def test_manual_cleaning_comes_back_to_manageable(house: House) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from metald.drivers.base import Done, Outcome, StepContext, Wait
-from metald.errors import DeployError, Invalid, Unsupported, WrongState
+from metald.errors import DeployError, Unsupported, WrongState
 from metald.model import Fault, ProvisionState, Verb, WorkflowState
 from metald.model.caller import SYSTEM
 from tests.support.house import House, settings
@@ -81,8 +81,8 @@ async def test_a_hold_survives_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("args", [{"seconds": -1}, {"seconds": "x"}, {"minutes": 1}])
 async def test_wrong_arguments_of_reserved_steps(house: House, args: dict[str, object]) -> None:
     node = await house.add(provision_state=P.MANAGEABLE)
-    with pytest.raises(Invalid, match="wrong arguments"):
-        await house.conductor.provision(node.uuid, Verb.CLEAN, SYSTEM, clean_steps=[{"interface": "deploy", "step": "wait", "args": args}])
+    await house.do(node.uuid, Verb.CLEAN, P.CLEAN_FAILED, clean_steps=[{"interface": "deploy", "step": "wait", "args": args}])
+    assert "wrong arguments" in str(house.node(node.uuid).last_error)
 
 
 async def test_service_without_driver_steps(house: House) -> None:

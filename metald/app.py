@@ -121,9 +121,11 @@ def check(settings: Settings) -> None:
     api.ssl_context(settings.api)
     dhcp.provider(settings)
     if settings.amqp.url:
+        from metald.amqp.commands.callers import Callers
         from metald.amqp.link import Link
 
         Link(settings.amqp, "check")
+        Callers(settings.amqp.commands.users)
     port_range(settings.console.port_range)
     outfit.enabled_types(settings)
 
@@ -353,6 +355,7 @@ def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:
         ("dhcp.dnsmasq_optsdir", settings.dhcp.dnsmasq_optsdir, account.ENTER),
         ("api.htpasswd", settings.api.htpasswd, account.READ),
         ("api.users", settings.api.users, account.READ),
+        ("amqp.commands.users", settings.amqp.commands.users, account.READ),
     ):
         if text:
             needs[Path(text)] = (setting, mode)

@@ -83,7 +83,8 @@ def tests(suite: str, package: str, modules: str, python: Path, folder: Path, se
     words = [python, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE", "--tb=no", "--pyargs", modules]
     done = subprocess.run(words, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=DEADLINE)
     (folder / f"{suite}.log").write_text(done.stdout + done.stderr)
-    failed = tuple(re.findall(r"^(?:FAILED|ERROR) \S*?(\w+::\w+)", done.stdout, flags=re.MULTILINE))
+    lines = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
+    failed = tuple("::".join(line.split("::")[-2:]) for line in lines)
 
     def count(word: str) -> int:
         found = re.search(rf"(\d+) {word}", done.stdout)

@@ -249,7 +249,8 @@ async def storm(count: int, *words: str) -> Storm:
                 stop.set()
                 took = await lag
                 print(line)
-                print(f"     daemon {cpu:.1f} ms of CPU each, {rss:.0f} MiB; {await fleet.until('simulation took')}")
+                said = await fleet.until("simulation took")
+                print(f"     daemon {cpu:.1f} ms of CPU each ({cpu * count / 1000:.1f} s of the {wall:.1f}), {rss:.0f} MiB; {said}")
             await daemon.stop()
     p99 = took[int(len(took) * 0.99)]
     print(f"     /healthz meanwhile: median {took[len(took) // 2]:.1f} ms, p99 {p99:.1f} ms; load {os.getloadavg()[0]:.1f}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import resource
 import signal
 import sys
@@ -143,6 +144,7 @@ async def run(args: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with Rack(wanted) as rack:
+            gc.freeze()  # ten thousand machines live as long as this does: looking at them again and again stops the loop
             return await _lives(rack, args, stop)
     except (FaultError, StoryError, ValueError) as error:
         sys.stderr.write(f"metald sim: {error}\n")

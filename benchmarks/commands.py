@@ -7,7 +7,8 @@ its own) wait in the quorum queue before the daemon, a process of its own, is le
 message, making it durable, acknowledging it, carrying it out and writing its outcome down. The CPU is that of the daemon
 alone. Then as many watchers as asked for follow one node's events, and the node is changed again and again; the time is from
 the request of the change to the last watcher's line. Exits with 1 when a command costs more than 1.5 ms of CPU, when a
-waiting flood makes the daemon grow by more than 200 MiB, or when a change takes more than 250 ms to reach the watchers at p99: times depend on what else runs there, so the load is printed.
+waiting flood makes the daemon grow by more than 200 MiB, or when a change takes more than 250 ms to reach
+the watchers at p99. Times depend on what else runs on the machine, so the load is printed.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ async def _send_all(place: Place, names: list[str]) -> None:
 
 def _names(site: Site) -> list[str | None]:
     return sorted(node.name or "" for node in site.api.house.store.table(Node))
+
+
+async def _queue_made(place: Place) -> None:
+    """Wait until a daemon has made its queue."""
+    connection = await aio_pika.connect(place.url)
+    async with asyncio.timeout(PATIENCE), connection:
+        while True:
+            channel = await connection.channel()
+            with contextlib.suppress(AMQPError):
+                await channel.get_queue(place.exchange)
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_the_broker_dies_in_a_storm(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
@@ -167,14 +180,7 @@ async def test_sigkill_in_the_middle_of_a_storm(tmp_path: Path, place: Place) ->
     }  # fmt: skip
     async with Daemon(tmp_path, settings) as daemon:
         await daemon.start()
-        connection = await aio_pika.connect(place.url)
-        async with asyncio.timeout(PATIENCE), connection:
-            while True:
-                channel = await connection.channel()
-                with contextlib.suppress(AMQPError):
-                    await channel.get_queue(place.exchange)
-                    break
-                await asyncio.sleep(0.05)
+        await _queue_made(place)
         async with producing(place) as producer:
             await asyncio.gather(*(producer.send("node.create", name, {**FAKE, "name": name}) for name in names))
             for count in (20, 60, 100):
@@ -195,3 +201,40 @@ async def test_sigkill_in_the_middle_of_a_storm(tmp_path: Path, place: Place) ->
                     assert reply["node"] == made[reply["command"]]
                     if reply["command"] in names[::10]:
                         answered[reply["command"]] = reply["node"]
+
+
+@pytest.mark.crash
+async def test_deployments_through_dying_daemons_and_a_dying_broker(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
+    names = [f"n{i:02}" for i in range(60)]
+    settings = {
+        "amqp.url": place.url, "amqp.commands.exchange": place.exchange, "amqp.retry_delay": 0.05, "amqp.publish": "false",
+        "conductor.automated_clean": "false", "drivers.fake.deploy_delay": 0.05,
+    }  # fmt: skip
+    async with Daemon(tmp_path, settings) as daemon:
+        await daemon.start()
+        await _queue_made(place)
+        async with producing(place) as producer:
+            await producer.send("node.create", "make", {"items": [{**FAKE, "name": name} for name in names]})
+            for verb in ("manage", "provide"):
+                await producer.send(f"node.{verb}", verb, {"nodes": names}, reply=False)
+            assert (await producer.reply())["accepted"] == len(names)
+            for name in names:
+                await producer.send("node.deploy", f"deploy-{name}", {"node": name}, reply=False)
+        for restart_broker in (False, True, False):
+            await asyncio.sleep(0.3)
+            await daemon.kill()
+            if restart_broker:
+                await asyncio.to_thread(broker.kill)
+                await asyncio.to_thread(broker.start)
+            await daemon.start()
+        async with api(daemon) as client, asyncio.timeout(60):
+            while len(found := (await client.ask("GET", "/v1/nodes?provision_state=active&limit=1000"))["nodes"]) < len(names):
+                await asyncio.sleep(0.2)
+            assert sorted(node["name"] for node in found) == names
+            begun: Counter[str] = Counter()
+            since = 0
+            while (page := await client.ask("GET", f"/v1/events?since={since}&type=node.provision"))["next"] > since:
+                begun.update(event["node_uuid"] for event in page["events"] if event["data"]["event"] == "deploy")
+                since = page["next"]
+            assert set(begun.values()) == {1}
+            assert len(begun) == len(names)

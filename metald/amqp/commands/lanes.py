@@ -117,6 +117,7 @@ class Lanes:
         if command.not_before is not None and command.not_before > now():
             heapq.heappush(self._heap, (command.not_before, command.id, command))
             self._due.set()
+            self._room.set()
             return
         keys = self._keys(command)
         lane = next((self._lanes[key] for key in keys if key in self._lanes), None)

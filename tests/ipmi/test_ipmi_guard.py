@@ -134,3 +134,39 @@ async def test_a_poll_leaves_no_session_behind_but_work_does() -> None:
         assert started.sessions == 0
         await bmc.power_is_on()
         assert started.sessions == 1
+
+
+async def test_a_bmc_that_let_us_in_before_is_asked_one_question_less() -> None:
+    async with simulated(suites=(3,)) as server, hub() as started:
+        bmc, datagrams = Bmc(started, coordinates(server)), []
+        for _ in range(2):
+            before = server.bmc.counters.datagrams
+            with background():
+                await bmc.power_is_on()
+            async with asyncio.timeout(10):
+                while server.bmc.server.established:  # the farewell is on its way
+                    await asyncio.sleep(0.01)
+            datagrams.append(server.bmc.counters.datagrams - before)
+        assert datagrams[1] == datagrams[0] - 2  # the first login also tried the other suite
+
+
+@pytest.mark.parametrize("answer", ["silence", "refusal"])
+async def test_a_bmc_that_wants_the_first_question_each_time_gets_it(answer: str) -> None:
+    async with simulated() as server, hub() as started:
+        handle, asked = server.bmc.server.handle, [True]
+
+        def strict(data: bytes, now: float) -> bytes | None:
+            if data[4] == 0:
+                asked[0] = True
+            elif data[4:6] == b"\x06\x10" and not asked[0]:
+                return (
+                    None if answer == "silence" else b"\x06\x00\xff\x07\x06\x11" + bytes(8) + b"\x08\x00" + data[16:17] + b"\x12" + bytes(6)
+                )
+            return handle(data, now)
+
+        server.bmc.server.handle = strict  # type: ignore[method-assign]
+        for _ in range(2):
+            with background():
+                assert await Bmc(started, coordinates(server)).power_is_on() is False
+            asked[0] = False
+        assert server.bmc.server.logins == 2

@@ -57,6 +57,8 @@ class BmcSession(Session):  # type: ignore[misc]
         self._suites = tuple(s for s in info.suites if s in _HASHES)
         if suite in self._suites:  # the one that worked last time goes first
             self._suites = (suite, *(s for s in self._suites if s != suite))
+        self._known = self._suites[0] == suite if self._suites else False
+        self._hasty = False
         self._suite = 0
         self._tries = 0
         self.established = False
@@ -108,7 +110,12 @@ class BmcSession(Session):  # type: ignore[misc]
         self.request_entry.clear()
         self.pendingpayloads.clear()
         self._initsession()
-        self._get_channel_auth_cap()
+        self._hasty, self._known = self._known, False
+        if self._hasty:  # it let us in before: what it can is known, and a round trip saved
+            self.ipmiversion = 2.0
+            self._open_rmcpplus_request()
+        else:
+            self._get_channel_auth_cap()
 
     @property
     def crowded(self) -> bool:
@@ -126,14 +133,7 @@ class BmcSession(Session):  # type: ignore[misc]
         lun: int = 0,
         bridged: bool = True,
     ) -> None:
-        """Send a command.
-
-        Args:
-            repeat: False sends it once only, for what must not happen twice.
-            patience: seconds before each repetition.
-            lun: the unit within the controller.
-            bridged: False speaks with the BMC itself where the node's commands go to a controller behind it.
-        """
+        """Send a command: once only where not to `repeat`; to the BMC itself where not `bridged`; to a unit of it (`lun`)."""
         self.in_flight = True
         self._patience = patience
         self._tries = 0 if repeat else len(self._patience) - 1
@@ -211,7 +211,7 @@ class BmcSession(Session):  # type: ignore[misc]
         if self.full:
             self.full = False
             self.login()
-        elif context == "OPENSESSION":
+        elif context == "OPENSESSION" and not self._hasty:
             if self._tries >= _SUITE_SILENCE and self._suite + 1 < len(self._suites):
                 self._next_suite()  # some BMCs say nothing to a suite they do not have
             self._open_rmcpplus_request()
@@ -323,8 +323,11 @@ class BmcSession(Session):  # type: ignore[misc]
     def _got_rmcp_response(self, data: bytearray) -> None:
         if self.sessioncontext != "OPENSESSION" or len(data) < 2 or data[0] != self.rmcptag:
             return
+        self.heard = True
         if data[1] in refusal.FULL:
             self._no_slot()
+        elif data[1] and self._hasty:
+            self.login()
         elif data[1] or (len(data) >= 17 and data[16] & 0x3F != _ALGORITHMS[self.suite]):
             if self._suite + 1 < len(self._suites):
                 self._next_suite()

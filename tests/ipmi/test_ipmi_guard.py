@@ -12,9 +12,11 @@ from metald.drivers.ipmi.client import Bmc
 from metald.drivers.ipmi.guard import Breaker, Bucket
 from metald.drivers.ipmi.hub import background
 from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.power import PyghmiPower
 from metald.drivers.ipmi.window import AdmissionWindow
 from metald.errors import BmcAuthFailed, BmcUnreachable
-from tests.support.bmc import ADMIN, Simulated, hub, simulated
+from metald.model import PowerState
+from tests.support.bmc import ADMIN, Simulated, context, hub, simulated
 
 INFO = BmcInfo("192.0.2.1")
 
@@ -170,3 +172,12 @@ async def test_a_bmc_that_wants_the_first_question_each_time_gets_it(answer: str
                 assert await Bmc(started, coordinates(server)).power_is_on() is False
             asked[0] = False
         assert server.bmc.server.logins == 2
+
+
+async def test_changed_coordinates_hold_from_the_next_call() -> None:
+    async with simulated() as server, hub() as started:
+        power, ctx = PyghmiPower(started, started.settings), context(server.address, server.port)
+        assert await power.get_power_state(ctx) is PowerState.OFF
+        ctx.set(driver_info={**ctx.node.driver_info, "ipmi_password": "wrong"})
+        with pytest.raises(BmcAuthFailed):
+            await power.get_power_state(ctx)

@@ -6,7 +6,7 @@ Rules:
   that a second run after a crash does only what is left.
 - A command counts when the BMC says that it happened, not when it accepted it. While waiting, a BMC that does not
   answer is no failure yet: some drop off the network as the machine's power changes.
-- Nothing is remembered between calls.
+- Nothing of the machine is remembered between calls.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
 from metald.errors import BmcUnreachable, DeadlineExceeded
 from metald.model import PowerState, PowerTarget
 
+_MOST_PARSED = 50_000
 _FIRST_POLL = 0.05
 """Seconds until the first look after a command; each pause is twice the last, up to the setting."""
 
@@ -113,10 +114,19 @@ class PyghmiPower(IpmiPower):
 
     def __init__(self, hub: IpmiHub, settings: Ipmi) -> None:
         super().__init__(hub, settings)
+        self._parsed: dict[str, tuple[object, BmcInfo]] = {}
 
     def _info(self, ctx: NodeContext) -> BmcInfo:
+        # Power sync asks for every node again and again: what was read of a driver_info holds as long as that is the same.
+        node = ctx.node
+        known = self._parsed.get(node.uuid)
+        if known is not None and known[0] is node.driver_info:
+            return known[1]
         parsed = super()._info(ctx)
-        info.require_plain(parsed, ctx.node)
+        info.require_plain(parsed, node)
+        if len(self._parsed) >= _MOST_PARSED:
+            self._parsed.clear()
+        self._parsed[node.uuid] = (node.driver_info, parsed)
         return parsed
 
 

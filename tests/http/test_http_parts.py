@@ -268,7 +268,7 @@ async def test_what_is_metalds_own(api: Api) -> None:
     assert (await api.ask("GET", "/readyz", version=None)).status == 503
     events = (await api.get(f"/v1/nodes/{uuid}/timeline"))["timeline"]
     assert [event["type"] for event in events] == ["node.create"]
-    assert (await api.get("/v1/nodes/n1/progress")) == {"progress": {}}
+    assert (await api.get("/v1/nodes/n1/progress")) == {"progress": {}, "waiting": []}
     found = await api.get("/v1/events?limit=1")
     assert len(found["events"]) == 1
     assert found["last_seq"] >= 1

@@ -37,7 +37,7 @@ _TIMED = (RETRY, "timer")
 
 STORE_PAUSE = 5.0
 """Seconds until a wake-up that the store could not take is tried again."""
-_STEPS_EACH_ROUND = 8
+_STEPS_EACH_ROUND = 3
 """Steps that begin in one round of the loop; requests are not held up by more."""
 
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
-
-import regex
+from typing import TYPE_CHECKING, Any
 
 from metald.errors import InspectionError
+
+if TYPE_CHECKING:
+    import regex
 
 MATCH_TIMEOUT = 0.5
 """Seconds that one regular expression may look at one text."""
@@ -114,6 +115,8 @@ def _in_net(address: Any, subnet: Any) -> bool:
 
 
 def _pattern(pattern: Any) -> regex.Pattern[str]:
+    import regex  # a tenth of a second that only those who have such a rule need
+
     text = str(pattern)
     if len(text) > _LONGEST_PATTERN:
         raise InspectionError(f"The regular expression is longer than {_LONGEST_PATTERN} characters.", remedy="Split it.")

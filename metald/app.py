@@ -37,6 +37,7 @@ from metald.drivers.ssh.deploy import SshDeploy
 from metald.errors import MetaldError
 from metald.http import app as api
 from metald.http.auth import build as authenticator
+from metald.http.dispatcher import DISPATCHER
 from metald.http.server import serving
 from metald.images.cache import ImageCache
 from metald.limits import Limits, Queue
@@ -205,7 +206,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             limits=limits,
         )
         if broker is not None:
-            broker.take_commands(application[api.DISPATCHER])
+            broker.take_commands(application[DISPATCHER])
         tls = api.ssl_context(settings.api)  # its key may be root's alone
         listeners = await _listeners(settings.api.listen)
         for listener in listeners:

@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from metald.amqp.commands.assembly import Commands
 from metald.amqp.link import Link
 from metald.config import Amqp
-from metald.http.app import DISPATCHER
+from metald.http.dispatcher import DISPATCHER
 from metald.model.command import Command
 from tests.support.api import Api, api_settings, serving
 

@@ -99,7 +99,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Made from `metald/config.py` by `make generate`. A setting comes from the file given by `--config`, or from the",
+        "Made from `metald/config/` by `make generate`. A setting comes from the file given by `--config`, or from the",
         "environment as `METALD__SECTION__KEY`; the environment wins.",
         "",
     ]

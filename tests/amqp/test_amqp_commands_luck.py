@@ -28,12 +28,19 @@ async def _send_all(place: Place, names: list[str]) -> None:
     """As a producer that may not lose anything: send again whatever was not confirmed."""
     left = list(names)
     while left:
-        with contextlib.suppress(AMQPError, OSError, TimeoutError, RuntimeError, asyncio.CancelledError):
+        try:
             async with asyncio.timeout(PATIENCE), producing(place) as producer:
                 while left:
                     async with asyncio.timeout(5):
                         await producer.send("node.create", left[0], {**FAKE, "name": left[0]}, reply=False)
                     left.pop(0)
+        except (AMQPError, OSError, TimeoutError, RuntimeError):
+            pass
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            # aiormq also cancels what waits on a channel that was closed
+            if task is None or task.cancelling():
+                raise
         await asyncio.sleep(0.05)
 
 

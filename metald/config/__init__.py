@@ -13,17 +13,35 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Seconds = Annotated[float, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Duration = Annotated[float, Meta(gt=0)]
+from metald.config.base import ConfigError, Duration, Positive, Seconds, Section
+from metald.config.broker import Amqp, Commands, Events
+from metald.config.hardware import Drivers, Fake, Ipmi, Ssh
 
-
-class ConfigError(Exception):
-    """A setting is wrong. The text names the setting, where it came from, and the remedy."""
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section."""
+__all__ = [
+    "Amqp",
+    "Api",
+    "Boot",
+    "Commands",
+    "Conductor",
+    "ConfigError",
+    "Console",
+    "Dhcp",
+    "Drivers",
+    "Events",
+    "Fake",
+    "Images",
+    "Inspection",
+    "Ipmi",
+    "Keystone",
+    "Log",
+    "Section",
+    "Settings",
+    "Ssh",
+    "StoreSettings",
+    "Watch",
+    "is_loopback",
+    "parse_listen",
+]
 
 
 class Watch(Section, frozen=True):
@@ -113,72 +131,6 @@ class StoreSettings(Section, frozen=True):
     timeout: Annotated[
         float, Meta(gt=0, description="Seconds that a write waits for a locked or lost database before it fails with 503.")
     ] = 10.0
-
-
-class Commands(Section, frozen=True):
-    """Commands that come by messages."""
-
-    enabled: Annotated[bool, Meta(description="Take commands.")] = True
-    exchange: Annotated[
-        str,
-        Meta(min_length=1, description="The topic exchange of commands, and the queue; `.urgent` and `.dead` are added for the others."),
-    ] = "metald.commands"
-    users: Annotated[
-        str, Meta(description="TOML file with the roles and the project of each user of the broker. Empty: whoever may publish may do all.")
-    ] = ""
-    max_size: Annotated[Positive, Meta(description="Largest command in bytes (config drives).")] = 4 << 20
-    patience: Annotated[Seconds, Meta(description="Seconds that a command waits for a busy node before it is refused.")] = 3600.0
-    pending: Annotated[Positive, Meta(description="Most commands that wait in metald; further ones wait in the broker.")] = 20_000
-    delivery_limit: Annotated[Positive, Meta(description="How often the broker delivers a message before it puts it aside.")] = 20
-    answers: Annotated[Positive, Meta(description="How many answers are kept, so that the same command again gets the same one.")] = 50_000
-    answers_hours: Annotated[Positive, Meta(description="Hours that answers are kept.")] = 24
-
-
-class Amqp(Section, frozen=True):
-    """The message broker, for commands in and events out."""
-
-    url: Annotated[
-        str,
-        Meta(description="`amqp://user:password@host/vhost`, or `amqps://` for TLS. Empty: no broker."),
-    ] = ""
-    tls_ca: Annotated[str, Meta(description="PEM file of the authorities that sign the broker's certificate; by default the system's.")] = (
-        ""
-    )
-    tls_certificate: Annotated[str, Meta(description="PEM file with metald's own certificate, if the broker wants one.")] = ""
-    tls_key: Annotated[str, Meta(description="PEM file with that certificate's private key.")] = ""
-    heartbeat: Annotated[Positive, Meta(description="Seconds between heartbeats; a broker that is silent for three of them is gone.")] = 20
-    timeout: Annotated[float, Meta(gt=0, description="Seconds that a connection, or one request on it, may take.")] = 10.0
-    retry_delay: Annotated[
-        float, Meta(gt=0, description="Seconds before the second try to connect; doubles with each up to 5, with jitter.")
-    ] = 0.5
-    declare: Annotated[
-        bool, Meta(description="Make the exchanges and queues; `false` only looks that they are there, for brokers that others set up.")
-    ] = True
-    publish: Annotated[bool, Meta(description="Publish every event.")] = True
-    exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the events.")] = "metald.events"
-    in_flight: Annotated[Positive, Meta(description="Most messages on their way that the broker has not confirmed yet.")] = 512
-    unpublished_retention_days: Annotated[
-        Positive,
-        Meta(description="Days that events wait for the broker, if more than `store.event_retention_days`; then they are dropped."),
-    ] = 90
-    notifications: Annotated[bool, Meta(description="Also send Ironic's own versioned notifications.")] = False
-    notification_exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the notifications.")] = "ironic"
-    notification_durable: Annotated[
-        bool, Meta(description="Make that exchange and the queues of the topics durable (oslo.messaging's `amqp_durable_queues`).")
-    ] = False
-    notification_topics: Annotated[list[str], Meta(description="Topics, which are queues, of the notifications.")] = msgspec.field(
-        default_factory=lambda: ["ironic_versioned_notifications"]
-    )
-    prefetch: Annotated[Positive, Meta(description="Most commands that the broker hands over before they are acknowledged.")] = 200
-    commands: Commands = Commands()
-
-
-class Events(Section, frozen=True):
-    """What happened, as it is told to others."""
-
-    source: Annotated[str, Meta(min_length=1, description="What names this installation in events; give each database another one.")] = (
-        "/metald"
-    )
 
 
 class Boot(Section, frozen=True):
@@ -314,70 +266,6 @@ class Inspection(Section, frozen=True):
         Literal["always", "sensitive", "never"],
         Meta(description="Hide secrets of an inventory from rules: from all, from those that are not sensitive, from none."),
     ] = "always"
-
-
-class Fake(Section, frozen=True):
-    """fake-hardware: how slow and how unreliable it pretends to be. Seconds per call, failures as a share of calls."""
-
-    power_delay: Seconds = 0.0
-    management_delay: Seconds = 0.0
-    boot_delay: Seconds = 0.0
-    deploy_delay: Seconds = 0.0
-    bios_delay: Seconds = 0.0
-    console_delay: Seconds = 0.0
-    firmware_delay: Seconds = 0.0
-    inspect_delay: Seconds = 0.0
-    network_delay: Seconds = 0.0
-    raid_delay: Seconds = 0.0
-    rescue_delay: Seconds = 0.0
-    storage_delay: Seconds = 0.0
-    vendor_delay: Seconds = 0.0
-    failure_rate: Annotated[float, Meta(ge=0, le=1, description="Share of power and deploy calls that fail.")] = 0.0
-
-
-class Ipmi(Section, frozen=True):
-    """BMCs over RMCP+."""
-
-    command_timeout: Annotated[Seconds, Meta(description="Seconds until one command has been answered, retries included.")] = 10.0
-    login_window: Annotated[
-        Positive, Meta(description="Most logins in flight at once; fewer while answers are seen to wait in queues.")
-    ] = 256
-    command_rate: Annotated[
-        Seconds, Meta(description="Most commands per second to one BMC, with a second's worth at once. 0: no limit.")
-    ] = 50.0
-    breaker_failures: Annotated[Positive, Meta(description="Failures in a row after which a BMC is left alone for a while.")] = 3
-    breaker_pause: Annotated[
-        float,
-        Meta(gt=0, description="Seconds that it is left alone at first. Twice as long after each further failure, for background work."),
-    ] = 2.0
-    breaker_longest: Annotated[Seconds, Meta(description="Most seconds that background work leaves a BMC alone.")] = 120.0
-    power_poll: Annotated[Seconds, Meta(description="Longest pause in seconds between two looks while a power change is awaited.")] = 0.5
-    login_timeout: Annotated[Seconds, Meta(description="Seconds after which a BMC that does not answer a login is held to be dead.")] = 5.0
-    session_idle: Annotated[Seconds, Meta(description="Seconds until an unused session is closed; BMCs have few session slots.")] = 5.0
-    power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take where the caller does not say.")] = 60.0
-    soft_power_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take unless the caller says.")] = 600.0
-    sockets: Annotated[Positive, Meta(description="UDP sockets per address family, shared by all BMCs.")] = 1
-    ipmitool: Annotated[str, Meta(description="The program that the interface `ipmitool` runs.")] = "ipmitool"
-
-
-class Ssh(Section, frozen=True):
-    """SSH connections to ramdisks."""
-
-    connect_timeout: Annotated[Seconds, Meta(description="Seconds for a connection and its handshake.")] = 20.0
-    keepalive: Annotated[Seconds, Meta(description="Seconds between keepalives; three unanswered ones end the connection.")] = 5.0
-    handshakes: Annotated[Positive, Meta(description="Most handshakes in flight at once.")] = 16
-    minimum_disk: Annotated[Positive, Meta(description="Smallest disk in bytes that a node without root device hints gets.")] = 4 << 30
-
-
-class Drivers(Section, frozen=True):
-    """Hardware types and their settings."""
-
-    enabled_hardware_types: Annotated[list[str], Meta(description="Hardware types that nodes may use.")] = msgspec.field(
-        default_factory=lambda: ["ipmi", "fake-hardware"]
-    )
-    fake: Fake = Fake()
-    ipmi: Ipmi = Ipmi()
-    ssh: Ssh = Ssh()
 
 
 class Log(Section, frozen=True):

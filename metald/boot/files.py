@@ -5,6 +5,7 @@
     ramdisk/kernel, ramdisk/initramfs
     pxelinux.cfg/aa-bb-cc-dd-ee-ff     the machine's iPXE script
     pxelinux.cfg/01-aa-bb-cc-dd-ee-ff  the machine's PXELINUX configuration
+    grub.cfg-01-aa-bb-cc-dd-ee-ff      its GRUB configuration, also below `grub/` and `boot/grub/`
 
 Rules: a name is looked up in this tree and nowhere else; a name that climbs (`..`) is refused before it is looked up.
 Nothing is served of a directory but regular files whose names end like a boot loader's.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -33,6 +34,9 @@ RAMDISK_FILES = ("kernel", "initramfs")
 
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 _LOADERS = (".kpxe", ".kkpxe", ".pxe", ".efi", ".lkrn", ".0", ".c32")
+_GRUB = "grub.cfg-01-"
+_GRUB_FOLDERS: tuple[list[str], ...] = ([], ["grub"], ["boot", "grub"], ["EFI", "debian"], ["debian"])
+"""Where GRUB looks for its configuration depends on the prefix it was built with."""
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
 
 
@@ -101,6 +105,8 @@ class BootFiles:
                 return Found(f"ramdisk/{file}", self.ramdisk_dir / file)
             case ["pxelinux.cfg", file]:
                 return self._configuration(file, asker)
+            case [*folder, file] if file.lower().startswith(_GRUB) and folder in _GRUB_FOLDERS:
+                return self._grub(file.lower(), asker)
             case ["ipxe", *rest] | rest:
                 return self._loader(rest)
         raise AssertionError("the last pattern matches everything")
@@ -132,16 +138,27 @@ class BootFiles:
 
     def _configuration(self, file: str, asker: Asker) -> Found:
         kind = file.lower()
-        mac = render.parse_mac(kind.removeprefix("01-"))
-        node = self._directory.node_by_mac(mac) if mac else None
-        if mac is None or node is None:
-            raise NotFound(f"No node has a boot configuration named {file}.")
-        asker = Asker(asker.base_url, (mac,))
+        node, asker = self._named(kind.removeprefix("01-"), file, asker)
         if not kind.startswith("01-"):
             found = self.script(asker)
             return Found(f"pxelinux.cfg/{kind}", found.content, node.uuid)
+        return self._rendered(f"pxelinux.cfg/{kind}", render.pxelinux, node, asker)
+
+    def _grub(self, file: str, asker: Asker) -> Found:
+        node, asker = self._named(file.removeprefix(_GRUB), file, asker)
+        return self._rendered(file, render.grub, node, asker)
+
+    def _named(self, text: str, file: str, asker: Asker) -> tuple[Node, Asker]:
+        """The node whose MAC address stands in a file's name."""
+        mac = render.parse_mac(text)
+        node = self._directory.node_by_mac(mac) if mac else None
+        if mac is None or node is None:
+            raise NotFound(f"No node has a boot configuration named {file}.")
+        return node, Asker(asker.base_url, (mac,))
+
+    def _rendered(self, name: str, how: Callable[[Node, Asker, str], str], node: Node, asker: Asker) -> Found:
         try:
-            return Found(f"pxelinux.cfg/{kind}", render.pxelinux(node, asker, self._kernel_parameters), node.uuid)
+            return Found(name, how(node, asker, self._kernel_parameters), node.uuid)
         except Invalid as error:
             raise NotFound(str(error)) from error
 

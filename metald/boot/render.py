@@ -219,6 +219,27 @@ def pxelinux(node: Node, asker: Asker, default: str, *, tree: str = "ramdisk") -
     return f"DEFAULT ramdisk\nPROMPT 0\nLABEL ramdisk\n  KERNEL {tree}/kernel\n  INITRD {tree}/initramfs\n  APPEND {parameters}\n"
 
 
+def grub(node: Node, asker: Asker, default: str, *, tree: str = "/ramdisk") -> str:
+    """The GRUB configuration of a known node; kernel and initramfs come from `tree` on the server GRUB came from.
+
+    Every word stands in quotes of a kind in which nothing is special to GRUB but their end.
+
+    Raises:
+        Invalid: see `kernel_parameters`; or a parameter holds such a quote.
+    """
+    if not credentials.wants_ramdisk(node):
+        return "echo metald: this machine boots from its disk\nexit 1\n"
+    words = ramdisk_parameters(node, asker, default).split(" ")
+    if any("'" in word for word in words):
+        raise Invalid(
+            f"Node {node.label}: a kernel parameter with a single quote cannot stand in a GRUB configuration.",
+            remedy="Leave the quote out.",
+            field="kernel_append_params",
+        )
+    parameters = " ".join(f"'{word}'" for word in words)
+    return f"set timeout=0\nset default=0\nmenuentry metald {{\n  linux {tree}/kernel {parameters}\n  initrd {tree}/initramfs\n}}\n"
+
+
 def first_known(macs: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """`macs` with those in `known` first, each once, in order."""
     unique = list(dict.fromkeys(macs))

@@ -158,6 +158,11 @@ class Boot(Section, frozen=True):
     tftp_transfers: Annotated[Positive, Meta(description="Most TFTP transfers at once; more wait for the clients' next try.")] = 2000
     tftp_transfers_per_client: Annotated[Positive, Meta(description="Most TFTP transfers at once to one address.")] = 256
     tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64
+    tftp_single_port: Annotated[
+        bool, Meta(description="Answer TFTP from the port that was asked, for address translation and firewalls that do not know TFTP.")
+    ] = False
+    tftp_bandwidth: Annotated[int, Meta(ge=0, description="Bytes a second that TFTP sends, all machines together; 0: no limit.")] = 0
+    tftp_bandwidth_per_client: Annotated[int, Meta(ge=0, description="Bytes a second that TFTP sends to one machine; 0: no limit.")] = 0
 
 
 class Dhcp(Section, frozen=True):

@@ -84,6 +84,29 @@ def test_a_type_that_is_no_text_is_invalid() -> None:
         render.kernel_parameters(node(driver_info={"kernel_append_params": ["a"]}), "")
 
 
+def test_grub() -> None:
+    assert "exit" in render.grub(Node(driver="ipmi"), ASKER, "")
+    text = render.grub(node(), ASKER, "quiet a$b")
+    assert "linux /ramdisk/kernel 'quiet' 'a$b' 'BOOTIF=01-" in text
+    assert "initrd /ramdisk/initramfs" in text
+    with pytest.raises(Invalid, match="single quote"):
+        render.grub(node(), ASKER, "a'b")
+
+
+def test_the_configuration_of_grub_is_found_where_grub_looks(tmp_path: Path) -> None:
+    fleet = Fleet()
+    files = BootFiles(fleet, boot_settings(tmp_path))
+    made = fleet.boot(fleet.add(MAC))
+    dashed = MAC.replace(":", "-")
+    for folder in ("", "grub/", "/boot/grub/", "EFI/debian/"):
+        found = files.find(f"{folder}grub.cfg-01-{dashed.upper()}", ASKER)
+        assert "metald.token" in str(found.content)
+        assert found.node_uuid == made.uuid
+    for missing in ("grub.cfg-01-52-54-00-00-00-99", "grub.cfg-01-", "etc/grub.cfg-01-" + dashed, "grub.cfg"):
+        with pytest.raises(NotFound):
+            files.find(missing, ASKER)
+
+
 def test_pxelinux() -> None:
     assert "LOCALBOOT" in render.pxelinux(Node(driver="ipmi"), ASKER, "")
     text = render.pxelinux(node(), ASKER, "quiet")

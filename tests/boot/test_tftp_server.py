@@ -11,35 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from metald.boot.files import BootFiles
 from metald.boot.tftp import contents, packet, server, transfer
 from metald.boot.tftp.packet import Ack, Error, Request
-from metald.boot.tftp.server import TftpServer
 from metald.sim.tftp import fetch
-from tests.support.boot_fleet import MAC, Fleet, boot_settings
-
-
-class Site:
-    """A running server and its fleet."""
-
-    def __init__(self, folder: Path, **boot: object) -> None:
-        self.fleet = Fleet()
-        self.folder = folder
-        settings = boot_settings(folder, http_listen="0.0.0.0:6386", **{"tftp_listen": "127.0.0.1:0", **boot})
-        self.files = BootFiles(self.fleet, settings)
-        self.server = TftpServer(self.fleet, self.files, settings)
-        self.big = random.Random(1).randbytes((1 << 20) + 77)
-        (folder / "ipxe/big.efi").write_bytes(self.big)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.server.addresses[0]
-
-    async def idle(self) -> None:
-        """Until no transfer runs."""
-        async with asyncio.timeout(30):
-            while self.server.transfers:
-                await asyncio.sleep(0.01)
+from tests.support.boot_fleet import MAC
+from tests.support.tftp_site import Site
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The TFTP server: takes requests, looks them up in the virtual tree, and runs one transfer per client port.
 
-Rules: read-only. One socket per transfer, connected to the client and bound to the address the client asked. Nothing
+Rules: read-only. One socket per transfer, connected to the client and bound to the address the client asked; with
+`boot.tftp_single_port` all goes through the socket that was asked. Nothing
 is served but what `BootFiles.find` names. Transfers are counted, in all and per client; a request over the limit gets
 no answer, so that the client's next try may find room. Every transfer ends, and is then reported once; its socket and
 timer go with it. All waiting is in the loop: no task per transfer.
@@ -22,6 +23,7 @@ from metald.boot.listen import parse_listen, plain
 from metald.boot.render import Asker
 from metald.boot.tftp import packet, wire
 from metald.boot.tftp.contents import Content, Contents
+from metald.boot.tftp.pace import Pace
 from metald.boot.tftp.packet import Code, Request
 from metald.boot.tftp.session import Session
 from metald.boot.tftp.transfer import DEFAULT_BLKSIZE, Transfer, negotiate
@@ -51,6 +53,8 @@ class TftpServer:
         self._most = boot.tftp_transfers
         self._most_per_client = boot.tftp_transfers_per_client
         self._window = boot.tftp_window
+        self._single_port = boot.tftp_single_port
+        self.pace = Pace(boot.tftp_bandwidth, boot.tftp_bandwidth_per_client)
         self._contents = Contents()
         self._listeners: list[Listener] = []
         self._sessions: dict[wire.Address, Session] = {}
@@ -124,6 +128,11 @@ class TftpServer:
                 self._arrived(listener, arrival)
 
     def _arrived(self, listener: Listener, arrival: Arrival) -> None:
+        if self._single_port and arrival.data[:2] in (b"\0\4", b"\0\5"):
+            session = self._sessions.get(arrival.peer)
+            if session is not None:
+                session.heard(arrival.data)
+            return
         try:
             request = packet.parse(arrival.data)
         except packet.Malformed as error:
@@ -209,7 +218,7 @@ class TftpServer:
                 return
             content = Content(packet.to_netascii(content.data))
         try:
-            path = wire.Path(session.arrival)
+            path = wire.SharedPath(session.arrival, listener) if self._single_port else wire.Path(session.arrival)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 _log.warning("TFTP: no file descriptor left for another transfer; raise the limit or lower boot.tftp_transfers")
@@ -241,6 +250,7 @@ class TftpServer:
         self._per_client[peer[0]] -= 1
         if not self._per_client[peer[0]]:
             del self._per_client[peer[0]]
+            self.pace.forget(peer[0])
 
     def _failed(self, listener: Listener, arrival: Arrival, name: str, error: MetaldError) -> None:
         code = Code.ACCESS if isinstance(error, NotAllowed) else Code.NOT_FOUND if isinstance(error, NotFound) else Code.UNDEFINED

@@ -6,8 +6,12 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
+from metald.boot.tftp.pace import Pace
 from metald.boot.tftp.transfer import Agreed, Burst, Transfer
 from metald.boot.tftp.wire import Arrival, Ears, Path
+
+_WAITING = 1.0
+"""Seconds until a transfer whose window waits for its turn is looked at again."""
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +23,10 @@ class Owner(Protocol):
     def ears(self) -> Ears:
         """Where sockets are heard."""
 
+    @property
+    def pace(self) -> Pace:
+        """How fast windows may leave."""
+
     def forget(self, session: Session) -> None:
         """A session is over."""
 
@@ -29,7 +37,22 @@ class Owner(Protocol):
 class Session:
     """Begins without a socket, while the file is being read; ends by `end` or `drop`, once."""
 
-    __slots__ = ("_agreed", "_began", "_loop", "_open", "_owner", "_path", "_timer", "_transfer", "arrival", "name", "node_uuid", "over")
+    __slots__ = (
+        "_agreed",
+        "_began",
+        "_loop",
+        "_open",
+        "_owner",
+        "_path",
+        "_queue",
+        "_queued",
+        "_timer",
+        "_transfer",
+        "arrival",
+        "name",
+        "node_uuid",
+        "over",
+    )
 
     def __init__(self, owner: Owner, arrival: Arrival, name: str, node_uuid: str | None) -> None:
         self.arrival = arrival
@@ -41,6 +64,8 @@ class Session:
         self._began = self._loop.time()
         self._open = False
         self._timer: asyncio.TimerHandle | None = None
+        self._queue: memoryview | None = None  # of a burst, what waits for its turn
+        self._queued: asyncio.TimerHandle | None = None
         # Set by `begin`; nothing looks at them before `_open`.
         self._path: Path
         self._transfer: Transfer
@@ -59,7 +84,7 @@ class Session:
     def begin(self, path: Path, transfer: Transfer, agreed: Agreed) -> None:
         """Send the first datagram; the loop does the rest."""
         self._path, self._transfer, self._agreed, self._open = path, transfer, agreed, True
-        self._owner.ears.add(path.fileno(), self._readable)
+        path.listen(self._owner.ears, self._readable)
         self._send(transfer.begin(self._loop.time()))
         if not self.over:
             self._timer = self._loop.call_at(transfer.deadline, self._tick)
@@ -71,8 +96,9 @@ class Session:
         self.over = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._queued is not None:
+            self._queued.cancel()
         if self._open:
-            self._owner.ears.remove(self._path.fileno())
             self._path.close()
         self._owner.forget(self)
 
@@ -95,28 +121,78 @@ class Session:
             facts["error"] = error
         self._owner.report(self.arrival, self.name, self.node_uuid, facts)
 
+    def heard(self, datagram: bytes) -> None:
+        """The client has said something at the listening socket."""
+        if not self._open or self.over:
+            return
+        try:
+            self._take(datagram)
+        except Exception as error:
+            self._broken(error)
+
     def _readable(self) -> None:
         # One datagram per call: the socket stays readable while there are more, and others get their turn too.
-        transfer, path = self._transfer, self._path
         try:
-            datagram = path.receive()
-            burst = transfer.receive(datagram, self._loop.time())
-            if burst is not None:
-                path.send(burst, transfer.segment)
-                return
+            self._take(self._path.receive())
         except BlockingIOError:
             return
         except Exception as error:
             self._broken(error)
-            return
-        if transfer.ended:
+
+    def _take(self, datagram: bytes) -> None:
+        transfer = self._transfer
+        burst = transfer.receive(datagram, self._loop.time())
+        if burst is not None:
+            if self._owner.pace.limited:
+                self._in_turn(burst)
+            else:
+                self._path.send(burst, transfer.segment)
+        elif transfer.ended:
             self.end(transfer.error)
 
     def _send(self, burst: Burst) -> None:
         try:
-            self._path.send(burst, self._transfer.segment)
+            if self._owner.pace.limited:
+                self._in_turn(burst)
+            else:
+                self._path.send(burst, self._transfer.segment)
         except Exception as error:
             self._broken(error)
+
+    def _in_turn(self, burst: Burst) -> None:
+        """Send as fast as the pace allows. A burst takes the place of what still waits: it was made later and knows more."""
+        self._queue = memoryview(burst)
+        if self._queued is None:
+            self._next_piece()
+
+    def _next_piece(self) -> None:
+        self._queued = None
+        pace, loop = self._owner.pace, self._loop
+        assert self._queue is not None
+        size = min(len(self._queue), pace.piece(self._transfer.segment))
+        at = pace.take(self.arrival.peer[0], size, loop.time())
+        if at > loop.time():
+            self._queued = loop.call_at(at, self._piece)
+        else:
+            self._piece()
+
+    def _piece(self) -> None:
+        self._queued = None
+        queue = self._queue
+        if queue is None or self.over:
+            return
+        # Another burst may have come meanwhile, with datagrams of another length.
+        size = min(len(queue), self._owner.pace.piece(self._transfer.segment))
+        rest = queue[size:]
+        self._queue = rest if len(rest) else None
+        self._transfer.left(self._loop.time())
+        try:
+            self._path.send(queue[:size], self._transfer.segment)
+        except Exception as error:
+            self._broken(error)
+            return
+        if self._queue is not None:
+            self._next_piece()
 
     def _broken(self, error: Exception) -> None:
         """The client cannot be reached; or there is a defect, which must not keep socket and timer for ever."""
@@ -131,10 +207,12 @@ class Session:
 
     def _tick(self) -> None:
         # The deadline moves with every acknowledgement; the timer follows only when it has gone off.
-        burst = self._transfer.expire(self._loop.time())
+        # Nothing is late that has not left yet.
+        burst = self._transfer.expire(self._loop.time()) if self._queue is None else None
         if burst is not None:
             self._send(burst)
         if self._transfer.ended:
             self.end(self._transfer.error)
         elif not self.over:
-            self._timer = self._loop.call_at(self._transfer.deadline, self._tick)
+            due = self._transfer.deadline
+            self._timer = self._loop.call_at(due if self._queue is None else max(due, self._loop.time() + _WAITING), self._tick)

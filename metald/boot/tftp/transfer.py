@@ -155,6 +155,21 @@ class Transfer:
         if self.ended or len(datagram) < 4 or datagram[0]:
             return None
         opcode = datagram[1]
+        if opcode == _ACK and self._fresh and self._oack is None:
+            # Nearly all there ever is: the whole window has arrived, and nothing was sent twice. One call for each window
+            # instead of five is a fifth of the server's CPU; `_acknowledged` would do the same.
+            sent, blocks = self._sent, self._blocks
+            if (datagram[2] << 8 | datagram[3]) == sent & 0xFFFF and sent != self._acked and sent != blocks.count:
+                took = now - self._sent_at
+                self._rtt = took if self._rtt is None else 0.75 * self._rtt + 0.25 * took
+                self._answered = True
+                self._acked = sent
+                self._tries = 0
+                self._after_resend = False
+                last = sent + self._agreed.windowsize
+                self._sent = last = min(blocks.count, last)
+                self._sent_at = now
+                return blocks.span(sent + 1, last)
         if opcode == _ACK:
             return self._acknowledged(datagram[2] << 8 | datagram[3], now)
         if opcode == _ERROR:
@@ -189,6 +204,10 @@ class Transfer:
         if done:
             self._acked = self._blocks.count
         self._end("" if done else "the client closed its port")
+
+    def left(self, now: float) -> None:
+        """The last of a burst, which had to wait, has left only now: its acknowledgement is waited for from here on."""
+        self._sent_at = now
 
     def _acknowledged(self, number: int, now: float) -> Burst | None:
         if self._oack is not None:

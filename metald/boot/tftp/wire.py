@@ -32,6 +32,8 @@ _MOST_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 _MOST_BYTES = 65000
 _LONGEST_ANSWER = 256  # an ACK has 4 bytes, an ERROR a text
 _HEARD_AT_ONCE = 64
+_ROUNDS = 4
+_WORTHWHILE = 2
 _NO_GSO = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 
 
@@ -106,14 +108,28 @@ class Listener:
 
     def answer(self, arrival: Arrival, data: bytes) -> None:
         """Send one datagram back, from the address that was asked; lost when the socket is full."""
-        if self.family == socket.AF_INET:
-            local = socket.inet_pton(socket.AF_INET, arrival.local[0])
-            ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, _INFO4.pack(0, local, local))]
-        else:
-            local = socket.inet_pton(socket.AF_INET6, arrival.local[0])
-            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _INFO6.pack(local, arrival.local[3]))]
         with contextlib.suppress(OSError):
-            self._socket.sendmsg([data], ancillary, 0, arrival.peer)
+            self.send(data, _from(arrival), arrival.peer)
+
+    def send(self, data: bytes | memoryview, ancillary: list[Ancillary], peer: Address) -> None:
+        """Send to somebody.
+
+        Raises:
+            OSError: it cannot be sent.
+        """
+        self._socket.sendmsg([data], ancillary, 0, peer)
+
+
+Ancillary = tuple[int, int, bytes]
+
+
+def _from(arrival: Arrival) -> list[Ancillary]:
+    """Have a datagram leave from the address that was asked."""
+    if len(arrival.local) == 2:
+        local = socket.inet_pton(socket.AF_INET, arrival.local[0])
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, _INFO4.pack(0, local, local))]
+    local = socket.inet_pton(socket.AF_INET6, arrival.local[0])
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _INFO6.pack(local, arrival.local[3]))]
 
 
 class Path:
@@ -123,9 +139,10 @@ class Path:
         OSError: there is no socket left, or no way to the client.
     """
 
-    __slots__ = ("_family", "_gso", "_socket")
+    __slots__ = ("_ears", "_family", "_gso", "_socket")
 
     def __init__(self, arrival: Arrival) -> None:
+        self._ears: Ears | None = None
         self._family = socket.AF_INET6 if len(arrival.local) == 4 else socket.AF_INET
         self._gso = 0
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
@@ -137,12 +154,16 @@ class Path:
             self._socket.close()
             raise
 
-    def fileno(self) -> int:
-        """For the loop."""
-        return self._socket.fileno()
+    def listen(self, ears: Ears, reader: Callable[[], None]) -> None:
+        """Call `reader`, which must not raise, while the client has said something."""
+        ears.add(self._socket.fileno(), reader)
+        self._ears = ears
 
     def close(self) -> None:
         """Free the port."""
+        if self._ears is not None:
+            self._ears.remove(self._socket.fileno())
+            self._ears = None
         self._socket.close()
 
     def max_blksize(self) -> int:
@@ -187,7 +208,7 @@ class Path:
         """
         try:
             if len(data) <= segment:
-                self._socket.send(data)
+                self._emit(data)
             elif segment == self._gso:
                 self._send_segmented(data, segment)
             else:
@@ -204,23 +225,68 @@ class Path:
     def _send_segmented(self, data: bytes | memoryview, segment: int) -> None:
         step = min(_MOST_SEGMENTS, _MOST_BYTES // segment) * segment
         if len(data) <= step:
-            self._socket.send(data)
+            self._emit(data)
             return
         view = memoryview(data)
         for at in range(0, len(data), step):
-            self._socket.send(view[at : at + step])
+            self._emit(view[at : at + step])
 
     def _send_singly(self, data: bytes | memoryview, segment: int) -> None:
         view = memoryview(data)
         for at in range(0, len(data), segment):
-            self._socket.send(view[at : at + segment])
+            self._emit(view[at : at + segment])
 
     def _without_gso(self, data: bytes | memoryview, segment: int) -> None:
         # A device without checksum offload answers EIO, a path whose MTU shrank EINVAL or EMSGSIZE.
         self._gso = 0
-        self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+        self._cut_off()
         with contextlib.suppress(BlockingIOError):
             self._send_singly(data, segment)
+
+    def _emit(self, data: bytes | memoryview) -> None:
+        self._socket.send(data)
+
+    def _cut_off(self) -> None:
+        self._socket.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+
+
+class SharedPath(Path):
+    """The way to one client through the listening socket, so that all comes from the port that was asked.
+
+    Address translation and firewalls that do not know TFTP let nothing else through. What the client says arrives at the
+    listening socket and is handed to its session there.
+    """
+
+    __slots__ = ("_ancillary", "_listener", "_mtu", "_peer", "_segmented")
+
+    def __init__(self, arrival: Arrival, listener: Listener) -> None:
+        super().__init__(arrival)
+        # Only to learn the path's MTU, and whether there is a way at all.
+        self._mtu = super().max_blksize()
+        self._socket.close()
+        self._listener = listener
+        self._peer = arrival.peer
+        self._ancillary = _from(arrival)
+        self._segmented = self._ancillary
+
+    def listen(self, ears: Ears, reader: Callable[[], None]) -> None:
+        """The listening socket is heard already."""
+
+    def max_blksize(self) -> int:
+        """See `Path`."""
+        return self._mtu
+
+    def segment(self, size: int) -> None:
+        """See `Path`; the kernel is told with every datagram, for the socket is everybody's."""
+        if 2 * size <= _MOST_BYTES:
+            self._gso = size
+            self._segmented = [*self._ancillary, (_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", size))]
+
+    def _emit(self, data: bytes | memoryview) -> None:
+        self._listener.send(data, self._segmented if len(data) > self._gso else self._ancillary, self._peer)
+
+    def _cut_off(self) -> None:
+        self._segmented = self._ancillary
 
 
 class Ears:
@@ -251,8 +317,13 @@ class Ears:
         self._epoll.close()
 
     def _hear(self) -> None:
+        # What came meanwhile is taken at once: another turn of the loop costs more than several datagrams.
         readers = self._readers
-        for descriptor, _ in self._epoll.poll(0, _HEARD_AT_ONCE):
-            reader = readers.get(descriptor)
-            if reader is not None:
-                reader()
+        for _round in range(_ROUNDS):
+            heard = self._epoll.poll(0, _HEARD_AT_ONCE)
+            for descriptor, _ in heard:
+                reader = readers.get(descriptor)
+                if reader is not None:
+                    reader()
+            if len(heard) < _WORTHWHILE:
+                return

@@ -31,6 +31,7 @@ from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.console.consoles import Consoles, port_range
 from metald.console.ssh import SshConsoles
+from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.registry import Registry
 from metald.drivers.ssh.deploy import SshDeploy
@@ -175,8 +176,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         images = ImageCache(settings.images, state_dir)
         ssh = SshDeploy(settings, images)
         stack.push_async_callback(ssh.close)
+        direct = AgentDeploy(settings, images)
+        stack.push_async_callback(direct.close)
         consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
-        registry = outfit.registry(settings, hub, ssh, consoles)
+        registry = outfit.registry(settings, hub, ssh, direct, consoles)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -198,7 +201,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             registry=registry,
             conductor=conductor,
             hardware=hardware,
-            agents=Agents(store, engine),
+            agents=Agents(store, engine, settings, direct.alive),
             fleet=fleet,
             consoles=consoles,
             ready=ready.is_set,

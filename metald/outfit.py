@@ -7,7 +7,8 @@ from metald.boot.interface import IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
-from metald.drivers.agent_wait import AgentRescue, DirectDeploy
+from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent_wait import AgentRescue
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
@@ -22,7 +23,7 @@ from metald.drivers.registry import Registry, outsiders
 from metald.drivers.ssh.deploy import SshDeploy
 
 
-def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, consoles: Consoles) -> Registry:
+def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDeploy, consoles: Consoles) -> Registry:
     """The hardware types that the settings enable, with every interface.
 
     Raises:
@@ -41,7 +42,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, consoles: Console
         IpmitoolVendor(settings.drivers.ipmi, ipmitool),
         IpxeBoot(settings, dhcp.provider(settings)),
         PxeBoot(settings, dhcp.provider(settings)),
-        DirectDeploy(),
+        direct,
         AgentRescue(settings.conductor.rescue_callback_timeout),
         ssh,
         NoopNetwork(),

@@ -31,8 +31,11 @@ KEYS = (
     "boot_client_private_key",
     "boot_client_public_key",
     "boot_credentials_taken_by",
+    "boot_agent",
 )
-"""The keys in `driver_internal_info`. `boot_credentials_taken_by` is the address that fetched the host key, or None."""
+"""The keys in `driver_internal_info`. `boot_credentials_taken_by` is the address that fetched the host key, or None.
+`boot_agent` is there when the ramdisk holds the Ironic Python Agent: an object of the URLs `kernel` and `ramdisk`, empty where
+the ramdisk is metald's own."""
 
 
 def new_credentials(purpose: str) -> dict[str, Any]:

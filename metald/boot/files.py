@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from metald.boot import render
 from metald.boot.clients import Clients
@@ -27,6 +28,7 @@ from metald.boot.directory import BootDirectory
 from metald.boot.listen import parse_listen, url_host
 from metald.boot.render import Asker
 from metald.config import Settings
+from metald.config import parse_listen as split_listen
 from metald.errors import Invalid, NotAllowed, NotFound
 from metald.model import Node
 
@@ -61,6 +63,8 @@ class BootFiles:
         self._kernel_parameters = boot.kernel_append_params
         self._url = render.check_base_url(boot.http_url) if boot.http_url else ""
         listens = parse_listen(boot.http_listen, "boot.http_listen")
+        self._api = settings.api
+        self._told_api_url = settings.agent.api_url.rstrip("/")
         self._http_host, self._http_port = listens[0] if listens else ("", 0)
 
     def base_url(self, local_address: str) -> str:
@@ -84,6 +88,15 @@ class BootFiles:
             return render.check_base_url(f"{scheme}://{host}")
         except Invalid:
             return f"http://{url_host(local[0])}:{local[1]}"
+
+    def _api_url(self, base_url: str) -> str:
+        """The API as a machine reaches it that reaches the boot HTTP server at `base_url`."""
+        if self._told_api_url:
+            return self._told_api_url
+        scheme = "https" if self._api.tls_certificate else "http"
+        host, port = split_listen(self._api.listen)
+        host = urlsplit(base_url).hostname or "" if host in (*_ANYWHERE, "*") else host
+        return f"{scheme}://{url_host(host)}:{port}"
 
     def find(self, name: str, asker: Asker) -> Found:
         """Look a name up.
@@ -129,7 +142,7 @@ class BootFiles:
     def script(self, asker: Asker) -> Found:
         """The iPXE script for the machine with these MAC addresses; the unknown machine's when no node owns one."""
         node, macs = self.node_by_macs(asker.macs)
-        asker = Asker(asker.base_url, macs)
+        asker = Asker(asker.base_url, macs, self._api_url(asker.base_url))
         if node is None:
             return Found("boot/ipxe", render.unknown_ipxe(asker))
         if not self.may_boot(node, macs):
@@ -154,7 +167,7 @@ class BootFiles:
         node = self._directory.node_by_mac(mac) if mac else None
         if mac is None or node is None:
             raise NotFound(f"No node has a boot configuration named {file}.")
-        return node, Asker(asker.base_url, (mac,))
+        return node, Asker(asker.base_url, (mac,), self._api_url(asker.base_url))
 
     def _rendered(self, name: str, how: Callable[[Node, Asker, str], str], node: Node, asker: Asker) -> Found:
         try:

@@ -8,6 +8,7 @@
     GET  /boot/{node}/{token}/dropbear_host_key, .../host_key, .../authorized_keys    the same, one by one
     POST /boot/{node}/{token}/ready           the ramdisk's sshd listens
     GET  /boot/{node}/{token}/image, .../configdrive    what the workflow prepared for this boot
+    GET  /boot/{node}/{token}/deploy_kernel, .../deploy_ramdisk    the files of a ramdisk with an agent that the node names
 
 Rules: it is apart from the API and has no way into it. Whatever belongs to one boot needs that boot's token, compared
 in constant time; its private host key goes to one client address only. The token is never part of what is reported.
@@ -40,7 +41,7 @@ from metald.limits import Bandwidth, on_behalf_of
 from metald.model import Node
 
 ImageSource = Callable[[Node, str], Path | None]
-"""Given a node and `image` or `configdrive`: the file that the node's present boot may fetch, or None."""
+"""Given a node and the last part of such an address: the file that the node's present boot may fetch, or None."""
 
 MAX_BODY = 64 << 10
 CALL_TIMEOUT = 60.0
@@ -128,7 +129,7 @@ class BootHttp:
         get(f"{own}/host_key", self._host_key)
         get(f"{own}/dropbear_host_key", self._dropbear)
         get(f"{own}/authorized_keys", self._authorized_keys)
-        get(f"{own}/{{what:image|configdrive}}", self._prepared)
+        get(f"{own}/{{what:image|configdrive|deploy_kernel|deploy_ramdisk}}", self._prepared)
         app.router.add_post(f"{own}/ready", self._ready)
         return app
 

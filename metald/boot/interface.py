@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from metald.boot import credentials
 from metald.boot.dhcp import DhcpProvider
 from metald.boot.files import RAMDISK_FILES, ramdisk_dir
-from metald.boot.render import kernel_parameters
+from metald.boot.render import is_boot_url, kernel_parameters
 from metald.config import Settings
 from metald.drivers.base import Boot, NodeContext, StepContext
 from metald.errors import Invalid
+from metald.model import Node
 
 _MEMO = "boot_credentials"
 _PASSING = frozenset({"clean", "inspect"})
@@ -30,6 +31,7 @@ class IpxeBoot(Boot):
         self._dhcp = dhcp
         self._ramdisk = ramdisk_dir(settings)
         self._kernel_parameters = settings.boot.kernel_append_params
+        self._agent = settings.agent
         self._serving = bool(settings.boot.http_listen)
 
     def properties(self) -> Mapping[str, str]:
@@ -49,6 +51,8 @@ class IpxeBoot(Boot):
                 remedy="Set boot.http_listen to an address that machines reach.",
             )
         kernel_parameters(ctx.node, self._kernel_parameters)
+        if ctx.deploy.agent and self._agent_files(ctx.node)["kernel"]:
+            return
         missing = [file for file in RAMDISK_FILES if not (self._ramdisk / file).is_file()]
         if missing:
             raise Invalid(
@@ -64,10 +68,38 @@ class IpxeBoot(Boot):
         info = ctx.node.driver_internal_info
         if not (credentials.wants_ramdisk(ctx.node) and ctx.memo.get(_MEMO) == _fingerprint(info)) or info.get("boot_purpose") != purpose:
             info = {**credentials.clear(info), **credentials.new_credentials(purpose)}
+            if ctx.deploy.agent or (purpose == "rescue" and ctx.rescue.name == "agent"):
+                info["boot_agent"] = self._agent_files(ctx.node)
             ctx.set(driver_internal_info=info)
             ctx.memo[_MEMO] = _fingerprint(info)
             await ctx.checkpoint()
         await self._dhcp.bind(ctx.node, ctx.ports)
+
+    def _agent_files(self, node: Node) -> dict[str, str]:
+        """URLs of the kernel and the ramdisk with the agent; empty where they are those of `boot.ramdisk_dir`.
+
+        Raises:
+            Invalid: one of them is missing or no URL that a boot script may hold.
+        """
+        found = {}
+        for name, default in (("kernel", self._agent.deploy_kernel), ("ramdisk", self._agent.deploy_ramdisk)):
+            field = f"deploy_{name}"
+            url = node.driver_info.get(field) or default or ""
+            if url and not (isinstance(url, str) and is_boot_url(url)):
+                raise Invalid(
+                    f"Node {node.label}: driver_info/{field} cannot be loaded.",
+                    remedy="Write a plain http, https or file URL.",
+                    field=f"driver_info/{field}",
+                )
+            found[name] = url
+        if bool(found["kernel"]) != bool(found["ramdisk"]):
+            lacks = "ramdisk" if found["kernel"] else "kernel"
+            raise Invalid(
+                f"Node {node.label}: it has a deploy kernel or ramdisk, but not both.",
+                remedy=f"Set driver_info/deploy_{lacks}.",
+                field=f"driver_info/deploy_{lacks}",
+            )
+        return found
 
     async def clean_up_ramdisk(self, ctx: StepContext) -> None:
         """Take the credentials away. The DHCP entries go too, unless an instance needs its address."""

@@ -22,6 +22,7 @@ NICS = 8
 
 _MAC = re.compile(r"[0-9a-f]{2}([:-]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
 _BASE = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/\-]*)?", re.ASCII)
+_FILE = re.compile(r"(?:https?://[A-Za-z0-9.\-_\[\]:]+|file://)/[A-Za-z0-9._~/\-%+=@?&]*", re.ASCII)
 # iPXE expands ${...}; it ends a command at the words || && ; and at #. Nothing else is special to it or to PXELINUX.
 _WORD = re.compile(r"[!-~]+", re.ASCII)
 _COMMAND_ENDS = frozenset({"||", "&&", ";"})
@@ -35,6 +36,8 @@ class Asker:
     """URL of the boot HTTP server as this machine reaches it, without a slash at the end."""
     macs: tuple[str, ...] = ()
     """MAC addresses the machine told, the one of the card it boots by first."""
+    api_url: str = ""
+    """URL of the API as this machine reaches it, without a slash at the end."""
 
 
 def parse_mac(text: str) -> str | None:
@@ -55,6 +58,25 @@ def check_base_url(url: str) -> str:
     if not _BASE.fullmatch(bare):
         raise Invalid(f"{url!r} cannot be the URL of the boot server.", remedy="Write http://host:port.")
     return bare
+
+
+def is_boot_url(url: str) -> bool:
+    """Whether a URL names a file to boot, in characters that mean nothing to boot loaders."""
+    return _FILE.fullmatch(url) is not None
+
+
+def ramdisk_files(node: Node, asker: Asker, tree: str = "") -> tuple[str, str]:
+    """Where the machine loads kernel and initramfs from: metald's own, or those with the agent that the node names."""
+    tree = tree or f"{asker.base_url}/ramdisk"
+    agent = node.driver_internal_info.get("boot_agent") or {}
+    if not agent.get("kernel"):
+        return f"{tree}/kernel", f"{tree}/initramfs"
+    own = f"{asker.base_url}/boot/{node.uuid}/{node.driver_internal_info['boot_token']}"
+    kernel, ramdisk = (
+        url if not url.startswith("file:") else f"{own}/deploy_{name}"
+        for name, url in (("kernel", agent["kernel"]), ("ramdisk", agent["ramdisk"]))
+    )
+    return kernel, ramdisk
 
 
 def kernel_parameters(node: Node, default: str) -> str:
@@ -90,16 +112,19 @@ def _harmless(text: str, node: Node, where: str) -> str:
 
 
 def ramdisk_parameters(node: Node, asker: Asker, default: str) -> str:
-    """The whole kernel line of the node's ramdisk: the operator's parameters, BOOTIF and metald's own three.
+    """The whole kernel line of the node's ramdisk: the operator's parameters, BOOTIF, and how metald is called.
 
     Raises:
         Invalid: see `kernel_parameters`.
     """
-    own = [
-        f"metald.url={asker.base_url}",
-        f"metald.node={node.uuid}",
-        f"metald.token={node.driver_internal_info['boot_token']}",
-    ]
+    if node.driver_internal_info.get("boot_agent") is not None:
+        own = [f"ipa-api-url={asker.api_url}"]
+    else:
+        own = [
+            f"metald.url={asker.base_url}",
+            f"metald.node={node.uuid}",
+            f"metald.token={node.driver_internal_info['boot_token']}",
+        ]
     if asker.macs:
         own.insert(0, f"BOOTIF=01-{asker.macs[0].replace(':', '-')}")
     return " ".join(filter(None, [kernel_parameters(node, default), *own]))
@@ -132,13 +157,14 @@ def ramdisk_ipxe(node: Node, asker: Asker, default: str) -> str:
     Raises:
         Invalid: see `kernel_parameters`.
     """
+    kernel, initramfs = ramdisk_files(node, asker)
     return f"""#!ipxe
 echo metald: ramdisk for node {node.uuid}
 set metald-try:int32 0
 :load
 imgfree
-kernel --name kernel {asker.base_url}/ramdisk/kernel initrd=initramfs {ramdisk_parameters(node, asker, default)} || goto again
-initrd --name initramfs {asker.base_url}/ramdisk/initramfs || goto again
+kernel --name kernel {kernel} initrd=initramfs {ramdisk_parameters(node, asker, default)} || goto again
+initrd --name initramfs {initramfs} || goto again
 boot || goto again
 :again
 inc metald-try
@@ -216,7 +242,8 @@ def pxelinux(node: Node, asker: Asker, default: str, *, tree: str = "ramdisk") -
     if not credentials.wants_ramdisk(node):
         return "DEFAULT disk\nPROMPT 0\nLABEL disk\n  LOCALBOOT 0\n"
     parameters = ramdisk_parameters(node, asker, default)
-    return f"DEFAULT ramdisk\nPROMPT 0\nLABEL ramdisk\n  KERNEL {tree}/kernel\n  INITRD {tree}/initramfs\n  APPEND {parameters}\n"
+    kernel, initramfs = ramdisk_files(node, asker, tree)
+    return f"DEFAULT ramdisk\nPROMPT 0\nLABEL ramdisk\n  KERNEL {kernel}\n  INITRD {initramfs}\n  APPEND {parameters}\n"
 
 
 def grub(node: Node, asker: Asker, default: str, *, tree: str = "/ramdisk") -> str:
@@ -237,7 +264,20 @@ def grub(node: Node, asker: Asker, default: str, *, tree: str = "/ramdisk") -> s
             field="kernel_append_params",
         )
     parameters = " ".join(f"'{word}'" for word in words)
-    return f"set timeout=0\nset default=0\nmenuentry metald {{\n  linux {tree}/kernel {parameters}\n  initrd {tree}/initramfs\n}}\n"
+    kernel, initramfs = (_grub_file(url, node) for url in ramdisk_files(node, asker, tree))
+    return f"set timeout=0\nset default=0\nmenuentry metald {{\n  linux {kernel} {parameters}\n  initrd {initramfs}\n}}\n"
+
+
+def _grub_file(place: str, node: Node) -> str:
+    """A path, or a URL as GRUB takes it: `(http,host:port)/path`."""
+    if place.startswith("https:"):
+        raise Invalid(
+            f"Node {node.label}: GRUB loads nothing over https.",
+            remedy="Use http in deploy_kernel and deploy_ramdisk.",
+            field="driver_info",
+        )
+    host, slash, path = place.removeprefix("http://").partition("/")
+    return f"'(http,{host})/{path}'" if place.startswith("http://") and slash else place
 
 
 def first_known(macs: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

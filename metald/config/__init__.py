@@ -251,6 +251,54 @@ class Console(Section, frozen=True):
     ] = ""
 
 
+class Agent(Section, frozen=True):
+    """Agents in ramdisks: the Ironic Python Agent, and the deploy interface `direct` that drives it."""
+
+    heartbeat_timeout: Annotated[
+        Positive, Meta(description="Seconds within which an agent shows that it lives; it calls two to three times as often.")
+    ] = 300
+    power_off_timeout: Annotated[
+        Seconds, Meta(description="Seconds that an agent may take to power its machine off, before the BMC cuts the power.")
+    ] = 35.0
+    require_tls: Annotated[bool, Meta(description="Take heartbeats only of agents that are called over TLS.")] = True
+    callback_networks: Annotated[
+        list[str],
+        Meta(
+            description="Networks whose addresses agents may be called at, as `192.0.2.0/24`. Empty: each agent only at the address "
+            "that its heartbeat came from; name the networks when a proxy stands in front of the API."
+        ),
+    ] = msgspec.field(default_factory=list)
+    api_url: Annotated[str, Meta(description="URL of the API as ramdisks reach it; by default made of `api.listen`.")] = ""
+    deploy_kernel: Annotated[
+        str, Meta(description="URL (http, https or file) of the agent's kernel, for nodes without driver_info/deploy_kernel.")
+    ] = ""
+    deploy_ramdisk: Annotated[
+        str, Meta(description="URL (http, https or file) of the agent's ramdisk, for nodes without driver_info/deploy_ramdisk.")
+    ] = ""
+    command_timeout: Annotated[
+        Duration, Meta(description="Seconds that an agent may take to answer a request, and be out of reach before it is given up.")
+    ] = 60.0
+    poll_interval: Annotated[Duration, Meta(description="Longest pause in seconds between two looks at a command that runs.")] = 1.0
+    image_download_source: Annotated[
+        Literal["http", "local"],
+        Meta(
+            description="Where agents get images: `http`, from the image's own server; `local`, from metald's boot HTTP server, which "
+            "fetches, checks and converts each image once. Nodes override it (driver_info, instance_info); file:// is always `local`."
+        ),
+    ] = "http"
+    stream_raw_images: Annotated[bool, Meta(description="Have raw images written to the disk as they come, without a copy in memory.")] = (
+        True
+    )
+    clean_step_priorities: Annotated[
+        list[str],
+        Meta(description="Other priorities for steps of automated cleaning, as `deploy.erase_devices:0`; 0 leaves the step out."),
+    ] = msgspec.field(default_factory=list)
+    deploy_logs_collect: Annotated[Literal["on_failure", "always", "never"], Meta(description="When the logs of an agent are kept.")] = (
+        "on_failure"
+    )
+    deploy_logs_dir: Annotated[str, Meta(description="Where they are kept; by default `deploy-logs` below the state directory.")] = ""
+
+
 class Inspection(Section, frozen=True):
     """What is made of the inventory that a ramdisk sends."""
 
@@ -296,6 +344,7 @@ class Settings(Section, frozen=True):
     images: Images = Images()
     conductor: Conductor = Conductor()
     console: Console = Console()
+    agent: Agent = Agent()
     inspection: Inspection = Inspection()
     drivers: Drivers = Drivers()
 

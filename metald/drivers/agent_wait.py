@@ -1,40 +1,19 @@
-"""Deploy interface `direct`, and rescue interface `agent`: the machine boots a ramdisk, and its agent is waited for.
+"""Rescue interface `agent`: the machine boots a ramdisk, and its agent is waited for.
 
 Rules:
 
-- What Ironic does before its agent calls is done here: image settings are checked, the ramdisk is booted, and the node
-  shows `wait call-back` or `rescue wait` until the deadline, an abort or an undeploy.
-- No agent is driven. A heartbeat is taken note of and does not end the wait, so nothing is reported as deployed that was
-  not written.
+- The ramdisk is booted, and the node shows `rescue wait` until the deadline or an abort.
+- No agent is driven. A heartbeat is taken note of and does not end the wait, so nothing is reported as rescued that was not.
 """
 
 from __future__ import annotations
 
-from metald.drivers.base import Deploy, Done, NodeContext, Outcome, Rescue, StepContext, Wait
-from metald.images.request import image_request
+from metald.drivers.base import Done, Outcome, Rescue, StepContext, Wait
 from metald.model import PowerTarget
 
 _BOOTED = "rescue_ramdisk_booted"
 _AGENT = "agent_waited_for"
 """A signal that nobody sends: the wait ends at its deadline."""
-
-
-class DirectDeploy(Deploy):
-    """Deployment by an agent in the ramdisk."""
-
-    name = "direct"
-
-    async def validate(self, ctx: NodeContext) -> None:
-        """The image and its checksum are named.
-
-        Raises:
-            Invalid: names the field and the remedy.
-        """
-        image_request(ctx.node.instance_info, ctx.node.label)
-
-    async def ramdisk_ready(self, ctx: StepContext) -> bool:  # noqa: ARG002
-        """See the module."""
-        return False
 
 
 class AgentRescue(Rescue):

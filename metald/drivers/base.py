@@ -78,6 +78,14 @@ class StepContext(NodeContext, Protocol):
     def set_internals(self, **fields: Any) -> None:
         """Change fields of the node's internals, in the same transaction as the next boundary."""
 
+    @property
+    def step(self) -> PlannedStep:
+        """The plan's entry for the present step."""
+
+    @property
+    def following(self) -> Sequence[PlannedStep]:
+        """The steps that are planned behind the present one."""
+
     async def checkpoint(self) -> None:
         """Make `memo` and the fields given to `set` durable now. A journal boundary: returns once committed."""
 
@@ -93,6 +101,8 @@ class Done:
     """The step has had its effect."""
 
     detail: str = ""
+    following: Sequence[PlannedStep] | None = None
+    """The steps that come now, in place of those that were planned behind this one (`StepContext.following`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +291,21 @@ class Management(Board, Interface):
         raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot inject an NMI.")
 
 
+def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
+    """The engine's steps that boot a ramdisk once more which was prepared already.
+
+    Args:
+        timeout: seconds until it must have called, for all boots together.
+        boots: how many there may be.
+    """
+    return (
+        PlannedStep(interface="power", step="power_off", requires_ramdisk=False),
+        PlannedStep(interface="management", step="set_boot_device", args={"device": "pxe"}, requires_ramdisk=False),
+        PlannedStep(interface="power", step="power_on", requires_ramdisk=False),
+        PlannedStep(interface="deploy", step="wait_ramdisk", args={"timeout": timeout, "boots": boots}, requires_ramdisk=False),
+    )
+
+
 class Boot(Interface):
     """Makes the machine's next network boot load what the workflow wants."""
 
@@ -312,6 +337,12 @@ class Deploy(Interface):
     kind = "deploy"
     uses_ramdisk: ClassVar[bool] = True
     """Whether steps marked `requires_ramdisk` run in a booted ramdisk, which the workflow then boots before them."""
+    in_band: ClassVar[bool] = False
+    """Whether the ramdisk offers steps of its own, which are asked for once it has called (`agent_steps`)."""
+    calls_by: ClassVar[str] = "ramdisk"
+    """The signal by which its ramdisk calls."""
+    agent: ClassVar[bool] = False
+    """Whether its ramdisk holds the Ironic Python Agent."""
 
     async def prepare(self, ctx: StepContext) -> Outcome:  # noqa: ARG002
         """Before the machine is touched: check and fetch what the deployment needs."""
@@ -320,6 +351,23 @@ class Deploy(Interface):
     @abstractmethod
     async def ramdisk_ready(self, ctx: StepContext) -> bool:
         """Whether the ramdisk of this boot has called and takes work."""
+
+    async def agent_steps(self, ctx: StepContext, phase: str, automatic: bool) -> Outcome:  # noqa: ARG002
+        """Ask the ramdisk for the steps that it offers for a phase, and put them into the plan.
+
+        Args:
+            ctx: the step's.
+            phase: a `Phase`.
+            automatic: whether steps that nobody asked for are to run.
+
+        Raises:
+            Invalid: a step that was asked for is not offered.
+        """
+        raise Unsupported(f"Node {ctx.node.label}: the ramdisk of deploy interface {self.name} offers no {phase} steps.")
+
+    async def agent_step(self, ctx: StepContext) -> Outcome:
+        """Have the ramdisk carry out the present step, which is one of its own."""
+        raise Unsupported(f"Node {ctx.node.label}: the ramdisk of deploy interface {self.name} has no step {ctx.step.step}.")
 
     async def tear_down(self, ctx: StepContext) -> None:
         """Forget the instance: caches, config drives, files."""

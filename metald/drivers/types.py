@@ -10,7 +10,7 @@ IPMI = HardwareType(
         "bios": ("no-bios",),
         "boot": ("ipxe",),
         "console": ("pyghmi", "ipmitool-socat", "no-console"),
-        "deploy": ("ssh",),
+        "deploy": ("ssh", "direct"),
         "firmware": ("no-firmware",),
         "inspect": ("no-inspect",),
         "management": ("pyghmi", "ipmitool", "noop"),

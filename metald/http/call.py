@@ -71,6 +71,8 @@ class Call:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """The request's headers; names in any case."""
+    client: str = ""
+    """The IP address that the request came from; empty when it came another way."""
     gone: Callable[[], bool] = bool
     """Whether the client has left."""
 

@@ -222,6 +222,7 @@ class Dispatcher:
                 del query[incoming.named]
             args = route.read_args(query, version)
         call = Call(self._services, route, version, self._base(request), parameters, args, caller, request.method, None, request.headers)
+        call.client = request.remote or ""
         call.gone = lambda: request.transport is None or request.transport.is_closing()
         if route.body is not None:
             await self._read_body(incoming, call)

@@ -24,13 +24,13 @@ from pathlib import Path
 import msgspec
 
 from metald.config import Images
-from metald.errors import ImageError
+from metald.errors import ImageError, NotAllowed
 from metald.images.convert import convert
 from metald.images.inspector import Format, inspect
 from metald.images.request import ImageRequest
 from metald.images.shelf import Shelf
 from metald.images.sink import Sink, digest_file
-from metald.images.sources import Download, Progress, fetch_digest, file_identity, from_file
+from metald.images.sources import Download, Progress, fetch_digest, file_identity, from_file, open_allowed
 from metald.limits import Gate
 from metald.model import Node
 
@@ -232,10 +232,12 @@ class ImageCache:
         return CachedImage(path=path, size=len(data), sha512=hashlib.sha512(data).hexdigest(), format="iso")
 
     def image_for(self, node: Node, what: str) -> Path | None:
-        """The file that the node's present boot may fetch as `image` or `configdrive`; None when there is none.
+        """The file that the node's present boot may fetch as `image`, `configdrive`, `deploy_kernel` or `deploy_ramdisk`.
 
-        One `stat`; the boot HTTP server calls it on the loop.
+        None when there is none. A few looks at the file system; the boot HTTP server calls it on the loop.
         """
+        if what.startswith("deploy_"):
+            return self._boot_file(node, what.removeprefix("deploy_"))
         if what == "image":
             deploying = node.driver_internal_info.get("deploy_image")
             sha512 = deploying.get("sha512") if isinstance(deploying, dict) else None
@@ -243,6 +245,19 @@ class ImageCache:
         else:
             path = self._shelf.drive(node.uuid)
         return path if path is not None and path.is_file() else None
+
+    def _boot_file(self, node: Node, name: str) -> Path | None:
+        """The kernel or ramdisk that the node names as a `file://` URL below an allowed directory."""
+        files = node.driver_internal_info.get("boot_agent")
+        url = files.get(name) if isinstance(files, dict) else None
+        if not isinstance(url, str) or not url.startswith("file:"):
+            return None
+        try:
+            file, _ = open_allowed(url, self._settings.file_roots)
+        except (ImageError, NotAllowed):
+            return None
+        with file:
+            return Path(f"/proc/self/fd/{file.fileno()}").readlink()
 
     async def release(self, node_uuid: str) -> None:
         """The node's deployment needs its image and its config drive no more."""

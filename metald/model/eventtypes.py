@@ -216,6 +216,28 @@ class Heartbeat(Payload, frozen=True, kw_only=True):
     message: str | None = None
 
 
+class AgentToken(Payload, frozen=True, kw_only=True):
+    """A deploy agent asked again which node it is on."""
+
+    address: str | None = None
+    """Where it asked from."""
+    reason: str
+    """Why it was given a token, or none."""
+
+
+class AgentLogs(Payload, frozen=True, kw_only=True):
+    """The logs of a deploy agent were kept."""
+
+    file: str
+    bytes: int
+
+
+class AgentLost(Payload, frozen=True, kw_only=True):
+    """A deploy agent went away in the middle of its work."""
+
+    reason: str
+
+
 class InventoryTaken(Payload, frozen=True, kw_only=True):
     """A ramdisk handed in an inventory."""
 
@@ -306,6 +328,9 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.ramdisk", "a ramdisk that called", Ramdisk),
     ("node.agent_lookup", "a deploy agent that asked which node it is on", Nothing),
     ("node.heartbeat", "a heartbeat of a deploy agent", Heartbeat),
+    ("node.agent_token", "a deploy agent that asked again which node it is on", AgentToken),
+    ("node.agent_logs", "the logs of a deploy agent that were kept", AgentLogs),
+    ("node.agent_lost", "a deploy agent that went away in the middle of its work", AgentLost),
     ("node.inventory", "an inventory that a ramdisk handed in", InventoryTaken),
     ("node.inspection", "hooks and rules that were applied to an inventory", Inspected),
     ("node.image_written", "an image that was written and checked", ImageWritten),

@@ -52,6 +52,8 @@ class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     abortable: bool = False
     requires_ramdisk: bool = True
+    in_band: str = ""
+    """The phase (`clean`, `deploy`, `service`) of a step that the agent in the ramdisk carries out; empty for all others."""
 
 
 class Workflow(Resource, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from metald.drivers.base import Boot, Deploy, Inspect, Management, Network, Power, Rescue
 from metald.drivers.registry import Registry
 from metald.errors import NotFound
-from metald.model import Event, Internals, Node, Port, Resource, Workflow
+from metald.model import Event, Internals, Node, PlannedStep, Port, Resource, Workflow
 from metald.statemachine.progress import Progress
 from metald.store.memory import Memory
 from metald.store.store import Store
@@ -163,6 +163,16 @@ class Context(NodeView):
         node = super().node
         fields = self.pending.onto(node)
         return msgspec.structs.replace(node, **fields) if fields else node
+
+    @property
+    def step(self) -> PlannedStep:
+        """See StepContext."""
+        return self.workflow.steps[self.workflow.cursor]
+
+    @property
+    def following(self) -> Sequence[PlannedStep]:
+        """See StepContext."""
+        return self.workflow.steps[self.workflow.cursor + 1 :]
 
     @property
     def internals(self) -> Internals:

@@ -32,6 +32,7 @@ _CORE: Mapping[tuple[str, str], Effect] = MappingProxyType(
         ("boot", "clean_up_instance"): ("Stops offering the instance's boot to the machine.", "boot files"),
         ("deploy", "prepare"): ("Checks the settings and fetches the image; the machine is not touched.", "nothing"),
         ("deploy", "wait_ramdisk"): ("Waits for the ramdisk to boot and call.", "ramdisk"),
+        ("deploy", "agent_steps"): ("Asks the agent in the ramdisk which steps it offers, and plans them.", "ramdisk"),
         ("deploy", "tear_down"): ("Gives up what the deployment holds outside the machine.", "nothing"),
         ("deploy", "begin_cleaning"): ("Forgets the instance; its data leaves the node.", "nothing"),
         ("deploy", "adopt"): ("Checks the settings and reads the power of a machine that runs already.", "bmc"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
-from metald.drivers.base import Phase, StepSpec
+from metald.drivers.base import Deploy, Phase, StepSpec
 from metald.drivers.registry import Registry
 from metald.errors import Invalid
 from metald.model import Node, PlannedStep, Verb
@@ -83,6 +83,9 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
             plan.append(_reserved(item, field))
             continue
         spec = known.get((item["interface"], item["step"]))
+        if spec is None and in_band(registry, node) and item["interface"] in STEP_INTERFACES:
+            plan.append(_of_agent(item, phase))
+            continue
         if spec is None:
             names = ", ".join(f"{i}.{s}" for i, s in sorted(known)) or "none"
             raise Invalid(
@@ -94,6 +97,22 @@ def requested(registry: Registry, node: Node, phase: Phase, steps: Sequence[Mapp
         _check_args(spec, args, field)
         plan.append(planned(spec, args, item.get("priority")))
     return plan
+
+
+def in_band(registry: Registry, node: Node) -> bool:
+    """Whether the node's ramdisk offers steps of its own, which nobody knows before it runs."""
+    return cast(Deploy, registry.for_node(node, "deploy")).in_band
+
+
+def _of_agent(item: Mapping[str, Any], phase: Phase) -> PlannedStep:
+    """A step that only the ramdisk can offer; whether it does is found out when it runs."""
+    return PlannedStep(
+        interface=item["interface"],
+        step=item["step"],
+        args=dict(item.get("args") or {}),
+        priority=item.get("priority") or 0,
+        in_band=phase.value,
+    )
 
 
 def refused(verb: Verb, error: Invalid) -> list[PlannedStep]:
@@ -135,8 +154,15 @@ def _check_args(spec: StepSpec, args: Mapping[str, Any], field: str) -> None:
         )
 
 
-def ramdisk_up(purpose: str, timeout: float) -> list[PlannedStep]:
-    """The steps from whatever the machine does now to a ramdisk that has called."""
+def ramdisk_up(purpose: str, timeout: float, *, ask: Phase | None = None, automatic: bool = False) -> list[PlannedStep]:
+    """The steps from whatever the machine does now to a ramdisk that has called.
+
+    Args:
+        purpose: what it is booted for.
+        timeout: seconds until it must have called.
+        ask: the phase whose steps the ramdisk is asked for then; None asks for none.
+        automatic: whether steps of the ramdisk run that nobody asked for.
+    """
     return [
         core("power", "power_off"),
         core("network", "add_provisioning_network"),
@@ -144,6 +170,7 @@ def ramdisk_up(purpose: str, timeout: float) -> list[PlannedStep]:
         core("management", "set_boot_device", device="pxe"),
         core("power", "power_on"),
         core("deploy", "wait_ramdisk", timeout=timeout, boots=BOOTS),
+        *([core("deploy", "agent_steps", phase=ask.value, automatic=automatic)] if ask else []),
     ]
 
 

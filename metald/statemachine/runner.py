@@ -151,6 +151,8 @@ class Runner:
             self._context.progress_ended()
 
     def _call(self, step: PlannedStep) -> Awaitable[Outcome]:
+        if step.in_band:
+            return self._context.deploy.agent_step(self._context)
         core = engine_step(step.interface, step.step)
         if core is not None:
             return core(self._context, **step.args)
@@ -163,13 +165,20 @@ class Runner:
 
     async def _done(self, step: PlannedStep, started: datetime, outcome: Done) -> None:
         workflow = self._context.workflow
-        if workflow.cursor + 1 >= len(workflow.steps):
+        following = workflow.steps[workflow.cursor + 1 :] if outcome.following is None else list(outcome.following)
+        if not following:
             await self._end(step, started, outcome)
             return
         await self._journal.boundary(
             self._context,
-            workflow={"cursor": workflow.cursor + 1, "attempt": 1, "wait_for": None, "deadline": None},
-            node=self._shown(workflow.steps[workflow.cursor + 1]),
+            workflow={
+                "steps": [*workflow.steps[: workflow.cursor + 1], *following],
+                "cursor": workflow.cursor + 1,
+                "attempt": 1,
+                "wait_for": None,
+                "deadline": None,
+            },
+            node=self._shown(following[0]),
             record=self._record(step, started, "done", outcome.detail),
         )
 

@@ -6,13 +6,13 @@ field's own: `power.power_on`, `boot.prepare_ramdisk`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from metald.drivers.base import Done, Hold, Outcome, Wait
+from metald.drivers.base import Done, Hold, Outcome, Wait, ramdisk_again
 from metald.errors import DriverError, Invalid
-from metald.model import BootDevice, Event, PlannedStep, PowerState, PowerTarget, now
+from metald.model import BootDevice, Event, PowerState, PowerTarget, now
 from metald.model.catalogue import Allocation
 from metald.statemachine.context import Context
 from metald.statemachine.hardware_steps import HARDWARE_STEPS
@@ -21,7 +21,19 @@ from metald.statemachine.inspection import findings
 CoreStep = Callable[..., Awaitable[Outcome]]
 
 
-_OF_ONE_BOOT = frozenset({"agent_secret_token", "agent_url", "agent_verify_ca", "agent_last_heartbeat", "agent_version", "ramdisk"})
+_OF_ONE_BOOT = frozenset(
+    {
+        "agent_secret_token",
+        "agent_url",
+        "agent_called_from",
+        "agent_verify_ca",
+        "agent_last_heartbeat",
+        "agent_version",
+        "agent_status",
+        "agent_status_message",
+        "ramdisk",
+    }
+)
 
 
 def _observed(context: Context, state: PowerState, *, restarted: bool = False) -> None:
@@ -74,8 +86,9 @@ async def power_on(context: Context) -> Outcome:
     """Power the machine on, unless it is on; where it must never be powered off, restart it once instead."""
     if context.node.disable_power_off and context.node.power_state is PowerState.ON:
         await context.power.set_power_state(context, PowerTarget.REBOOT)
-    else:
-        await context.power.set_power_state(context, PowerTarget.ON)
+        _observed(context, PowerState.ON, restarted=True)
+        return Done()
+    await context.power.set_power_state(context, PowerTarget.ON)
     _observed(context, PowerState.ON)
     return Done()
 
@@ -117,17 +130,12 @@ async def wait_ramdisk(context: Context, timeout: float, boots: int = 1) -> Outc
         return Done()
     share = timeout / boots
     again = ramdisk_again(timeout - share, boots - 1) if boots > 1 else ()
-    return Wait("ramdisk", share, "the ramdisk to boot and call", callback=True, instead=again)
+    return Wait(context.deploy.calls_by, share, "the ramdisk to boot and call", callback=True, instead=again)
 
 
-def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
-    """The steps that boot a ramdisk once more which was prepared already."""
-    return (
-        PlannedStep(interface="power", step="power_off", requires_ramdisk=False),
-        PlannedStep(interface="management", step="set_boot_device", args={"device": "pxe"}, requires_ramdisk=False),
-        PlannedStep(interface="power", step="power_on", requires_ramdisk=False),
-        PlannedStep(interface="deploy", step="wait_ramdisk", args={"timeout": timeout, "boots": boots}, requires_ramdisk=False),
-    )
+async def agent_steps(context: Context, phase: str, automatic: bool) -> Outcome:
+    """Put the steps that the ramdisk offers into the plan."""
+    return await context.deploy.agent_steps(context, phase, automatic)
 
 
 def release(context: Context) -> None:
@@ -237,6 +245,7 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("service", "validate_steps"): refuse,
         ("deploy", "prepare"): prepare_deploy,
         ("deploy", "wait_ramdisk"): wait_ramdisk,
+        ("deploy", "agent_steps"): agent_steps,
         ("deploy", "begin_cleaning"): begin_cleaning,
         ("deploy", "adopt"): adopt,
         ("inspect", "inspect_hardware"): inspect_hardware,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ class Context:
         self.node, self.ports = node, list(ports)
         self.memo: dict[str, Any] = {}
         self.checkpoints = 0
+        self.deploy = SimpleNamespace(agent=False)
+        self.rescue = SimpleNamespace(name="no-rescue")
 
     def set(self, **fields: Any) -> None:
         self.node = self.node.changed(**fields)

@@ -128,7 +128,7 @@ def test_mac_forms(text: str) -> None:
 
 def test_credentials_pair_and_clear() -> None:
     made = credentials.new_credentials("clean")
-    assert set(made) == set(credentials.KEYS)
+    assert {*made, "boot_agent"} == set(credentials.KEYS)
     for side in ("host", "client"):
         key = asyncssh.import_private_key(made[f"boot_{side}_private_key"])
         assert key.export_public_key().split()[1].decode() == made[f"boot_{side}_public_key"].split()[1]

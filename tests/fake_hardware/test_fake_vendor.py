@@ -176,7 +176,7 @@ async def serve(api: Api, uuid: str, step: str, **more: Any) -> None:
 
 async def heartbeat(api: Api, uuid: str) -> int:
     token = (await api.get(f"/v1/lookup?node_uuid={uuid}"))["config"]["agent_token"]
-    beat = {"callback_url": "http://127.0.0.1:9999", "agent_version": "9", "agent_token": token}
+    beat = {"callback_url": "https://127.0.0.1:9999", "agent_version": "9", "agent_token": token}
     return (await api.ask("POST", f"/v1/heartbeat/{uuid}", beat)).status
 
 

@@ -18,7 +18,6 @@ from metald.model.masking import masked
 
 _TOKEN_SINCE = 62
 _LATER = {"agent_version": 36, "agent_token": 62, "agent_verify_ca": 68, "agent_status": 72, "agent_status_message": 72}
-HEARTBEAT_TIMEOUT = 300
 HEARTBEAT: Schema = {
     "type": "object",
     "properties": {
@@ -72,11 +71,11 @@ async def lookup(call: Call) -> dict[str, Any]:
 
 async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str, Any]:
     """What an agent is told of its node, and how it shall behave."""
-    node, token = await call.services.agents.lookup(addresses=addresses, node_uuid=uuid)
+    node, token = await call.services.agents.lookup(addresses=addresses, node_uuid=uuid, called_from=call.client)
     view = call.services.views.nodes
     document = view.document(node, call.version, call.base, ("uuid", "properties", "instance_info"))
     document["driver_internal_info"] = masked(node.driver_internal_info)
-    config = dict(_CONFIG)
+    config = {**_CONFIG, "heartbeat_timeout": call.services.settings.agent.heartbeat_timeout}
     config["agent_token"] = token if call.version >= _TOKEN_SINCE else None
     config["agent_token_required"] = True
     return {"node": document, "config": config}
@@ -85,7 +84,6 @@ async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str
 _CONFIG: dict[str, Any] = {
     "metrics": {"backend": "noop", "prepend_host": False, "prepend_uuid": False, "prepend_host_reverse": True, "global_prefix": None},
     "metrics_statsd": {"statsd_host": "localhost", "statsd_port": 8125},
-    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
     "agent_containers": {"allow_arbitrary_containers": False, "allowed_containers": [], "container_steps_file": "", "runner": "podman"},
     "agent_md5_checksum_enable": False,
     "disable_deep_image_inspection": False,
@@ -108,7 +106,10 @@ async def heartbeat(call: Call) -> None:
         raise Invalid("Missing mandatory parameter: node_ident", field="node_ident")
     node = lookups.node(call, named)
     await call.services.agents.heartbeat(
-        node.uuid, callback_url=body["callback_url"], **{name: body[name] for name in _LATER if body.get(name) is not None}
+        node.uuid,
+        callback_url=body["callback_url"],
+        called_from=call.client,
+        **{name: body[name] for name in _LATER if body.get(name) is not None},
     )
 
 

@@ -40,12 +40,13 @@ def cleanup(node: Node, workflow: Workflow) -> list[PlannedStep]:  # noqa: ARG00
 DEFINITION = Definition(kind=WorkflowKind.CLEAN, done=done, step_field="clean_step", failed=failed, cleanup=cleanup)
 
 
-def wrapped(registry: Registry, node: Node, steps: list[PlannedStep], settings: Settings) -> list[PlannedStep]:
-    """Steps with the ramdisk around them that they need."""
+def wrapped(registry: Registry, node: Node, steps: list[PlannedStep], settings: Settings, *, automatic: bool = False) -> list[PlannedStep]:
+    """Steps with the ramdisk around them that they need, or that may have steps of its own to add."""
     deploy = cast(Deploy, registry.for_node(node, "deploy"))
-    if not (deploy.uses_ramdisk and any(s.requires_ramdisk for s in steps)):
+    if not (deploy.uses_ramdisk and ((automatic and deploy.in_band) or any(s.requires_ramdisk for s in steps))):
         return steps
-    return [*ramdisk_up("clean", settings.clean_callback_timeout), *steps, *ramdisk_down()]
+    ask = Phase.CLEAN if deploy.in_band else None
+    return [*ramdisk_up("clean", settings.clean_callback_timeout, ask=ask, automatic=automatic), *steps, *ramdisk_down()]
 
 
 def automated(node: Node, settings: Settings) -> bool:
@@ -55,7 +56,9 @@ def automated(node: Node, settings: Settings) -> bool:
 
 def plan(registry: Registry, node: Node, settings: Settings) -> list[PlannedStep]:
     """The steps of an automated cleaning; none when it is turned off."""
-    return wrapped(registry, node, automatic(registry, node, Phase.CLEAN), settings) if automated(node, settings) else []
+    if not automated(node, settings):
+        return []
+    return wrapped(registry, node, automatic(registry, node, Phase.CLEAN), settings, automatic=True)
 
 
 def plan_manual(

@@ -50,7 +50,7 @@ def plan(registry: Registry, node: Node, settings: Settings, deploy_steps: Seque
     return [
         core("deploy", "prepare"),
         *before,
-        *ramdisk_up("deploy", settings.deploy_callback_timeout),
+        *ramdisk_up("deploy", settings.deploy_callback_timeout, ask=Phase.DEPLOY if deploy.in_band else None, automatic=True),
         *rest,
         core("power", "power_off"),
         core("boot", "clean_up_ramdisk"),

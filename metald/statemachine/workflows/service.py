@@ -35,5 +35,5 @@ def plan(
         return without_ramdisk(chosen, "service_steps")
     if not deploy.uses_ramdisk or not any(s.requires_ramdisk for s in chosen):
         return chosen
-    up = ramdisk_up("service", settings.deploy_callback_timeout)
+    up = ramdisk_up("service", settings.deploy_callback_timeout, ask=Phase.SERVICE if deploy.in_band else None)
     return [*up, *chosen, *ramdisk_down(), core("boot", "prepare_instance"), core("power", "power_on")]

@@ -6,10 +6,10 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages fuzz demo uefi kill lab test conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: .venv/.complete  ## make .venv with everything metald needs, as locked in constraints.txt
 
@@ -32,6 +32,9 @@ uefi: packages venv  ## the demo on UEFI firmware that fetches iPXE over TFTP by
 
 kill: packages venv  ## kill metald at ten random moments of ten real deployments
 	$(BIN)/python -m lab.kill
+
+crash-matrix: packages venv  ## kill metald 20 times with 1,000 nodes in flight, over a disk that fails; fails where a bar is missed
+	$(BIN)/python -m lab.matrix --least 1000
 
 test: packages venv  ## every test, with private servers, one real machine and the coverage of branches
 	scripts/run-tests

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -80,10 +81,12 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             self._group = group
             telling = group.create_task(self._progress.run(), name="progress")
-            for workflow in self._store.table(Workflow).all():
-                if not workflow.state.ended:
-                    self._resume(workflow)
+            begun, unfinished = time.perf_counter(), [w for w in self._store.table(Workflow) if not w.state.ended]
+            for workflow in unfinished:
+                self._resume(workflow)
+            resumed = group.create_task(self._tell_resumed(len(unfinished), begun), name="resumed")
             await self._stop.wait()
+            resumed.cancel()
             self._timers.close()
             await self._drain()
             telling.cancel()
@@ -246,6 +249,11 @@ class Engine:
     def forget(self, workflow: Workflow) -> None:
         """Drop the deadline of a workflow that another one has taken the place of."""
         self._timers.drop(workflow.uuid)
+
+    async def _tell_resumed(self, count: int, begun: float) -> None:
+        # This task began after those of the workflows, and turns are taken in order: when ours comes, each of them is at its step.
+        await self._turns.take()
+        _log.info("resumed %d workflows in %.3f s", count, time.perf_counter() - begun)
 
     def _resume(self, workflow: Workflow) -> None:
         if workflow.state is WorkflowState.RUNNING:

@@ -21,6 +21,9 @@ from metald.statemachine.inspection import findings
 CoreStep = Callable[..., Awaitable[Outcome]]
 
 
+_WAS_OFF = "was_off"
+"""In a workflow's memo: the step that is restarting the machine and has switched it off already."""
+
 _OF_ONE_BOOT = frozenset(
     {
         "agent_secret_token",
@@ -67,10 +70,33 @@ async def refuse(context: Context, reason: str, remedy: str) -> Outcome:  # noqa
 async def change_power(context: Context, target: str, timeout: float | None = None) -> Outcome:
     """Bring the machine to a power target that a client asked for."""
     wanted = PowerTarget(target)
+    if wanted in (PowerTarget.REBOOT, PowerTarget.SOFT_REBOOT):
+        await _restart(context, wanted, timeout)
+        return Done()
     await context.power.set_power_state(context, wanted, timeout=timeout)
     off = wanted in (PowerTarget.OFF, PowerTarget.SOFT_OFF)
-    _observed(context, PowerState.OFF if off else PowerState.ON, restarted=wanted in (PowerTarget.REBOOT, PowerTarget.SOFT_REBOOT))
+    _observed(context, PowerState.OFF if off else PowerState.ON)
     return Done()
+
+
+async def _restart(context: Context, target: PowerTarget, timeout: float | None = None) -> None:
+    """Switch the machine off and on, once.
+
+    A machine that is on tells nobody whether it was off meanwhile. That it was is written down before it is switched on, so that
+    a second run after a crash does only what is left. Where it must never be off, its driver restarts it, perhaps a second time.
+    """
+    if context.node.disable_power_off:
+        await context.power.set_power_state(context, target, timeout=timeout)
+    else:
+        cursor = context.workflow.cursor
+        if context.memo.get(_WAS_OFF) != cursor:
+            off = PowerTarget.SOFT_OFF if target is PowerTarget.SOFT_REBOOT else PowerTarget.OFF
+            await context.power.set_power_state(context, off, timeout=timeout)
+            context.memo[_WAS_OFF] = cursor
+            await context.checkpoint()
+        await context.power.set_power_state(context, PowerTarget.ON, timeout=timeout)
+        context.memo.pop(_WAS_OFF, None)
+    _observed(context, PowerState.ON, restarted=True)
 
 
 async def power_off(context: Context) -> Outcome:
@@ -95,8 +121,7 @@ async def power_on(context: Context) -> Outcome:
 
 async def reboot(context: Context) -> Outcome:
     """Restart the machine."""
-    await context.power.set_power_state(context, PowerTarget.REBOOT)
-    _observed(context, PowerState.ON, restarted=True)
+    await _restart(context, PowerTarget.REBOOT)
     return Done()
 
 

@@ -127,7 +127,7 @@ def check(settings: Settings) -> None:
         from metald.amqp.link import Link
 
         Link(settings.amqp, "check")
-        Callers(settings.amqp.commands.users)
+        Callers(settings.amqp.commands)
     port_range(settings.console.port_range)
     outfit.enabled_types(settings)
 
@@ -360,6 +360,7 @@ def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:
         ("api.htpasswd", settings.api.htpasswd, account.READ),
         ("api.users", settings.api.users, account.READ),
         ("amqp.commands.users", settings.amqp.commands.users, account.READ),
+        ("amqp.commands.keys", settings.amqp.commands.keys, account.READ),
     ):
         if text:
             needs[Path(text)] = (setting, mode)

@@ -59,7 +59,7 @@ class Broker:
             api: what commands are asked of.
 
         Raises:
-            ConfigError: the file of users cannot be read.
+            ConfigError: the file of users or of keys cannot be used.
         """
         if self._settings.amqp.commands.enabled:
             self.commands = Commands(self._settings, self._store, self.link, api)

@@ -21,6 +21,9 @@ class Commands(Section, frozen=True):
     users: Annotated[
         str, Meta(description="TOML file with the roles and the project of each user of the broker. Empty: whoever may publish may do all.")
     ] = ""
+    keys: Annotated[
+        str, Meta(description="TOML file of the keys that sign who sends a command (header `metald-claim`). Empty: no claims.")
+    ] = ""
     max_size: Annotated[Positive, Meta(description="Largest command in bytes (config drives).")] = 4 << 20
     patience: Annotated[Seconds, Meta(description="Seconds that a command waits for a busy node before it is refused.")] = 3600.0
     pending: Annotated[Positive, Meta(description="Most commands that wait in metald; further ones wait in the broker.")] = 20_000

@@ -11,7 +11,6 @@ import pytest
 
 from metald.amqp.link import Link
 from metald.config import Amqp
-from metald.model import new_uuid
 from tests.support.commanding import Place
 from tests.support.rabbit import PrivateRabbit, available, private_rabbit
 from tests.support.tls import authority
@@ -37,15 +36,17 @@ def broker(certificates: tuple[Path, Path, Path]) -> Iterator[PrivateRabbit]:
 
 
 @pytest.fixture
-def url(broker: PrivateRabbit) -> str:
+def url(broker: PrivateRabbit) -> Iterator[str]:
     """A virtual host of the test's own."""
-    return broker.url(broker.fresh_host())
+    host = broker.fresh_host()
+    yield broker.url(host)
+    broker.remove_host(host)
 
 
 @pytest.fixture
-def place(broker: PrivateRabbit) -> Place:
-    """An exchange of commands of the test's own."""
-    return Place(broker.url(), f"test.{new_uuid()[:8]}")
+def place(url: str) -> Place:
+    """Where commands of the test go."""
+    return Place(url, "metald.commands")
 
 
 @contextlib.asynccontextmanager

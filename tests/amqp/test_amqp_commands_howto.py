@@ -13,7 +13,6 @@ import pytest
 
 from metald.model import Node
 from tests.support.commanding import PATIENCE, Place, commanded
-from tests.support.rabbit import PrivateRabbit
 
 pytestmark = pytest.mark.rabbit
 
@@ -35,9 +34,9 @@ async def _run(url: str, *command: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("amqp-publish") is None, reason="no amqp-publish: apt-get install amqp-tools")
-async def test_the_examples_work_as_written(tmp_path: Path, broker: PrivateRabbit) -> None:
-    url = broker.url(broker.fresh_host())
-    async with commanded(tmp_path, Place(url, "metald.commands")) as site:
+async def test_the_examples_work_as_written(tmp_path: Path, place: Place) -> None:
+    url = place.url
+    async with commanded(tmp_path, place) as site:
         nodes = site.api.house.store.table(Node)
         for _ in range(2):
             await _run(url, "sh", "-euc", _example("sh"))

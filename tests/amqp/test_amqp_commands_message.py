@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.door import about, parts, request
 from metald.amqp.commands.message import Incoming, read
-from metald.config import ConfigError
+from metald.config import Commands, ConfigError
 from metald.errors import Invalid, NotAllowed
 from metald.model.commandtypes import COMMAND_TYPES
 
 PLAIN = Incoming(
     body=b'{"node": "n"}', routing_key="node.deploy", content_type="application/json", headers={}, message_id="1", correlation_id=None,
-    reply_to=None, user_id=None, expiration=None, timestamp=None,
+    reply_to=None, expiration=None, timestamp=None,
 )  # fmt: skip
 
 
-def _read(**fields: Any) -> Any:
-    return read(PLAIN._replace(**fields), most=1000, urgent_prefix="urgent.")
+def _read(sender: str = "", **fields: Any) -> Any:
+    return read(PLAIN._replace(**fields), sender=sender, most=1000, urgent_prefix="urgent.")
 
 
 def test_the_three_forms_mean_the_same() -> None:
@@ -43,8 +43,8 @@ def test_the_three_forms_mean_the_same() -> None:
 
 
 def test_who_sends_is_part_of_the_identity() -> None:
-    assert _read(user_id="a").uuid != _read(user_id="b").uuid
-    assert _read(user_id="a").uuid == _read(user_id="a", reply_to="elsewhere").uuid
+    assert _read(sender="a").uuid != _read(sender="b").uuid
+    assert _read(sender="a").uuid == _read(sender="a", reply_to="elsewhere").uuid
 
 
 def test_times() -> None:
@@ -94,14 +94,14 @@ def test_every_registered_command_is_a_request(verb: str) -> None:
 def test_the_file_of_users(tmp_path: Path) -> None:
     path = tmp_path / "users.toml"
     path.write_text('[a]\nroles = ["member"]\nproject = "p"\n')
-    callers = Callers(str(path))
+    callers = Callers(Commands(users=str(path)))
     caller = callers.of("a", "r")
     assert (caller.user, caller.roles, caller.project, caller.system) == ("a", ("member",), "p", False)
     for unknown in (None, "b"):
         with pytest.raises(NotAllowed):
             callers.of(unknown, "r")
-    assert Callers("").of(None, "r").system
+    assert Callers(Commands()).of(None, "r").system
     path.write_text("[a]\nrole = 1\n")
     for wrong in (path, tmp_path / "none"):
         with pytest.raises(ConfigError, match=r"amqp\.commands\.users"):
-            Callers(str(wrong))
+            Callers(Commands(users=str(wrong)))

@@ -37,11 +37,14 @@ async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str
         first = await begun.get()
         assert link.connected
         assert not link.blocked
-        broker.kill()
+        stopping = asyncio.create_task(asyncio.to_thread(broker.pause))
         await ended.wait()
         await link.down.wait()
         assert not link.connected
-        await asyncio.to_thread(broker.start)
+        await stopping
+        while not link.failures:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(broker.resume)
         second = await begun.get()
     assert first is not second
     assert second.is_closed

@@ -143,21 +143,20 @@ async def test_events_are_cloud_events_with_keys(store: Store, url: str) -> None
     assert message.message_id == "1"
 
 
-async def test_a_broker_that_is_killed_twice_in_a_storm(broker: PrivateRabbit, store: Store, url: str) -> None:
+async def test_a_broker_that_is_killed_in_a_storm(broker: PrivateRabbit, store: Store, url: str) -> None:
     async with Consumer(url) as consumer, publishing(store, link_settings(url)) as service:
         assert service.publisher is not None
-        for _ in range(2):
-            await emit(store, 1500)
-            await service.link.up.wait()
-            broker.kill()
-            await emit(store, 500)
-            await service.link.down.wait()
-            assert service.publisher.waiting >= 500
-            await asyncio.to_thread(broker.start)
-            await emit(store, 500)
-        await consumer.until(5000)
-        consumer.assert_all(1, 5000)
-        assert service.link.losses == 2
+        await emit(store, 1500)
+        await service.link.up.wait()
+        broker.kill()
+        await emit(store, 500)
+        await service.link.down.wait()
+        assert service.publisher.waiting >= 500
+        await asyncio.to_thread(broker.start)
+        await emit(store, 500)
+        await consumer.until(2500)
+        consumer.assert_all(1, 2500)
+        assert service.link.losses == 1
 
 
 async def test_a_connection_cut_between_publish_and_confirm(broker: PrivateRabbit, store: Store, url: str) -> None:

@@ -23,6 +23,11 @@ _BIN = Path("/usr/lib/rabbitmq/bin")
 _START = 90.0
 
 
+def _erl_call() -> Path:
+    """A program of Debian's erlang-base, which the server needs too."""
+    return next(iter(sorted(Path("/usr/lib/erlang").glob("erts-*/bin/erl_call"))))
+
+
 def available() -> bool:
     """Whether this machine has a RabbitMQ server."""
     return (_BIN / "rabbitmq-server").exists() and shutil.which("epmd") is not None
@@ -128,28 +133,47 @@ class PrivateRabbit:
             os.killpg(self._server.pid, signal.SIGKILL)
             self._server.wait(30)
 
-    def control(self, *arguments: str) -> str:
-        """Run `rabbitmqctl`; its output."""
-        command = [str(_BIN / "rabbitmqctl"), "--quiet", *arguments]
+    def ask(self, expression: str) -> str:
+        """Have the broker evaluate an Erlang expression; what came of it. A hundred times faster than `rabbitmqctl`."""
+        cookie = (self._dir / ".erlang.cookie").read_text().strip()
+        command = [str(_erl_call()), "-n", self._name, "-c", cookie, "-e"]
         done = subprocess.run(
-            command, env=self._environment(), cwd=self._dir, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=60, check=False, **self._as,  # type: ignore[call-overload]
+            command, env=self._environment(), cwd=self._dir, input=f"{expression}.\n", capture_output=True, text=True,
+            timeout=60, check=False,
         )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        if done.returncode or not done.stdout.startswith("{ok,"):
+            raise RuntimeError(f"{expression}: {done.stdout}{done.stderr}")
         return str(done.stdout)
 
-    def alarm(self, on: bool) -> None:
-        """Raise or clear the memory alarm, which stops every connection that publishes."""
-        self.control("set_vm_memory_high_watermark", "absolute", "1000" if on else "1GB")
+    def alarm(self, on: bool, *, disk: bool = False) -> None:
+        """Raise or clear the alarm of the memory, or of the disk: it stops every connection that publishes.
+
+        The same as `rabbitmqctl set_vm_memory_high_watermark absolute` and `set_disk_free_limit`.
+        """
+        if disk:
+            self.ask(f"rabbit_disk_monitor:set_disk_free_limit({10**15 if on else 50_000_000})")
+        else:
+            self.ask(f"vm_memory_monitor:set_vm_memory_high_watermark({{absolute,{1000 if on else 10**9}}})")
+
+    def pause(self) -> None:
+        """Stop the broker as an operator does; what runs it stays. `resume` is much faster than a start."""
+        self.ask("rabbit:stop()")
+
+    def resume(self) -> None:
+        """Start it again."""
+        self.ask("rabbit:start()")
 
     def fresh_host(self) -> str:
         """The name of a new virtual host."""
         self._hosts += 1
         name = f"test{self._hosts}"
         allow = 'rabbit_auth_backend_internal:set_permissions(<<"guest">>,<<"%s">>,<<".*">>,<<".*">>,<<".*">>,<<"t">>)'
-        self.control("eval", f'rabbit_vhost:add(<<"{name}">>,<<"t">>),{allow % name}.')
+        self.ask(f'rabbit_vhost:add(<<"{name}">>,<<"t">>),{allow % name}')
         return name
+
+    def remove_host(self, name: str) -> None:
+        """Delete a virtual host with all that is in it, so that the broker's next start needs not recover it."""
+        self.ask(f'rabbit_vhost:delete(<<"{name}">>,<<"t">>)')
 
     def url(self, host: str = "/", *, tls: bool = False, user: str = "guest:guest", port: int | None = None) -> str:
         """What a user would set as `amqp.url`."""

@@ -31,7 +31,7 @@ class Commands:
         api: what commands are asked of.
 
     Raises:
-        ConfigError: the file of users cannot be read.
+        ConfigError: the file of users or of keys cannot be used.
     """
 
     def __init__(self, settings: Settings, store: Store, link: Link, api: Api) -> None:
@@ -39,7 +39,7 @@ class Commands:
         self.ledger = Ledger(store, own)
         self.replies = Replies(link, self.ledger, api, settings.events.source, f"{own.exchange}.dead")
         self.lanes = Lanes(store, api, self.ledger, own, self.replies)
-        callers = Callers(own.users)
+        callers = Callers(own)
         self.intakes = tuple(
             Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, urgent=urgent) for urgent in (True, False)
         )

@@ -19,6 +19,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 
 from metald.amqp import topology
 from metald.amqp.commands.callers import Callers
+from metald.amqp.commands.claims import HEADER
 from metald.amqp.commands.door import parts, request
 from metald.amqp.commands.lanes import Lanes
 from metald.amqp.commands.ledger import Ledger
@@ -27,6 +28,7 @@ from metald.amqp.commands.replies import Replies, first
 from metald.amqp.link import Link
 from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, MetaldError, Unavailable
+from metald.model import now
 from metald.model.caller import Caller
 from metald.model.command import Command, CommandState
 
@@ -156,8 +158,7 @@ class Intake:
 
     def _take(self, group: asyncio.TaskGroup, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage) -> None:
         try:
-            order = read(_incoming(message), most=self._settings.commands.max_size, urgent_prefix=URGENT)
-            caller = self._callers.of(message.user_id, f"amqp-{order.uuid}")
+            order, caller = self._read(message)
             many = parts(order.verb, order.arguments)
             for part in [order.arguments] if many is None else many:
                 request(order.verb, part)
@@ -167,6 +168,25 @@ class Intake:
             group.create_task(self._reject(acks, dead, message, error))
             return
         group.create_task(self._keep(acks, dead, message, order, caller, many))
+
+    def _read(self, message: AbstractIncomingMessage) -> tuple[Order, Caller]:
+        """What a message asks for, and who asks.
+
+        Raises:
+            Invalid: it cannot be read.
+            NotAllowed: nobody says who sent it, or not in a way that can be believed.
+        """
+        claim = self._callers.claim((message.headers or {}).get(HEADER))
+        # no user of the broker passes for the sender of a claim: their names have no such character
+        sender = f"\1{claim.kid}\1{claim.sub}" if claim else message.user_id or ""
+        order = read(_incoming(message), sender=sender, most=self._settings.commands.max_size, urgent_prefix=URGENT)
+        request_id = f"amqp-{order.uuid}"
+        if claim is None:
+            return order, self._callers.of(message.user_id, request_id)
+        claim.check_about(order.sender_id, order.verb, message.body)
+        if self._ledger.find(order.uuid) is None:  # what was taken in time may come again later
+            claim.check_time(now().timestamp())
+        return order, claim.caller(request_id)
 
     async def _keep(
         self,
@@ -215,7 +235,8 @@ class Intake:
     async def _reject(self, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage, error: MetaldError) -> None:
         """Put a message aside for good, and say why to everybody who may want to know."""
         reason = str(error)[:_REASON]
-        headers = {**dict(message.headers or {}), "metald-code": error.code, "metald-reason": reason}
+        kept = {name: value for name, value in (message.headers or {}).items() if name != HEADER}
+        headers = {**kept, "metald-code": error.code, "metald-reason": reason}
         put_aside = Message(
             message.body if len(message.body) <= self._settings.commands.max_size else message.body[:_SAMPLE],
             headers=headers,
@@ -267,7 +288,6 @@ def _incoming(message: AbstractIncomingMessage) -> Incoming:
         message_id=message.message_id,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
-        user_id=message.user_id,
         expiration=_seconds(message.expiration),
         timestamp=message.timestamp,
     )

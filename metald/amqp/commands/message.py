@@ -37,7 +37,6 @@ class Incoming(NamedTuple):
     message_id: str | None
     correlation_id: str | None
     reply_to: str | None
-    user_id: str | None
     expiration: float | None
     """Seconds that it may live from when it was sent."""
     timestamp: datetime | None
@@ -47,7 +46,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a message asks for."""
 
     uuid: str
-    """Made of the broker's user, the source and the id: the same order has the same one."""
+    """Made of the sender, the source and the id: the same order has the same one."""
     sender_id: str
     verb: str
     arguments: dict[str, Any]
@@ -57,11 +56,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
 
 
-def read(message: Incoming, *, most: int, urgent_prefix: str) -> Order:
+def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Order:
     """What a message asks for.
 
     Args:
         message: the message.
+        sender: who sent it; two senders may use the same ids.
         most: bytes that its body may have.
         urgent_prefix: what routing keys of the urgent queue begin with.
 
@@ -94,7 +94,7 @@ def read(message: Incoming, *, most: int, urgent_prefix: str) -> Order:
     key = message.routing_key.removeprefix(urgent_prefix) if urgent else message.routing_key
     verb = _text(attributes, "type").removeprefix(TYPE_PREFIX) if cloud else key
     return Order(
-        uuid=str(uuid.uuid5(_SPACE, "\0".join((message.user_id or "", source, sender_id)))),
+        uuid=str(uuid.uuid5(_SPACE, "\0".join((sender, source, sender_id)))),
         sender_id=sender_id,
         verb=verb,
         arguments=data,

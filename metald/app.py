@@ -35,6 +35,7 @@ from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.registry import Registry
 from metald.drivers.ssh.deploy import SshDeploy
+from metald.drivers.ssh_host import hosts as hypervisors
 from metald.errors import MetaldError
 from metald.http import app as api
 from metald.http.auth import build as authenticator
@@ -178,8 +179,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         stack.push_async_callback(ssh.close)
         direct = AgentDeploy(settings, images)
         stack.push_async_callback(direct.close)
+        hosts = hypervisors.Hosts(settings.drivers.ssh_host)
+        stack.push_async_callback(hosts.close)
         consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
-        registry = outfit.registry(settings, hub, ssh, direct, consoles)
+        registry = outfit.registry(settings, hub, ssh, direct, hosts, consoles)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -188,7 +191,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         lag = LoopLag()
         metrics = _metrics(store, hub, lag)
         boot_queues = await _serve_boots(stack, settings, sightings, images, metrics)
-        limits = Limits([hub.window.queue, ssh.handshakes.queue, images.downloads.queue, images.conversions.queue, *boot_queues])
+        logins = [hub.window.queue, ssh.handshakes.queue, hosts.handshakes.queue]
+        limits = Limits([*logins, images.downloads.queue, images.conversions.queue, *boot_queues])
         metrics.add(telemetry.queues(limits))
         conductor = Conductor(store, registry, engine, settings)
         ready = asyncio.Event()
@@ -216,7 +220,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             stack.callback(listener.close)
         await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
         correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
-        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, ipmi.background, correct)
+        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, _in_background, correct)
         await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
         stack.callback(store.subscribe(consoles.follow))
         forever: dict[str, Callable[[], Awaitable[None]]] = {
@@ -226,6 +230,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             "watchdog": sdnotify.watchdog,
             "retention": partial(_purge, store, settings),
             "tidy": runtime.tidy,
+            "hypervisor hosts": hosts.run,
             "loop lag": lag.run,
         }
         if broker is not None:
@@ -236,6 +241,13 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ready.set()
         yield Daemon(url, background)
         ready.clear()
+
+
+@contextlib.contextmanager
+def _in_background() -> Iterator[None]:
+    """Have drivers give others precedence."""
+    with ipmi.background(), hypervisors.background():
+        yield
 
 
 def _metrics(store: Store, hub: ipmi.IpmiHub, lag: LoopLag) -> Metrics:

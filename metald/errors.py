@@ -17,7 +17,8 @@ reaches the API is a defect and answers 500 without its text.
     |- PreconditionFailed (412) the thing is not what If-Match names
     |- Unavailable (503)        the store is gone or the disk is full
     `- WorldError (500)         a machine, a network or a server out there said no
-       |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused
+       |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused,
+       |                      HostUnreachable, HostAuthFailed, HostRefused
        |- ImageError            an image cannot be fetched, verified or written
        |- DeployError           a ramdisk died, a disk is missing or too small
        |- InspectionError       what a ramdisk found in a machine is not as it must be
@@ -247,6 +248,28 @@ class BmcRefused(DriverError):
 
     code = "bmc-refused"
     advice = "Look up the completion code in the BMC's manual; a cold reset of the BMC often helps."
+
+
+class HostUnreachable(DriverError):
+    """The hypervisor host cannot be reached by SSH, or the connection to it broke."""
+
+    code = "host-unreachable"
+    advice = "Check `ssh_address` and `ssh_port`, the network and the host's sshd; metald tries again by itself."
+    transient = True
+
+
+class HostAuthFailed(DriverError):
+    """The hypervisor host refused the login, or proved not to be the host that is trusted."""
+
+    code = "host-auth"
+    advice = "Correct the user name, the password or the key in `driver_info`; compare the host key with the host's own."
+
+
+class HostRefused(DriverError):
+    """The hypervisor does not have the machine, or refused what was asked of it."""
+
+    code = "host-refused"
+    advice = "Run the command that is named on the host, as the same user, and see what it says."
 
 
 class ImageError(WorldError):

@@ -21,9 +21,13 @@ from metald.drivers.network_noop import NoopNetwork
 from metald.drivers.noop import Noop, NoopManagement, absents
 from metald.drivers.registry import Registry, outsiders
 from metald.drivers.ssh.deploy import SshDeploy
+from metald.drivers.ssh_host.console import SshConsole
+from metald.drivers.ssh_host.hosts import Hosts
+from metald.drivers.ssh_host.management import SshManagement
+from metald.drivers.ssh_host.power import SshPower
 
 
-def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDeploy, consoles: Consoles) -> Registry:
+def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDeploy, hosts: Hosts, consoles: Consoles) -> Registry:
     """The hardware types that the settings enable, with every interface.
 
     Raises:
@@ -40,6 +44,9 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         PyghmiConsole(hub, consoles),
         SocatConsole(hub, consoles),
         IpmitoolVendor(settings.drivers.ipmi, ipmitool),
+        SshPower(hosts),
+        SshManagement(hosts),
+        SshConsole(hosts, consoles),
         IpxeBoot(settings, dhcp.provider(settings)),
         PxeBoot(settings, dhcp.provider(settings)),
         direct,

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from metald.config.base import ConfigError, Duration, Positive, Seconds, Section
 from metald.config.broker import Amqp, Commands, Events
-from metald.config.hardware import Drivers, Fake, Ipmi, Ssh
+from metald.config.hardware import Drivers, Fake, Ipmi, Ssh, SshHost
 
 __all__ = [
     "Amqp",
@@ -37,6 +37,7 @@ __all__ = [
     "Section",
     "Settings",
     "Ssh",
+    "SshHost",
     "StoreSettings",
     "Watch",
     "is_loopback",

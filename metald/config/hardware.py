@@ -63,6 +63,30 @@ class Ssh(Section, frozen=True):
     minimum_disk: Annotated[Positive, Meta(description="Smallest disk in bytes that a node without root device hints gets.")] = 4 << 30
 
 
+class SshHost(Section, frozen=True):
+    """Hypervisor hosts that the hardware type `ssh` reaches: one SSH connection for each host."""
+
+    known_hosts: Annotated[
+        str, Meta(description="File of host keys that are trusted, as OpenSSH writes it, for nodes whose driver_info has no ssh_host_key.")
+    ] = "/etc/ssh/ssh_known_hosts"
+    connect_timeout: Annotated[Seconds, Meta(description="Seconds for a connection and its handshake.")] = 15.0
+    command_timeout: Annotated[Seconds, Meta(description="Seconds until a command on a host has ended.")] = 60.0
+    keepalive: Annotated[Seconds, Meta(description="Seconds between keepalives; three unanswered ones end the connection.")] = 10.0
+    idle: Annotated[Seconds, Meta(description="Seconds until an unused connection is closed.")] = 300.0
+    handshakes: Annotated[Positive, Meta(description="Most hosts that are being connected to at once.")] = 16
+    channels: Annotated[
+        Positive, Meta(description="Most commands at once on one connection, and consoles on one: sshd's MaxSessions is 10 by default.")
+    ] = 8
+    pause: Annotated[Seconds, Meta(description="Seconds that a host is left alone after it could not be reached.")] = 5.0
+    listing_age: Annotated[
+        Seconds, Meta(description="Most seconds that a host's list of machines may be old when power sync reads a power state from it.")
+    ] = 10.0
+    power_poll: Annotated[Seconds, Meta(description="Longest pause in seconds between two looks while a power change is awaited.")] = 1.0
+    power_timeout: Annotated[Seconds, Meta(description="Seconds that a power change may take where the caller does not say.")] = 60.0
+    soft_power_timeout: Annotated[Seconds, Meta(description="Seconds that a soft power off may take unless the caller says.")] = 600.0
+    libvirt_uri: Annotated[str, Meta(description="Libvirt connection on the host, for nodes that name none.")] = "qemu:///system"
+
+
 class Drivers(Section, frozen=True):
     """Hardware types and their settings."""
 
@@ -72,3 +96,4 @@ class Drivers(Section, frozen=True):
     fake: Fake = Fake()
     ipmi: Ipmi = Ipmi()
     ssh: Ssh = Ssh()
+    ssh_host: SshHost = SshHost()

@@ -43,5 +43,24 @@ FAKE = HardwareType(
     any_combination=True,
 )
 
-BUILT_IN: tuple[HardwareType, ...] = (IPMI, FAKE)
+SSH = HardwareType(
+    name="ssh",
+    interfaces={
+        "bios": ("no-bios",),
+        "boot": ("ipxe", "pxe"),
+        "console": ("ssh", "no-console"),
+        "deploy": ("ssh", "direct", "ramdisk"),
+        "firmware": ("no-firmware",),
+        "inspect": ("no-inspect", "agent"),
+        "management": ("ssh", "noop"),
+        "network": ("noop",),
+        "power": ("ssh",),
+        "raid": ("no-raid",),
+        "rescue": ("no-rescue", "agent"),
+        "storage": ("noop",),
+        "vendor": ("no-vendor",),
+    },
+)
+
+BUILT_IN: tuple[HardwareType, ...] = (IPMI, SSH, FAKE)
 """Every hardware type of this package."""

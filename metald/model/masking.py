@@ -14,7 +14,7 @@ MASK = "******"
 
 _PARTS = (
     "adminpass|admin_pass|password|passwd|new_pass|token|secret|sys_pswd|configdrive|chappassword|encrypted_key|private_key|fernetkey|"
-    "sslkey|passphrase|ipmi_hex_kg_key|snmp_auth_key|snmp_priv_key|cephclusterfsid|cephmonkey|image_url"
+    "sslkey|passphrase|key_contents|ipmi_hex_kg_key|snmp_auth_key|snmp_priv_key|cephclusterfsid|cephmonkey|image_url"
 )
 _SECRET_KEY = re.compile(_PARTS, re.IGNORECASE)
 _IN_TEXT = re.compile(

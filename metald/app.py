@@ -25,6 +25,7 @@ from aiohttp import web
 
 from metald import account, log, outfit, runtime, sdnotify, telemetry
 from metald.boot import dhcp
+from metald.boot.dhcp.own import DhcpServer
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
 from metald.boot.tftp.server import TftpServer
@@ -264,6 +265,12 @@ async def _serve_boots(
     """Start the boot servers that the settings ask for, and have the stack end them. Returns who waits for them."""
     queues: list[Queue] = []
     files = BootFiles(sightings, settings)
+    if dhcp.answers(settings):
+        dhcp_server = DhcpServer(sightings, files, settings)
+        with _naming("dhcp.interfaces", ", ".join(settings.dhcp.interfaces)):
+            await dhcp_server.start()
+        metrics.add(telemetry.dhcp(dhcp_server))
+        stack.push_async_callback(dhcp_server.close)
     if settings.boot.tftp_listen:
         tftp = TftpServer(sightings, files, settings)
         with _naming("boot.tftp_listen", settings.boot.tftp_listen):

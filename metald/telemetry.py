@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from metald.boot.dhcp.own import DhcpServer
 from metald.boot.http import BootHttp
 from metald.boot.tftp.server import TftpServer
 from metald.drivers.ipmi.hub import IpmiHub
@@ -86,6 +87,15 @@ def bmcs(hub: IpmiHub) -> Source:
     def families() -> Iterator[Family]:
         yield Family.one("ipmi_logins_in_flight", "gauge", "Logins to BMCs in flight.", hub.window.taken)
         yield Family.one("ipmi_login_window", "gauge", "Most logins in flight at once, as adapted now.", hub.window.limit)
+
+    return families
+
+
+def dhcp(server: DhcpServer) -> Source:
+    """What the DHCP server answered."""
+
+    def families() -> Iterator[Family]:
+        yield Family("dhcp_answers", "counter", "DHCP answers sent, by kind.", _by("kind", server.answered))
 
     return families
 

@@ -169,9 +169,27 @@ class Boot(Section, frozen=True):
 class Dhcp(Section, frozen=True):
     """How machines get addresses."""
 
-    provider: Annotated[Literal["none", "dnsmasq"], Meta(description="`none`: somebody else's DHCP. `dnsmasq`: host and option files.")] = (
-        "none"
+    provider: Annotated[
+        Literal["none", "dnsmasq", "proxy", "lease"],
+        Meta(
+            description="`none`: somebody else's DHCP. `dnsmasq`: host and option files. `proxy`: tell machines their boot file beside "
+            "another DHCP server that knows nothing of it. `lease`: hand out addresses too, where no other server does."
+        ),
+    ] = "none"
+    interfaces: Annotated[list[str], Meta(description="Network interfaces on which `proxy` and `lease` answer.")] = msgspec.field(
+        default_factory=list
     )
+    ranges: Annotated[
+        list[str],
+        Meta(description="Addresses that `lease` hands out, one range for each network: `10.0.0.50-10.0.0.250/24 via 10.0.0.1`."),
+    ] = msgspec.field(default_factory=list)
+    lease_time: Annotated[int, Meta(ge=60, description="Seconds of a lease.")] = 3600
+    dns: Annotated[list[str], Meta(description="IPv4 addresses of name servers that come with a lease.")] = msgspec.field(
+        default_factory=list
+    )
+    answer_unknown: Annotated[
+        bool, Meta(description="Let `proxy` and `lease` answer machines whose MAC address is no port's too, as auto-discovery needs.")
+    ] = False
     dnsmasq_hostsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-hostsdir`.")] = ""
     dnsmasq_optsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-optsdir`.")] = ""
     dnsmasq_leases: Annotated[str, Meta(description="dnsmasq's lease file, to learn the addresses machines got.")] = ""

@@ -182,11 +182,22 @@ class Fetched(Payload, frozen=True, kw_only=True):
 
 
 class Lease(Payload, frozen=True, kw_only=True):
-    """The DHCP server gave the machine an address."""
+    """The DHCP server was asked by the machine."""
 
     client: str | None = None
+    """The address that the machine was given."""
     mac: str | None = None
     file: str | None = None
+    """The boot file that it was told."""
+    asked: str | None = None
+    """`discover`, `request`, `decline`, `inform`."""
+    answer: str | None = None
+    """`offer`, `ack`, `nak`; none when there was no answer."""
+    firmware: str | None = None
+    """`pxe`, `http` (UEFI HTTP boot), `ipxe`, or `system` for one that is not booting from the network."""
+    architecture: str | None = None
+    machine_id: bool | None = None
+    """Whether it told its UUID (option 97)."""
     error: str | None = None
 
 
@@ -322,7 +333,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.vendor", "a vendor's method that a client called", Vendor),
     ("node.bmc_answer", "the answer to a raw command of a step", BmcAnswer),
     ("node.indicator", "an indicator light that a client set", Indicator),
-    ("node.dhcp", "an address that the machine was given", Lease),
+    ("node.dhcp", "a question of the machine to the DHCP server", Lease),
     ("node.tftp", "a file that the machine asked for over TFTP", Fetched),
     ("node.http", "a file that the machine asked for over HTTP", Fetched),
     ("node.ramdisk", "a ramdisk that called", Ramdisk),

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from metald.boot.dhcp.machine import BIOS_LOADER, EFI_ARM64_LOADER, EFI_LOADER
 from metald.boot.listen import parse_listen, url_host
 from metald.boot.render import check_base_url
 from metald.config import ConfigError, Settings
@@ -31,10 +32,6 @@ _T = TypeVar("_T")
 _MAX_VALUE = 64
 _DEADLINE = 30.0
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
-
-BIOS_LOADER = "undionly.kpxe"
-EFI_LOADER = "ipxe.efi"
-EFI_ARM64_LOADER = "arm64-efi/ipxe.efi"
 
 
 class DnsmasqDhcp:

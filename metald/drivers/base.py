@@ -288,7 +288,7 @@ class Management(Board, Interface):
         Raises:
             Unsupported: this implementation cannot.
         """
-        raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot inject an NMI.")
+        raise Unsupported(f"Driver {ctx.node.driver} does not support inject_nmi (disabled or not implemented).")
 
 
 def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:

@@ -76,7 +76,7 @@ class Collection(Generic[R]):
         uuid = values.as_uuid(given)
         if uuid is None and not (self.named and values.is_name(given)):
             raise RoutingError(
-                400, f"Expected UUID{' or name' if self.named else ''} for {self.noun}: {values.shown(given)}", field=self.noun
+                400, f"Expected UUID{' or name' if self.named else ''} for {self.noun}: {values.bare(given)}", field=self.noun
             )
         found = self.room(call.services.fleet).find(uuid or given)
         if not sight.sees(call, found):
@@ -131,7 +131,7 @@ class Collection(Generic[R]):
     async def patch(self, call: Call) -> bytes:
         """Change one by a JSON patch."""
         changes = patch.read(call.body, tuple(sorted(self.patchable)))
-        self.refuse_newer(call, [o.root for o in changes.operations if o.op != "remove"])
+        self.refuse_newer(call, changes.roots)
         thing = self.find(call)
         required = self.create.get("required", ())
 

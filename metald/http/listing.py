@@ -33,7 +33,7 @@ def chosen_fields(call: Call, view: View[Any], *, detail: bool | None, since_det
     if names is not None:
         call.require(8)
         if detail:
-            raise Invalid("Can't fetch a subset of fields with 'detail' set", field="fields")
+            raise Invalid("Can not specify ?detail=True and fields in the same request.", field="fields")
         return view.check(names, call.version)
     if detail is not None and call.version < since_detail:
         raise Invalid(f"Invalid query parameter ?detail={detail} received.", remedy=f"It needs version 1.{since_detail}.", field="detail")

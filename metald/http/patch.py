@@ -81,7 +81,7 @@ class Patch:
             try:
                 _apply(after, operation)
             except (LookupError, ValueError, TypeError) as error:
-                reason = f"there is no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+                reason = f"can't {operation.op} a non-existent object {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
                 raise Invalid(f"Couldn't apply patch '{operation.op} {operation.path}'. Reason: {reason}", field=operation.path) from None
         return after
 
@@ -135,7 +135,7 @@ def _index(holder: list[Any], token: str) -> int:
     if _INDEX.fullmatch(token) is None:
         raise ValueError(f"{values.shown(token)} is not an index")
     if int(token) >= len(holder):
-        raise IndexError(f"the list has no index {token}")
+        raise IndexError(f"can't reach a non-existent object {token!r}: the list has no such index")
     return int(token)
 
 

@@ -59,7 +59,7 @@ def conform(value: Any, schema: Schema, name: str, path: str = "") -> Any:
         return _any_of(value, schema["anyOf"], name, path)
     types = schema.get("type")
     if types is not None and not _is(value, types):
-        expected = types if isinstance(types, str) else " or ".join(types)
+        expected = ", ".join(repr(kind) for kind in ([types] if isinstance(types, str) else types))
         raise _wrong(f"{_kind(value)} is not of type {expected}", name, path)
     if "enum" in schema and value not in schema["enum"]:
         raise _wrong(f"{values.shown(value)} is not one of {list(schema['enum'])}", name, path)
@@ -78,8 +78,8 @@ def conform(value: Any, schema: Schema, name: str, path: str = "") -> Any:
 
 
 def _wrong(what: str, name: str, path: str, *, remedy: str = "") -> Invalid:
-    place = f"{name} at {path}" if path else name
-    return Invalid(f"Schema error for {place}: {what}", remedy=remedy, field=path or name)
+    place = f", at {path}" if path else ""
+    return Invalid(f"Schema error for {name}: {what}{place}", remedy=remedy, field=path or name)
 
 
 def _kind(value: Any) -> str:
@@ -111,9 +111,9 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 def _check_text(value: str, schema: Schema, name: str, path: str) -> None:
     if len(value) > schema.get("maxLength", len(value)):
-        raise _wrong(f"it is longer than {schema['maxLength']} characters", name, path)
+        raise _wrong(f"{values.shown(value)} is too long: at most {schema['maxLength']} characters", name, path)
     if len(value) < schema.get("minLength", 0):
-        raise _wrong(f"{values.shown(value)} is too short", name, path)
+        raise _wrong(f"{values.shown(value)} is too short, it should be non-empty", name, path)
     if "pattern" in schema and _pattern(schema["pattern"]).search(value) is None:
         raise _wrong(f"{values.shown(value)} does not match {schema['pattern']!r}", name, path)
 
@@ -158,8 +158,8 @@ def _under(path: str, key: str) -> str:
 
 def _array(value: list[Any], schema: Schema, name: str, path: str) -> list[Any]:
     if len(value) < schema.get("minItems", 0):
-        raise _wrong(f"it must have at least {schema['minItems']} items", name, path)
+        raise _wrong("[] is too short, it should be non-empty", name, path)
     if len(value) > schema.get("maxItems", len(value)):
-        raise _wrong(f"it has more than {schema['maxItems']} items", name, path)
+        raise _wrong(f"the array is too long: at most {schema['maxItems']} items", name, path)
     items = schema.get("items")
     return value if items is None else [conform(item, items, name, _under(path, str(index))) for index, item in enumerate(value)]

@@ -27,6 +27,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def bare(value: Any) -> str:
+    """Like `shown`, with a text not in quotes."""
+    return shown(value)[1:].removesuffix("'").removesuffix('"') if isinstance(value, str) else shown(value)
+
+
 def as_uuid(value: Any) -> str | None:
     """The canonical text of a UUID in any form, or None when it is none."""
     if not isinstance(value, str) or not 32 <= len(value) <= 45:
@@ -64,7 +69,7 @@ def uuid_text(name: str, value: Any) -> str:
     """A UUID in canonical form."""
     found = as_uuid(value)
     if found is None:
-        raise Invalid(f"Expected UUID for {name}: {shown(value)}", field=name)
+        raise Invalid(f"Expected UUID for {name}: {bare(value)}", field=name)
     return found
 
 
@@ -74,14 +79,14 @@ def identifier(name: str, value: Any) -> str:
     if found is not None:
         return found
     if not is_name(value):
-        raise Invalid(f"Expected UUID or name for {name}: {shown(value)}", field=name)
+        raise Invalid(f"Expected UUID or name for {name}: {bare(value)}", field=name)
     return str(value)
 
 
 def mac(name: str, value: Any) -> str:
     """A MAC address, lower case with colons."""
     if not isinstance(value, str) or _MAC.fullmatch(value) is None:
-        raise Invalid(f"Expected valid MAC address for {name}: {shown(value)}", field=name)
+        raise Invalid(f"Expected valid MAC address for {name}: {bare(value)}", field=name)
     return value.lower().replace("-", ":")
 
 
@@ -117,7 +122,7 @@ def integer(name: str, value: Any) -> int:
         return value
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value)
-    raise Invalid(f"Expected an integer for {name}: {shown(value)}", field=name)
+    raise Invalid(f"Expected an integer for {name}: {bare(value)}", field=name)
 
 
 def text(name: str, value: Any) -> str:

@@ -97,7 +97,7 @@ class Submission:
 
 def duplicate(kind: Kind[Resource], name: str, value: Any) -> Duplicate:
     """The error for a unique value that is taken."""
-    return Duplicate(f"A {kind.noun} with {kind.wording(name)} {value} already exists.", field=name)
+    return Duplicate(kind.taken(name, value), field=name)
 
 
 def stale(row: RowChange) -> StaleVersion:

@@ -28,7 +28,8 @@ class Kind(Generic[R]):
         type: the class of the resources.
         table: name of its SQL table.
         noun: what error texts call one of them.
-        unique: fields that no two rows may share (null excepted), with the words that error texts use for them.
+        unique: fields that no two rows may share (null excepted), with what error texts say of them: {0} is the
+            value, {1} and {2} its first word and the rest.
         indexed: fields that rows are looked up by in memory; they need no column.
     """
 
@@ -43,9 +44,11 @@ class Kind(Generic[R]):
         """The unique fields, in the order of their SQL columns."""
         return tuple(self.unique)
 
-    def wording(self, field: str) -> str:
-        """What error texts call a unique field."""
-        return "UUID" if field == "uuid" else self.unique[field]
+    def taken(self, field: str, value: object) -> str:
+        """What error texts say of a value that another row has already."""
+        words = "UUID {0}" if field == "uuid" else self.unique[field]
+        article = "An" if self.noun[0] in "aeiou" else "A"
+        return f"{article} {self.noun} with {words.format(value, *str(value).split(' ', 1))} already exists."
 
 
 def _kind(type_: type[R], table: str, *, noun: str = "", unique: dict[str, str] | None = None, indexed: tuple[str, ...] = ()) -> Kind[R]:
@@ -57,22 +60,30 @@ KINDS: tuple[Kind[Resource], ...] = (
     _kind(
         Node,
         "nodes",
-        unique={"name": "name", "instance_uuid": "instance UUID"},
+        unique={"name": "name {0}", "instance_uuid": "instance UUID {0}"},
         indexed=("chassis_uuid", "shard", "conductor_group", "parent_node", "allocation_uuid"),
     ),
-    _kind(Port, "ports", unique={"address": "address", "name": "name"}, indexed=("node_uuid", "portgroup_uuid")),
+    _kind(Port, "ports", unique={"address": "MAC address {0}", "name": "name {0}"}, indexed=("node_uuid", "portgroup_uuid")),
     _kind(Workflow, "workflows", indexed=("node_uuid",)),
     _kind(Internals, "internals", indexed=("node_uuid",)),
     _kind(Inventory, "inventories", indexed=("node_uuid",)),
-    _kind(Portgroup, "portgroups", unique={"address": "address", "name": "name"}, indexed=("node_uuid",)),
-    _kind(Allocation, "allocations", unique={"name": "name"}, indexed=("node_uuid", "state")),
-    _kind(DeployTemplate, "deploy_templates", noun="deploy template", unique={"name": "name"}),
-    _kind(Runbook, "runbooks", unique={"name": "name"}),
+    _kind(Portgroup, "portgroups", unique={"address": "MAC address {0}", "name": "name {0}"}, indexed=("node_uuid",)),
+    _kind(Allocation, "allocations", unique={"name": "name {0}"}, indexed=("node_uuid", "state")),
+    _kind(DeployTemplate, "deploy_templates", noun="deploy template", unique={"name": "name {0}"}),
+    _kind(Runbook, "runbooks", unique={"name": "name {0}"}),
     _kind(InspectionRule, "inspection_rules", noun="inspection rule"),
-    _kind(VolumeConnector, "volume_connectors", noun="volume connector", unique={"key": "type and connector ID"}, indexed=("node_uuid",)),
-    _kind(VolumeTarget, "volume_targets", noun="volume target", unique={"key": "node and boot index"}, indexed=("node_uuid",)),
+    _kind(
+        VolumeConnector,
+        "volume_connectors",
+        noun="volume connector",
+        unique={"key": "type {1} and connector ID {2}"},
+        indexed=("node_uuid",),
+    ),
+    _kind(
+        VolumeTarget, "volume_targets", noun="volume target", unique={"key": "boot index '{2}' for the same node"}, indexed=("node_uuid",)
+    ),
     _kind(Command, "commands", indexed=("state", "parent")),
-    _kind(Conductor, "conductors", unique={"hostname": "hostname"}),
+    _kind(Conductor, "conductors", unique={"hostname": "hostname {0}"}),
     _kind(Cursor, "cursors"),
 )
 """Every kind that the store keeps."""

@@ -151,7 +151,7 @@ async def test_a_duplicate_names_the_field_and_the_value(store: Store) -> None:
             "instance_uuid",
             f"A node with instance UUID {first.instance_uuid} already exists.",
         ),
-        (Port(node_uuid=first.uuid, address=port.address), "address", f"A port with address {port.address} already exists."),
+        (Port(node_uuid=first.uuid, address=port.address), "address", f"A port with MAC address {port.address} already exists."),
         (Port(node_uuid=first.uuid, address="52:54:00:00:00:02", name="p"), "name", "A port with name p already exists."),
     ):
         with pytest.raises(Duplicate) as caught:

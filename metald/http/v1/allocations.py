@@ -78,6 +78,23 @@ def _known_node(call: Call, ident: str, field: str) -> Node:
         raise Invalid(error.message, field=field) from None
 
 
+def _candidates(call: Call, idents: Iterable[str]) -> list[str]:
+    """The UUIDs of candidate nodes.
+
+    Raises:
+        Invalid: naming all that are not there.
+    """
+    found, missing = [], []
+    for ident in idents:
+        try:
+            found.append(_known_node(call, ident, "candidate_nodes").uuid)
+        except Invalid:
+            missing.append(values.bare(ident))
+    if missing:
+        raise Invalid(f"Nodes cannot be found: {', '.join(missing)}", field="candidate_nodes")
+    return found
+
+
 async def create(call: Call) -> Reply:
     """Claim a node. The answer shows the claim before it is decided, as Ironic does."""
     body = {name: value for name, value in call.body.items() if value is not None}
@@ -94,7 +111,7 @@ async def create(call: Call) -> Reply:
         body["resource_class"] = node.resource_class
     for trait in body.get("traits", ()):
         check_trait(trait)
-    body["candidate_nodes"] = [_known_node(call, ident, "candidate_nodes").uuid for ident in body.get("candidate_nodes", ())]
+    body["candidate_nodes"] = _candidates(call, body.get("candidate_nodes", ()))
     if node is None:
         made = await call.services.fleet.allocations.claim(body, call.caller)
     else:

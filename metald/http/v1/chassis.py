@@ -11,7 +11,7 @@ from metald.http.problem import RoutingError
 from metald.http.route import DETAIL, FIELDS, PAGING, Route
 from metald.http.schema import NULLABLE_OBJECT, NULLABLE_UUID, Schema, conform
 from metald.http.v1 import nodes
-from metald.http.values import as_uuid, shown
+from metald.http.values import as_uuid, bare
 from metald.model import Chassis, Node
 
 _FIELDS: dict[str, Schema] = {"description": {"type": ["string", "null"], "maxLength": 255}, "extra": NULLABLE_OBJECT}
@@ -21,7 +21,7 @@ CREATE: Schema = {"type": "object", "properties": {**_FIELDS, "uuid": NULLABLE_U
 def _find(call: Call) -> Chassis:
     uuid = as_uuid(call.path["chassis"])
     if uuid is None:
-        raise RoutingError(400, f"Expected UUID for chassis: {shown(call.path['chassis'])}", field="chassis")
+        raise RoutingError(400, f"Expected UUID for chassis: {bare(call.path['chassis'])}", field="chassis")
     return call.services.fleet.chassis.find(uuid)
 
 

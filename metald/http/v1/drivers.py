@@ -71,7 +71,7 @@ async def list_drivers(call: Call) -> dict[str, Any]:
     if kind not in (None, "classic", "dynamic"):
         raise Invalid('"type" must be one of "classic", "dynamic"', field="type")
     if detail and "fields" in call.args:
-        raise Invalid("Can't fetch a subset of fields with 'detail' set", field="fields")
+        raise Invalid("Can not specify ?detail=True and fields in the same request.", field="fields")
     types = () if kind == "classic" else sorted(call.services.registry.hardware_types(), key=lambda t: t.name)
     full = bool(detail) or "fields" in call.args
     return {"drivers": [_chosen(call, _driver(call, hardware_type, detail=full)) for hardware_type in types]}

@@ -18,6 +18,8 @@ from metald.model.masking import mask_text
 
 _KEPT = 300
 _SHORT = 255
+_SORT_KEYS = ("id", "uuid", "created_at", "updated_at", "conductor", "event", "event_type", "severity", "user")
+"""What Ironic's clients may ask to sort by; it is always by time."""
 _TYPES = {
     "node.provision": "transition",
     "node.workflow": "provisioning",
@@ -117,6 +119,13 @@ async def history(call: Call) -> dict[str, Any]:
         raise Invalid(f"Invalid sort direction: {direction[:80]}. Acceptable values are 'asc' or 'desc'", field="sort_dir")
     if direction == "desc":
         found.reverse()
+    key = call.args.get("sort_key", "id")
+    if key not in _SORT_KEYS:
+        raise Invalid(
+            f"The sort_key value {key[:80]} is an invalid field for sorting",
+            remedy=f"Known are: {', '.join(_SORT_KEYS)}.",
+            field="sort_key",
+        )
     limit = call.args.get("limit", call.services.settings.api.max_limit)
     if limit <= 0:
         raise Invalid("Limit must be positive", field="limit")

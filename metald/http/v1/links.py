@@ -55,5 +55,5 @@ def _switch(text: str) -> str:
         if _DATAPATH.fullmatch(plain):
             return text.lower()
         raise Invalid(
-            f"Invalid switch_id {values.shown(text)}: it is neither a MAC address nor a datapath id", field="local_link_connection"
+            f"Expected a MAC address or OpenFlow datapath ID but received {values.bare(text)}.", field="local_link_connection"
         ) from None

@@ -26,7 +26,7 @@ def ident(text: str, noun: str) -> str:
     if uuid is not None:
         return uuid
     if not values.is_name(text):
-        raise RoutingError(400, f"Expected UUID or name for {noun}: {values.shown(text)}", field=noun)
+        raise RoutingError(400, f"Expected UUID or name for {noun}: {values.bare(text)}", field=noun)
     return text
 
 

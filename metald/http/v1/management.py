@@ -73,8 +73,8 @@ def check_trait(name: str) -> str:
     """
     if not is_trait(name):
         raise Invalid(
-            f"Invalid trait: {values.shown(name)}",
-            remedy="A trait is a name of os-traits, or CUSTOM_ and capital letters, digits and _, at most 255.",
+            f"Invalid trait: {values.shown(name)} does not match '^CUSTOM_[A-Z0-9_]+$' and is no name of os-traits",
+            remedy="Take a name of os-traits, or CUSTOM_ and capital letters, digits and _, at most 255.",
             field="traits",
         )
     return name

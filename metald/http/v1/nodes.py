@@ -9,6 +9,7 @@ from typing import Any
 from metald.errors import Invalid, NotAcceptable, NotFound
 from metald.http import conditional, listing, ownership, patch, sight, values
 from metald.http.call import Call, Reply
+from metald.http.problem import RoutingError
 from metald.http.route import BOOLEAN, DETAIL, FIELDS, IDENTIFIER, PAGING, UUID, Arg, Kind, Route
 from metald.http.schema import conform
 from metald.http.v1 import lookups
@@ -84,6 +85,15 @@ def _check_name(call: Call, name: str, refusal: str) -> None:
         )
 
 
+def _children(call: Call, given: str) -> Iterable[Node]:
+    """The children of a node. Of one that is not there they are none, as a filter that nothing passes."""
+    try:
+        parent = lookups.node(call, given)
+    except (NotFound, RoutingError):
+        return ()
+    return call.services.store.table(Node).where("parent_node", parent.uuid)
+
+
 def _parent(call: Call, given: str) -> str:
     try:
         return lookups.node(call, given).uuid
@@ -134,7 +144,7 @@ def _filtered(call: Call, nodes: Iterable[Node]) -> Iterable[Node]:
         nodes = table.where("chassis_uuid", call.services.fleet.chassis.find(args.pop("chassis_uuid")).uuid)
     children = args.pop("include_children", False) or "parent_node" in args
     if "parent_node" in args:
-        nodes = table.where("parent_node", _parent(call, args.pop("parent_node")))
+        nodes = _children(call, args.pop("parent_node"))
     if not children:
         nodes = (node for node in nodes if node.parent_node is None)
     return _by_value(call, nodes, args) if args else nodes
@@ -170,7 +180,9 @@ def _equal(nodes: Iterable[Node], name: str, value: Any) -> list[Node]:
 
 def _checked(name: str, value: Any) -> Any:
     if name == "fault" and value not in set(Fault):
-        raise Invalid(f"Unrecognized fault {values.shown(value)} is specified, allowed faults are {[f.value for f in Fault]}", field=name)
+        raise Invalid(
+            f'Unrecognized fault "{values.bare(value)}" is specified, allowed faults are {tuple(f.value for f in Fault)}', field=name
+        )
     return value
 
 
@@ -178,7 +190,7 @@ def _state(text: str) -> ProvisionState:
     try:
         return ProvisionState(text)
     except ValueError:
-        raise Invalid(f"Provision state {values.shown(text)} is not valid", field="provision_state") from None
+        raise Invalid(f'Provision state "{values.bare(text)}" is not valid', field="provision_state") from None
 
 
 def stamp(call: Call) -> str:

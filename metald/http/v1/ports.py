@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metald.errors import Invalid, NotAcceptable, NotAllowed, NotFound
-from metald.http import conditional, listing, patch, sight, values
+from metald.http import conditional, listing, patch, sight
 from metald.http.call import Call, Reply
 from metald.http.route import DETAIL, FIELDS, IDENTIFIER, MAC, PAGING, WORDS, Arg, Route
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_IDENTIFIER, NULLABLE_OBJECT, NULLABLE_TEXT, NULLABLE_UUID, Schema, conform
@@ -78,8 +78,6 @@ def _checked(call: Call, fields: dict[str, Any]) -> dict[str, Any]:
         fields["portgroup_uuid"] = lookups.uuid_of_portgroup(call, fields["portgroup_uuid"])
     if fields.get("local_link_connection"):
         fields["local_link_connection"] = links.connection(call, fields["local_link_connection"])
-    if fields.get("name") is not None and not values.is_name(fields["name"]):
-        raise Invalid(f"Cannot create port with invalid name {values.shown(fields['name'])}", field="name")
     return fields
 
 
@@ -183,7 +181,7 @@ async def show(call: Call) -> bytes:
 async def update(call: Call) -> bytes:
     """Change a port by a JSON patch."""
     changes = patch.read(call.body, tuple(sorted(PATCHABLE)))
-    _refuse_newer(call, [o.root for o in changes.operations if o.op != "remove"])
+    _refuse_newer(call, changes.roots)
     port = lookups.port(call)
 
     def edit(current: Port) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from metald.errors import Invalid
 from metald.http.call import Call
 from metald.http.crud import Collection
+from metald.http.route import Arg
 from metald.http.schema import NULLABLE_BOOLEAN, NULLABLE_UUID, Schema
 from metald.model.catalogue import InspectionRule
 from metald.statemachine.inspection import rules as inspection_rules
@@ -55,6 +57,10 @@ def _checked(_call: Call, fields: dict[str, Any], before: InspectionRule | None)
     return fields
 
 
+def _of_phase(call: Call, rules: Iterable[InspectionRule]) -> Iterable[InspectionRule]:
+    return rules if "phase" not in call.args else [rule for rule in rules if rule.phase == call.args["phase"]]
+
+
 RULES: Collection[InspectionRule] = Collection(
     kind=InspectionRule,
     path="inspection_rules",
@@ -67,6 +73,8 @@ RULES: Collection[InspectionRule] = Collection(
     since=96,
     named=False,
     checked=_checked,
+    filters=(Arg("phase"),),
+    filtered=_of_phase,
 )
 
 ROUTES = RULES.routes()

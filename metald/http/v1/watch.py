@@ -86,7 +86,7 @@ def _state(given: str) -> ProvisionState:
     try:
         return ProvisionState(given)
     except ValueError:
-        raise Invalid(f"Provision state {values.shown(given)} is not valid", field="provision_state") from None
+        raise Invalid(f'Provision state "{values.bare(given)}" is not valid', field="provision_state") from None
 
 
 async def stream(call: Call) -> Stream:

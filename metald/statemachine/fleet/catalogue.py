@@ -75,7 +75,11 @@ class Stepped(Things[R]):
         for step in getattr(after, "steps", ()):
             name = (step["interface"], step["step"])
             if name in seen:
-                raise Invalid(f"Duplicate deploy steps. Each step must be unique: {name[0]}.{name[1]}", field="steps")
+                raise Invalid(
+                    "Duplicate deploy steps. A template cannot have multiple deploy steps with the same interface and step. "
+                    f"Duplicates: interface: {name[0]}, step: {name[1]}.",
+                    field="steps",
+                )
             seen.add(name)
         return Change()
 

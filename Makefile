@@ -39,6 +39,16 @@ crash-matrix: packages venv  ## kill metald 20 times with 1,000 nodes in flight,
 test: packages venv  ## every test, with private servers, one real machine and the coverage of branches
 	scripts/run-tests
 
+agent: build/ipa/.complete  ## the unmodified Ironic Python Agent from PyPI in build/ipa, for tests
+
+build/ipa/.complete: tests/agent/constraints.txt
+	$(PYTHON) -m venv $(BUILD)/ipa
+	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/agent/constraints.txt
+	@touch $@
+
+test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, killing metald in between
+	METALD_TEST_AGENT=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/agent
+
 fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10,000 slow clients at once
 	$(BIN)/python -m tests.support.fuzz
 	$(BIN)/python benchmarks/slow.py

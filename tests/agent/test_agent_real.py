@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,6 +30,9 @@ def image(path: Path, size: int = 4 * MIB) -> bytes:
     data[512 : 4 * MIB // 4] = bytes(MIB - 512)
     path.write_bytes(data)
     return bytes(data)
+
+
+slow = pytest.mark.skipif(not os.environ.get("METALD_TEST_AGENT"), reason="`make test-agent` runs it")
 
 
 class Site:
@@ -95,24 +99,150 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     daemon.assert_clean()
 
 
+async def deploy(site: Site, api: Api, machine: IpaMachine, name: str, data: bytes, **info: Any) -> None:
+    """Ask for a deployment of a file of the image server."""
+    told = {
+        "image_source": f"{site.images_url}/{name}",
+        "image_checksum": hashlib.sha256((site.files / name).read_bytes()).hexdigest(),
+        **info,
+    }
+    await api.patch(machine.node, instance_info=told)
+    await api.provision(machine.node, "active")
+
+
+async def available(site: Site, api: Api, machine: IpaMachine) -> None:
+    await site.enrol(api, machine)
+    await api.provision(machine.node, "provide")
+    await api.wait(machine.node, "available")
+
+
+async def events(api: Api, machine: IpaMachine, kind: str) -> list[dict[str, Any]]:
+    found = await api.ask("GET", f"/v1/nodes/{machine.node}/timeline")
+    return [event["data"] for event in found["timeline"] if event["type"] == kind]
+
+
+async def until(machine: IpaMachine, line: str) -> None:
+    """Wait until the agent's hardware manager has done something."""
+    async with asyncio.timeout(60):
+        while line not in machine.done():
+            await asyncio.sleep(0.05)
+
+
 async def test_a_raw_image_is_deployed(site: Site) -> None:
     data = image(site.files / "image.raw")
     machine = await site.machine(1)
     async with calling(site.daemon) as api:
-        await site.enrol(api, machine)
+        await available(site, api, machine)
+        await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        node = await api.wait(machine.node, "active")
+        assert machine.disk.read_bytes()[: len(data)] == data
+        await machine.until(lambda m: m.disk_boots == 1)
+        assert machine.done() == ["tune", "sync", "sync"]
+        assert node["driver_internal_info"].get("agent_secret_token") is None
+        beats = await events(api, machine, "node.heartbeat")
+        assert beats
+        assert beats[0]["url"] == f"https://127.0.0.1:{machine.port}"
+
+
+@slow
+async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site) -> None:
+    data = image(site.files / "image.raw")
+    argv = ("qemu-img", "convert", "-O", "qcow2", str(site.files / "image.raw"), str(site.files / "image.qcow2"))
+    assert await (await asyncio.create_subprocess_exec(*argv)).wait() == 0
+    first, second = await site.machine(1), await site.machine(2)
+    async with calling(site.daemon) as api:
+        for machine in (first, second):
+            await available(site, api, machine)
+        await deploy(site, api, first, "image.qcow2", data, image_disk_format="qcow2")
+        source = (site.files / "image.qcow2").as_uri()
+        await deploy(site, api, second, "image.qcow2", data, image_source=source, image_disk_format="qcow2")
+        for machine in (first, second):
+            await api.wait(machine.node, "active", timeout=90)
+            assert machine.disk.read_bytes()[: len(data)] == data
+
+
+@slow
+async def test_metald_is_killed_twice_while_agents_work(site: Site) -> None:
+    """Four machines at once; every command is given once, and every disk is written once."""
+    data = image(site.files / "image.raw")
+    machines = [await site.machine(number) for number in range(1, 5)]
+    async with calling(site.daemon) as api:
+        for machine in machines:
+            await available(site, api, machine)
+        site.gate.clear()
+        for machine in machines:
+            await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        await asyncio.wait_for(site.asked.wait(), 90)
+    await site.daemon.kill()
+    await site.daemon.start()
+    async with calling(site.daemon) as api:
+        site.gate.set()
+        await until(machines[0], "tune")
+    await site.daemon.kill()
+    await site.daemon.start()
+    async with calling(site.daemon) as api:
+        for machine in machines:
+            await api.wait(machine.node, "active", timeout=120)
+            assert machine.disk.read_bytes()[: len(data)] == data
+            assert machine.boots == 1
+            assert machine.done().count("tune") == 1
+            assert machine.output().count("Asynchronous command prepare_image started") == 1
+
+
+@slow
+async def test_an_agent_that_dies_while_it_writes_is_booted_again(site: Site) -> None:
+    data = image(site.files / "image.raw")
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await available(site, api, machine)
+        site.gate.clear()
+        await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        await asyncio.wait_for(site.asked.wait(), 60)
+        machine.kill_agent()
+        site.gate.set()
+        await api.wait(machine.node, "active", timeout=120)
+        assert machine.disk.read_bytes()[: len(data)] == data
+        assert machine.boots == 2
+        assert await events(api, machine, "node.agent_lost")
+
+
+@slow
+async def test_cleaning_goes_through_the_agents_steps(site: Site) -> None:
+    """Killed in the middle, in front of an agent that dies, and one whose hardware managers change."""
+    machine = await site.machine(1)
+    (machine.folder / "slow").touch()
+    async with calling(site.daemon) as api:
+        await site.enrol(api, machine, automated_clean=True)
         await api.provision(machine.node, "provide")
-        await api.wait(machine.node, "available")
-        info = {
-            "image_source": f"{site.images_url}/image.raw",
-            "image_checksum": hashlib.sha256(data).hexdigest(),
-            "image_disk_format": "raw",
-        }
-        await api.patch(machine.node, instance_info=info)
-        await api.provision(machine.node, "active")
-        try:
-            await api.wait(machine.node, "active", timeout=45)
-        finally:
-            print(machine.output()[-6000:])
-    assert machine.disk.read_bytes()[: len(data)] == data
-    assert machine.disk_boots == 1
-    assert machine.done().count("tune") == 1
+        await until(machine, "slow began")
+        await site.daemon.kill()
+    await site.daemon.start()
+    async with calling(site.daemon) as api:
+        assert (await api.node(machine.node))["clean_step"]["step"] == "slow"
+        machine.kill_agent()
+        await machine.until(lambda m: m.boots == 2, timeout=60)
+        (machine.folder / "slow").unlink()
+        await api.wait(machine.node, "available", timeout=90)
+        assert machine.done() == ["erase_devices_metadata", "slow began", "slow began", "slow", "erase_devices"]
+        await api.provision(machine.node, "manage")
+        await api.wait(machine.node, "manageable")
+        wanted = {"interface": "deploy", "step": "update_firmware", "args": {"level": "high"}}
+        later = {"interface": "deploy", "step": "erase_devices_metadata"}
+        await api.provision(machine.node, "clean", clean_steps=[wanted, later])
+        await api.wait(machine.node, "manageable", timeout=90)
+        assert machine.done()[-2:] == ["update_firmware high", "erase_devices_metadata"]
+        assert machine.boots == 4
+
+
+@slow
+async def test_a_failure_keeps_the_agents_logs(site: Site) -> None:
+    image(site.files / "image.raw")
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await available(site, api, machine)
+        await deploy(site, api, machine, "image.raw", b"", image_disk_format="raw", image_checksum="0" * 64)
+        node = await api.wait(machine.node, "deploy failed", timeout=90)
+        assert "checksum" in node["last_error"].lower()
+        kept = await events(api, machine, "node.agent_logs")
+        assert Path(kept[0]["file"]).stat().st_size == kept[0]["bytes"]
+        assert Path(kept[0]["file"]).stat().st_mode & 0o777 == 0o600

@@ -27,11 +27,11 @@ from tests.support.daemon import free_port
 PYTHON = Path("build/ipa/bin/python")
 MANAGER = Path(__file__).parent.parent / "agent" / "manager"
 
-_REAL = ("cat", "dd", "sh", "sgdisk", "parted", "wipefs", "truncate", "uname", "env", "file", "tar", "gzip")
+_REAL = ("cat", "stat", "dd", "sh", "sgdisk", "parted", "wipefs", "truncate", "uname", "env", "file", "tar", "gzip")
 _NOTHING = (
     *("reboot", "hwclock", "mdadm", "modprobe", "multipath", "multipathd", "udevadm", "ipmitool", "partprobe", "sync", "mount"),
     *("umount", "ip", "chronyd", "ntpdate", "efibootmgr", "lshw", "dmidecode", "journalctl", "dmesg", "df", "iptables", "ps"),
-    *("blkid", "readlink", "biosdevname", "blockdev", "hexdump", "systemd-detect-virt"),
+    *("blkid", "readlink", "biosdevname", "hexdump", "systemd-detect-virt"),
 )
 _POWEROFF = """#!/bin/sh
 : > "$TEST_DIR/off"
@@ -41,6 +41,11 @@ _LSBLK = """#!/bin/sh
 case " $* " in *" --json "* | *" -J "*) ;; *) exit 0 ;; esac
 echo '{"blockdevices": [{"kname": "metald-test", "model": "FILE", "size": 8589934592, "rota": false, "type": "disk",
   "log-sec": 512, "phy-sec": 512, "partuuid": null, "uuid": null, "serial": "metald-test", "tran": null, "wwn": null}]}'
+"""
+_BLOCKDEV = """#!/bin/sh
+[ "$1" = --getsize64 ] && exec stat -c %s "$2"
+[ "$1" = --getss ] && echo 512
+exit 0
 """
 _QEMU_IMG = """#!/usr/bin/env python3
 # The disk is a plain file, which qemu-img writes as a raw image and not as a device.
@@ -63,6 +68,7 @@ def programs(folder: Path) -> Path:
         *((name, "#!/bin/sh\nexit 0\n") for name in _NOTHING),
         ("poweroff", _POWEROFF),
         ("lsblk", _LSBLK),
+        ("blockdev", _BLOCKDEV),
         ("qemu-img", _QEMU_IMG),
     ):
         (folder / name).write_text(text)

@@ -158,11 +158,10 @@ class Commands:
         until = loop.time() + SLICE
         pause = min(FIRST_PAUSE, self._settings.poll_interval)
         ident = command.id
-        began = loop.time()
         while command.running:
             if loop.time() > until:
                 raise StillRunning
-            ctx.progress(message=f"The agent runs {command.command_name}", seconds=round(loop.time() - began))
+            ctx.progress(message=f"The agent runs {command.command_name}")
             await asyncio.sleep(pause)
             pause = min(self._settings.poll_interval, pause * _GROWTH)
             command = await self._patiently(ctx, agent, lambda: self._client.command(agent, ident))

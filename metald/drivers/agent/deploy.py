@@ -306,7 +306,8 @@ class AgentDeploy(Deploy):
 
             await self._commands.carry_out(ctx, "image.install_bootloader", params, "image.install_bootloader")
             detail = "boots by the loader that the agent installed"
-        await ctx.management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
+        if BootDevice.DISK in ctx.management.supported_boot_devices(ctx):
+            await ctx.management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
         return Done(detail)
 
     @step(Phase.DEPLOY, 40, requires_ramdisk=True)

@@ -1,0 +1,368 @@
+"""The deploy interface `direct` before an agent that does what the test says: what is told to it, and bad luck of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gzip
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from metald.config import Settings
+from metald.drivers.agent.client import AgentClient, AgentUnreachable, CommandFailed, Target
+from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.registry import Registry
+from metald.drivers.types import FAKE
+from metald.errors import Invalid, NotFound
+from metald.images.cache import ImageCache
+from metald.model import Node, Port, ProvisionState, Verb
+from metald.model.caller import SYSTEM
+from metald.statemachine.agents import MASKED, Agents
+from metald.store.changes import Change
+from tests.support.house import SCRIPTED, House
+from tests.support.house import settings as house_settings
+from tests.support.scripted_agent import Failure, ScriptedAgent
+
+P = ProvisionState
+IMAGE = {"image_source": "http://192.0.2.1/image.raw", "image_checksum": "ab" * 32, "image_disk_format": "raw"}
+CLEAN = [
+    {"step": "second", "interface": "deploy", "priority": 10, "reboot_requested": False, "abortable": True},
+    {"step": "first", "interface": "raid", "priority": 90, "reboot_requested": False, "abortable": True},
+    {"step": "asked", "interface": "deploy", "priority": 0, "reboot_requested": False, "abortable": False},
+]
+
+
+class AgentHouse(House):
+    """A house whose nodes may use `direct`."""
+
+    def registry(self) -> Registry:
+        found = super().registry()
+        self.direct = AgentDeploy(self.settings, ImageCache(self.settings.images, self.state_dir))
+        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct])
+
+    @contextlib.asynccontextmanager
+    async def living(self) -> AsyncIterator[AgentHouse]:
+        async with self.open():
+            self.agents = Agents(self.store, self.engine, self.settings, self.direct.alive)
+            try:
+                yield self
+            finally:
+                await self.direct.close()
+
+    async def machine(self, **fields: Any) -> str:
+        fields = {"provision_state": P.AVAILABLE, "instance_info": IMAGE, **fields}
+        node = await self.add(driver="fake-hardware", deploy_interface="direct", boot_interface="fake", power_interface="fake", **fields)
+        return node.uuid
+
+    async def boots(self, agent: ScriptedAgent, uuid: str, *states: ProvisionState) -> None:
+        """Wait until the ramdisk is waited for, and let the agent call."""
+        async with asyncio.timeout(20):
+            while self.node(uuid).provision_state not in states or self.node(uuid).driver_internal_info.get("agent_secret_token"):
+                await asyncio.sleep(0.01)
+        await agent.call(self.agents, uuid)
+
+
+def settings(**agent: Any) -> Settings:
+    base = house_settings()
+    values = {"command_timeout": 1.0, "poll_interval": 0.05, "power_off_timeout": 0.0, **agent}
+    return msgspec.structs.replace(base, agent=msgspec.structs.replace(base.agent, **values))
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[AgentHouse]:
+    async with AgentHouse(tmp_path / "house", settings(deploy_logs_dir=str(tmp_path / "logs"))).living() as made:
+        yield made
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[ScriptedAgent]:
+    made = await ScriptedAgent(tmp_path / "agent").start()
+    yield made
+    await made.stop()
+
+
+async def deploy(house: AgentHouse, agent: ScriptedAgent, **fields: Any) -> Node:
+    uuid = await house.machine(**fields)
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+    return await house.until(uuid, P.ACTIVE)
+
+
+async def test_a_deployment_tells_the_agent_what_to_do(house: AgentHouse, agent: ScriptedAgent) -> None:
+    agent.steps["deploy"] = [{"step": "tune", "interface": "deploy", "priority": 70, "reboot_requested": False}]
+    drive = {"meta_data": {"name": "n"}, "user_data": "#cloud"}
+    node = await deploy(house, agent, instance_info={**IMAGE, "configdrive": drive}, driver_info={"ipmi_password": "s3cret"})
+    assert agent.names() == [
+        "deploy.get_deploy_steps",
+        "standby.prepare_image",
+        "deploy.execute_deploy_step",
+        "standby.sync",
+        "standby.power_off",
+    ]
+    told = agent.given[1][1]
+    assert told["image_info"]["urls"] == [IMAGE["image_source"]]
+    assert (told["image_info"]["os_hash_algo"], told["image_info"]["os_hash_value"]) == ("sha256", "ab" * 32)
+    assert (told["image_info"]["image_type"], told["image_info"]["stream_raw_images"]) == ("whole-disk", True)
+    assert b"CD001" in gzip.decompress(base64.b64decode(told["configdrive"]))
+    step = agent.given[2][1]
+    assert (step["step"]["step"], step["deploy_version"], step["node"]["uuid"]) == ("tune", {"test": "1"}, node.uuid)
+    assert "s3cret" not in str(agent.given)
+    assert agent.token not in str(agent.given)
+    assert "agent_secret_token" not in node.driver_internal_info
+
+
+async def test_a_partition_image_gets_a_loader(house: AgentHouse, agent: ScriptedAgent) -> None:
+    async def uuids(_: Mapping[str, Any]) -> Any:
+        return {"root uuid": "r", "efi system partition uuid": "e"}
+
+    agent.answers["standby.get_partition_uuids"] = uuids
+    info = {**IMAGE, "image_type": "partition", "root_gb": 5, "swap_mb": 128, "ephemeral_gb": 1, "capabilities": {"boot_mode": "uefi"}}
+    await deploy(house, agent, instance_info=info)
+    image = dict(agent.given)["standby.prepare_image"]["image_info"]
+    assert (image["image_type"], image["root_mb"], image["swap_mb"], image["ephemeral_mb"]) == ("partition", 5120, 128, 1024)
+    assert dict(agent.given)["image.install_bootloader"] == {
+        "root_uuid": "r",
+        "efi_system_part_uuid": "e",
+        "prep_boot_part_uuid": None,
+        "target_boot_mode": "uefi",
+    }
+
+
+async def test_a_command_whose_answer_is_lost_is_not_given_again(house: AgentHouse, agent: ScriptedAgent) -> None:
+    async def write(_: Mapping[str, Any]) -> Any:
+        agent.busy = 2  # for the next command
+        return {"result": "prepare_image: image (i) written to device /dev/sda root_uuid=None"}
+
+    async def steps(_: Mapping[str, Any]) -> Any:
+        agent.lose_answers = 1  # of the next command
+        return {}
+
+    agent.answers["deploy.get_deploy_steps"] = steps
+    agent.answers["standby.prepare_image"] = write
+    await deploy(house, agent)
+    assert agent.names().count("standby.prepare_image") == 1
+
+
+async def test_a_restart_follows_the_command_that_runs(tmp_path: Path, agent: ScriptedAgent) -> None:
+    goes_on = asyncio.Event()
+    began = asyncio.Event()
+
+    async def write(_: Mapping[str, Any]) -> Any:
+        began.set()
+        await goes_on.wait()
+        return {"result": "done"}
+
+    agent.answers["standby.prepare_image"] = write
+    quick = settings()
+    quick = msgspec.structs.replace(quick, conductor=msgspec.structs.replace(quick.conductor, drain_timeout=0.0))
+    async with AgentHouse(tmp_path / "house", quick).living() as house:
+        uuid = await house.machine()
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+        await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+        await began.wait()
+    goes_on.set()
+    async with AgentHouse(tmp_path / "house", quick).living() as house:
+        await house.until(uuid, P.ACTIVE)
+    assert agent.names().count("standby.prepare_image") == 1
+    assert agent.names().count("deploy.get_deploy_steps") == 1
+
+
+async def test_a_failed_command_fails_the_deployment_and_its_logs_are_kept(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    async def write(_: Mapping[str, Any]) -> Any:
+        raise Failure("no space left on the moon")
+
+    async def logs(_: Mapping[str, Any]) -> Any:
+        return {"system_logs": base64.b64encode(b"logs").decode()}
+
+    agent.answers |= {"standby.prepare_image": write, "log.collect_system_logs": logs}
+    uuid = await house.machine()
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+    node = await house.until(uuid, P.DEPLOY_FAILED)
+    assert "no space left on the moon" in (node.last_error or "")
+    (kept,) = (tmp_path / "logs").iterdir()
+    assert kept.read_bytes() == b"logs"
+
+
+async def test_an_agent_that_reports_an_error_fails_the_deployment(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine()
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await house.until(uuid, P.WAIT_CALL_BACK)
+    _, token = await house.agents.lookup(addresses=[], node_uuid=uuid)
+    await house.agents.heartbeat(uuid, callback_url="", agent_token=token, agent_status="error", agent_status_message="no disk")
+    assert "no disk" in ((await house.until(uuid, P.DEPLOY_FAILED)).last_error or "")
+
+
+async def test_an_agent_that_is_lost_is_booted_again(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    gone = asyncio.Event()
+
+    async def write(_: Mapping[str, Any]) -> Any:
+        gone.set()
+        await asyncio.Event().wait()
+
+    agent.answers["standby.prepare_image"] = write
+    uuid = await house.machine()
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+    await gone.wait()
+    await agent.stop()
+    second = await ScriptedAgent(tmp_path / "second").start()
+    try:
+        await house.boots(second, uuid, P.WAIT_CALL_BACK)
+        await house.until(uuid, P.ACTIVE)
+    finally:
+        await second.stop()
+    assert second.names().count("standby.prepare_image") == 1
+
+
+async def test_steps_of_the_agent_are_cleaned_through_by_priority(house: AgentHouse, agent: ScriptedAgent) -> None:
+    agent.steps["clean"] = CLEAN
+    uuid = await house.machine(provision_state=P.MANAGEABLE)
+    await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    node = await house.until(uuid, P.AVAILABLE)
+    steps = [params["step"]["step"] for name, params in agent.given if name == "clean.execute_clean_step"]
+    assert steps == ["first", "second"]
+    assert set(node.driver_internal_info["agent_cached_clean_steps"]) == {"deploy", "raid"}
+
+
+async def test_other_hardware_managers_begin_an_automated_cleaning_anew(house: AgentHouse, agent: ScriptedAgent) -> None:
+    agent.steps["clean"] = CLEAN
+    changed: list[str] = []
+
+    async def clean(params: Mapping[str, Any]) -> Any:
+        if params["step"]["step"] == "second" and not changed:
+            changed.append("yes")
+            agent.versions = {"test": "2"}
+            raise Failure("changed", "CLEAN_VERSION_MISMATCH")
+        return None
+
+    agent.answers["clean.execute_clean_step"] = clean
+    uuid = await house.machine(provision_state=P.MANAGEABLE)
+    await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    await house.until(uuid, P.AVAILABLE)
+    steps = [(params["step"]["step"], params["clean_version"]["test"]) for name, params in agent.given if "execute" in name]
+    assert steps == [("first", "1"), ("second", "1"), ("first", "2"), ("second", "2")]
+
+
+async def test_a_manual_cleaning_takes_the_steps_asked_for(house: AgentHouse, agent: ScriptedAgent) -> None:
+    agent.steps["clean"] = CLEAN
+    uuid = await house.machine(provision_state=P.MANAGEABLE)
+    asked = [{"interface": "deploy", "step": "asked", "args": {"level": 3}}]
+    await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=asked)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    await house.until(uuid, P.MANAGEABLE)
+    told = dict(agent.given)["clean.execute_clean_step"]["step"]
+    assert (told["step"], told["args"]) == ("asked", {"level": 3})
+    await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=[{"interface": "deploy", "step": "nope"}])
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    node = await house.until(uuid, P.CLEAN_FAILED)
+    assert "no clean step deploy.nope" in (node.last_error or "")
+    assert "deploy.asked" in (node.last_error or "")
+
+
+async def test_a_step_that_asks_for_a_reboot_gets_one(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    steps = [{**CLEAN[1], "reboot_requested": True}, CLEAN[0]]
+    agent.steps["clean"] = steps
+    uuid = await house.machine(provision_state=P.MANAGEABLE)
+    await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    async with asyncio.timeout(20):
+        while house.node(uuid).driver_internal_info.get("agent_secret_token"):
+            await asyncio.sleep(0.01)
+    second = await ScriptedAgent(tmp_path / "second").start()
+    second.steps["clean"] = steps
+    try:
+        await house.boots(second, uuid, P.CLEAN_WAIT)
+        await house.until(uuid, P.AVAILABLE)
+    finally:
+        await second.stop()
+    assert [params["step"]["step"] for name, params in [*agent.given, *second.given] if "execute" in name] == ["first", "second"]
+
+
+# -- who is who
+
+
+async def test_a_token_goes_to_a_new_boot_only_when_the_old_one_is_gone(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine(provision_state=P.WAIT_CALL_BACK)
+    await agent.call(house.agents, uuid)
+    ask = house.agents.lookup
+    assert (await ask(addresses=[], node_uuid=uuid, called_from="127.0.0.1"))[1] == MASKED
+    await agent.stop()
+    assert (await ask(addresses=[], node_uuid=uuid, called_from="192.0.2.9"))[1] == MASKED
+    node, token = await ask(addresses=[], node_uuid=uuid, called_from="127.0.0.1")
+    assert token not in (MASKED, agent.token)
+    assert "agent_url" not in node.driver_internal_info
+    with pytest.raises(Invalid, match="token"):
+        await agent.call(house.agents, uuid, lookup=False)
+
+
+async def test_a_token_whose_answer_a_crash_swallowed_is_given_anew(house: AgentHouse) -> None:
+    uuid = await house.machine(provision_state=P.WAIT_CALL_BACK)
+    _, first = await house.agents.lookup(addresses=[], node_uuid=uuid)
+    assert (await house.agents.lookup(addresses=[], node_uuid=uuid))[1] == MASKED
+    after_a_restart = Agents(house.store, house.engine, house.settings, house.direct.alive)
+    assert (await after_a_restart.lookup(addresses=[], node_uuid=uuid))[1] not in (MASKED, first)
+
+
+async def test_a_machine_that_lies_about_its_uuid_is_not_known(house: AgentHouse) -> None:
+    mine, other = await house.machine(provision_state=P.WAIT_CALL_BACK), await house.machine(provision_state=P.WAIT_CALL_BACK)
+    mac = "52:54:00:00:00:01"
+    await house.store.commit(Change(save=[Port(node_uuid=mine, address=mac)]))
+    with pytest.raises(NotFound):
+        await house.agents.lookup(addresses=[mac], node_uuid=other)
+    assert (await house.agents.lookup(addresses=[mac], node_uuid=mine))[0].uuid == mine
+
+
+async def test_a_flood_of_heartbeats_is_not_written(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine(provision_state=P.CLEANING)
+    await agent.call(house.agents, uuid)
+    version = house.node(uuid).version
+    for _ in range(200):
+        await agent.call(house.agents, uuid, lookup=False)
+    assert house.node(uuid).version - version < 50
+
+
+@pytest.mark.parametrize(
+    "url", ["https://169.254.169.254:80", "https://[::]:1", "https://224.0.0.1:9999", "https://127.0.0.1:9999", "http://192.0.2.7:9999"]
+)
+async def test_callback_urls_that_point_inside_are_refused(house: AgentHouse, url: str) -> None:
+    uuid = await house.machine(provision_state=P.WAIT_CALL_BACK)
+    _, token = await house.agents.lookup(addresses=[], node_uuid=uuid)
+    with pytest.raises(Invalid) as refused:
+        await house.agents.heartbeat(uuid, callback_url=url, called_from="192.0.2.7", agent_token=token, agent_version="13")
+    assert refused.value.field == "callback_url"
+
+
+async def test_an_agent_is_called_only_where_it_called_from(house: AgentHouse) -> None:
+    uuid = await house.machine()
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await house.until(uuid, P.WAIT_CALL_BACK)
+    _, token = await house.agents.lookup(addresses=[], node_uuid=uuid)
+    await house.agents.heartbeat(
+        uuid, callback_url="https://192.0.2.7:9999", called_from="192.0.2.8", agent_token=token, agent_version="13"
+    )
+    node = await house.until(uuid, P.DEPLOY_FAILED)
+    assert "agent.callback_networks" in (node.last_error or "")
+
+
+async def test_another_certificate_is_not_spoken_to(agent: ScriptedAgent, tmp_path: Path) -> None:
+    other = ScriptedAgent(tmp_path / "other")
+    agent.token = "t" * 43
+    client = AgentClient(settings().agent)
+    try:
+        assert await client.commands(Target(agent.url, agent.token, agent.pem, "n")) == []
+        with pytest.raises(AgentUnreachable, match="certificate"):
+            await client.commands(Target(agent.url, agent.token, other.pem, "n"))
+        with pytest.raises(AgentUnreachable):
+            await client.commands(Target(agent.url, agent.token, "", "n"))
+        with pytest.raises(CommandFailed, match="token"):
+            await client.commands(Target(agent.url, "stale", agent.pem, "n"))
+    finally:
+        await client.close()

@@ -1,0 +1,108 @@
+"""Callback URLs, plans and image parameters: the parts of `direct` that need no agent."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metald.drivers.agent import callback, images, steps
+from metald.errors import DeployError, Invalid
+from metald.model import Node, PlannedStep
+
+NODE = Node(driver="ipmi")
+
+
+@given(st.text(max_size=60) | st.from_regex(r"https?://[0-9a-z.:\[\]@/?#-]{0,40}", fullmatch=True))
+def test_any_text_is_a_url_or_refused(text: str) -> None:
+    with contextlib.suppress(Invalid):
+        address, port = callback.parse(text)
+        assert 0 <= port <= 65535
+        if address is not None:
+            callback.check(f"https://[{address}]:1" if address.version == 6 else f"https://{address}:1", str(address), ())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "https://", "ftp://192.0.2.1", "https://u:p@192.0.2.1", "https://192.0.2.1/x", "https://192.0.2.1?x", "https://192.0.2.1:99999"],
+)
+def test_what_is_no_url_of_an_agent(url: str) -> None:
+    with pytest.raises(Invalid):
+        callback.parse(url)
+
+
+def test_an_ipv4_address_in_ipv6_dress_is_seen_through() -> None:
+    with pytest.raises(Invalid):
+        callback.check("https://[::ffff:127.0.0.1]:9999", "192.0.2.1", ())
+    callback.permit("https://[::ffff:192.0.2.1]:9999", "192.0.2.1", ())
+
+
+def test_where_an_agent_may_be_called() -> None:
+    networks = callback.networks(["192.0.2.0/24"])
+    callback.permit("https://192.0.2.9:9999", "198.51.100.1", networks)
+    callback.permit("https://198.51.100.1:9999", "198.51.100.1", ())
+    for url in ("https://198.51.100.2:9999", "https://ramdisk.example:9999"):
+        with pytest.raises(Invalid):
+            callback.permit(url, "198.51.100.1", networks)
+    with pytest.raises(Invalid):
+        callback.check("https://127.0.0.1:6385", "127.0.0.1", (6385,))
+
+
+OFFERS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "step": st.sampled_from("abcdef"),
+            "interface": st.sampled_from(["deploy", "raid", "bios"]),
+            "priority": st.integers(-5, 100),
+            "reboot_requested": st.booleans(),
+        }
+    ),
+    max_size=10,
+)
+
+
+@given(OFFERS, st.lists(st.integers(1, 100), max_size=5))
+def test_the_agents_steps_come_by_priority(found: list[steps.Offer], own: list[int]) -> None:
+    offers = steps.offered({"clean_steps": {"manager": found}}, "clean", NODE)
+    plan = [PlannedStep(interface="power", step=f"own{n}", priority=p) for n, p in enumerate(sorted(own, reverse=True))]
+    last = PlannedStep(interface="power", step="power_off")
+    merged = steps.merged([*plan, last], offers, "clean", NODE, automatic=True, other={})
+    assert merged[-1] == last
+    priorities = [step.priority for step in merged]
+    assert priorities == sorted(priorities, reverse=True)
+    assert {(s.interface, s.step) for s in merged if s.in_band} == {(o["interface"], o["step"]) for o in offers if o["priority"] > 0}
+    again = steps.merged(merged, offers, "clean", NODE, automatic=True, other={})
+    assert again == merged
+
+
+@pytest.mark.parametrize("found", [{}, {"clean_steps": None}, {"clean_steps": [1]}])
+def test_an_answer_without_steps_is_an_error(found: dict[str, object]) -> None:
+    with pytest.raises(DeployError):
+        steps.offered(found, "clean", NODE)
+
+
+def test_settings_change_priorities() -> None:
+    offers = steps.offered({"clean_steps": {"m": [{"step": "erase", "interface": "deploy", "priority": 10}]}}, "clean", NODE)
+    other = steps.priorities(["deploy.erase:0"])
+    assert steps.merged([], offers, "clean", NODE, automatic=True, other=other) == []
+    for wrong in ("erase:1", "deploy.erase", "deploy.erase:x"):
+        with pytest.raises(ValueError, match=r"interface\.step"):
+            steps.priorities([wrong])
+
+
+@pytest.mark.parametrize(
+    ("info", "field"),
+    [
+        ({}, "image_source"),
+        ({"image_source": "http://h/i"}, "image_checksum"),
+        ({"image_source": "http://h/i", "image_checksum": "0" * 32}, "image_checksum"),
+        ({"image_source": "http://h/i", "image_checksum": "0" * 64, "image_type": "partition"}, "root_gb"),
+        ({"image_source": "http://h/i", "image_checksum": "0" * 64, "image_type": "partition", "root_gb": "many"}, "root_gb"),
+    ],
+)
+def test_images_that_cannot_be_deployed(info: dict[str, object], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        images.request(Node(driver="ipmi", instance_info=info))
+    assert refused.value.field == f"instance_info/{field}"

@@ -118,6 +118,13 @@ class Fleet:
         while not all((node := self._seen.get(one.uuid)) and node["provision_state"] == goal and _is_idle(node) for one in machines):
             await self._later()
 
+    async def until_busy(self, least: int, patience: float) -> None:
+        """Wait until workflows of so many nodes are in flight, or patience ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while sum(not _is_idle(node) for node in self._seen.values()) < least:
+                    await self._later()
+
     def phases(self) -> Counter[str]:
         """How many nodes were in each phase when they were last looked at."""
         return Counter(_phase(node) for node in self._seen.values())

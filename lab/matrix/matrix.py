@@ -28,6 +28,8 @@ _FILES = {"ramdisk/kernel": 1 << 16, "ramdisk/initramfs": 1 << 18, "ipxe/undionl
 _DELAYS = {"power": 3.0, "management": 0.5, "boot": 3.0, "deploy": 30.0, "inspect": 20.0, "rescue": 15.0}
 _FAULTS = ("loss=0.01", "hung-post=1%", "agent-dies=2%")
 _NOTED = 16
+_BUSY = 0.85
+"""Share of the nodes that are to be in flight when the worst happens."""
 Say = Callable[[str], None]
 
 
@@ -97,7 +99,9 @@ async def run(options: Options, say: Say = lambda _: None, row: Callable[[Row], 
             machines += await stack.enter_async_context(_rack(options, daemon))
         notes = Notes(fleet, await _enrol(fleet, machines))
         say(f"{len(machines)} nodes are there, {options.wire} of them on the simulated wire")
-        report = await _rounds(options, Rounds(daemon, disk, fleet, notes, chance, options.pace), fleet, notes, machines, say, row)
+        busy = int(_BUSY * len(machines))
+        rounds = Rounds(daemon, disk, fleet, notes, chance, options.pace, busy)
+        report = await _rounds(options, rounds, fleet, notes, machines, say, row)
         report.wrong += await notes.check()
         if await daemon.stop() != 0:
             report.wrong.append("the daemon did not stop cleanly")
@@ -114,7 +118,6 @@ async def _rounds(
     async with asyncio.TaskGroup() as group:
         for machine in machines:
             group.create_task(fleet.live(machine))
-        await asyncio.sleep(8 * options.pace)
         try:
             for number in range(options.rounds):
                 made = await rounds.run(number + 1, options.kinds[number % len(options.kinds)])

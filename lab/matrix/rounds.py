@@ -24,6 +24,8 @@ from tests.support.daemon import Daemon, Running
 ROOT: Final = Path(__file__).resolve().parents[2]
 _RESUMED = re.compile(r"resumed (\d+) workflows")
 _START = 60.0
+_CROWD = 90.0
+"""Seconds that are waited for enough nodes to be in flight."""
 KINDS: Final = (
     "kill",
     "power loss",
@@ -71,19 +73,22 @@ class Rounds:
         notes: what is acknowledged meanwhile.
         chance: chooses moments.
         pace: seconds that one second of the rounds' own waiting takes.
+        busy: nodes that are to be in flight before the worst happens.
     """
 
-    def __init__(self, daemon: Daemon, disk: Disk, fleet: Fleet, notes: Notes, chance: random.Random, pace: float) -> None:
+    def __init__(self, daemon: Daemon, disk: Disk, fleet: Fleet, notes: Notes, chance: random.Random, pace: float, busy: int) -> None:
         self._daemon = daemon
         self._disk = disk
         self._fleet = fleet
         self._notes = notes
         self._chance = chance
         self._pace = pace
+        self._busy = busy
 
     async def run(self, number: int, kind: str) -> Row:
         """One round."""
         row = Row(number, kind)
+        await self._fleet.until_busy(self._busy, _CROWD)
         await self._pause(0.5, 6.0)
         refusals, judged = sum(self._disk.refusals), len(self._fleet.judgements)
         row.phases = dict(self._fleet.phases())

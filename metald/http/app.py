@@ -64,10 +64,10 @@ def build(
     paths = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
     events = orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange))
     polls = LongPolls(store.watches)
-    adviser = Adviser(store, registry, conductor)
+    limits = limits or Limits()
+    adviser = Adviser(store, registry, conductor, limits)
     hub = Hub(store, settings.api.watch)
     metrics = metrics or Metrics()
-    limits = limits or Limits()
     services = Services(
         settings, store, registry, conductor, hardware, agents, fleet, ready, views, paths, events, hub, polls, adviser, metrics, limits
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from metald.drivers.registry import Registry
 from metald.errors import Invalid, MetaldError, NotFound
+from metald.limits import Limits
 from metald.model import Conductor as ConductorRecord
 from metald.model import Node, PlannedStep, Verb, Workflow
 from metald.model import ProvisionState as P
@@ -34,12 +35,14 @@ class Adviser:
         store: the state.
         registry: hardware types and interfaces.
         conductor: whose guards and plans count.
+        limits: who waits for what.
     """
 
-    def __init__(self, store: Store, registry: Registry, conductor: Conductor) -> None:
+    def __init__(self, store: Store, registry: Registry, conductor: Conductor, limits: Limits) -> None:
         self._store = store
         self._registry = registry
         self._conductor = conductor
+        self._limits = limits
 
     def _node(self, uuid: str) -> Node:
         node = self._store.table(Node).get(uuid)
@@ -79,6 +82,7 @@ class Adviser:
         last = max(ended, key=lambda w: w.ended_at or w.started_at, default=None)
         yield from explanation.of_state(node)
         yield from explanation.of_workflow(node, running)
+        yield from map(explanation.of_queue, self._limits.of(node.uuid))
         yield from explanation.of_failure(node, last, _advice(last.cause if last is not None else None))
         yield from explanation.of_flags(node)
         yield from explanation.of_power(node)

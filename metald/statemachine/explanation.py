@@ -12,6 +12,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
+from metald.limits import Waiting
 from metald.model import Node, PowerState, Verb, Workflow, WorkflowState
 from metald.model import ProvisionState as P
 from metald.model.masking import mask_text
@@ -25,6 +26,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "state": "The provision state is one from which nothing is deployed.",
         "running": "A workflow drives the node.",
         "waiting": "A workflow waits for something: a ramdisk, a time, another try.",
+        "queued": "A workflow waits for a resource that others use just now.",
         "held": "A workflow was paused by a step `hold`.",
         "locked": "The node is reserved without a workflow that could be named.",
         "power-changing": "A change of power is under way.",
@@ -144,6 +146,13 @@ def of_workflow(node: Node, workflow: Workflow | None) -> Iterator[Cause]:
         until = f" until {workflow.deadline:%Y-%m-%d %H:%M:%S} UTC" if workflow.deadline else ""
         reason = "the next try" if workflow.wait_for == "retry" else workflow.memo.get("waiting") or workflow.wait_for
         yield Cause("waiting", f"{who} waits at {at} for {reason}{until}.", "Look at the machine's console, or ask for abort.", since=since)
+
+
+def of_queue(waiting: Waiting) -> Cause:
+    """What it waits for among others."""
+    text = f"Its workflow waits for {waiting.what}; {waiting.ahead} that came before wait as well."
+    remedy = f"Wait: it goes on by itself. {waiting.setting} says how much there is for all nodes together."
+    return Cause("queued", text, remedy, since=waiting.since)
 
 
 def of_power(node: Node) -> Iterator[Cause]:

@@ -90,7 +90,8 @@ async def run(options: Options, say: Say = lambda _: None, row: Callable[[Row], 
         daemon = await stack.enter_async_context(Daemon(folder, _settings(options)))
         await daemon.start(lambda environment, log: spawn(disk, environment, log))
         session = await stack.enter_async_context(_session())
-        machines: list[Machine] = [Outside(f"outside-{n}", Ledger(folder / "machines")) for n in range(options.nodes)]
+        ledger = Ledger(folder / "machines")
+        machines: list[Machine] = [Outside(f"outside-{n}", ledger) for n in range(options.nodes)]
         fleet = Fleet(daemon.url, session, machines, chance)
         fleet.alive.set()
         looking = asyncio.create_task(fleet.look())

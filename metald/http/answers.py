@@ -177,6 +177,39 @@ def _of(name: str) -> Schema:
 
 _BLOCKER = record({"code": TEXT, "text": TEXT, "remedy": TEXT, "field": NULL_TEXT})
 _CAUSE = record({"code": TEXT, "text": TEXT, "remedy": TEXT, "field": NULL_TEXT, "blocks": TEXTS, "since": NULL_TIME})
+NUMBER: Schema = {"type": "number"}
+_PLANNED_STEP = record(
+    {
+        "interface": TEXT,
+        "step": TEXT,
+        "args": {"type": "object"},
+        "priority": {"type": "integer"},
+        "what": {"type": "string", "description": "What it does, in a sentence."},
+        "touches": {"type": "string", "description": "Which hardware it touches."},
+        "abortable": FLAG,
+        "usual": {
+            "anyOf": [{"type": "null"}, record({"seconds": NUMBER, "samples": {"type": "integer"}, "basis": TEXT})],
+            "description": "How long it took before; null: it never ran.",
+        },
+    }
+)
+_PLAN: Schema = {
+    **record(
+        {
+            "uuid": UUID,
+            "name": NULL_TEXT,
+            "verb": TEXT,
+            "from": TEXT,
+            "through": NULL_TEXT,
+            "to": NULL_TEXT,
+            "possible": FLAG,
+            "blockers": {"type": "array", "items": _BLOCKER},
+            "steps": {"type": "array", "items": _PLANNED_STEP},
+            "estimate": record({"seconds": NUMBER, "complete": FLAG, "unknown": ANY}),
+        }
+    ),
+    "description": "`?plan=1`: what the verb would do, how long that usually takes, and what stands against it.",
+}
 
 ANSWERS: Mapping[str, Schema] = {
     "GET /": _ROOT,
@@ -204,6 +237,7 @@ ANSWERS: Mapping[str, Schema] = {
     f"GET {_NODE}/management/sensors": listed("sensors", {"type": "object"}),
     f"GET {_NODE}/management/exchange": record({"exchange": {"type": "array"}}),
     f"GET {_NODE}/timeline": listed("timeline", _EVENT),
+    f"PUT {_NODE}/states/provision": _PLAN,
     f"GET {_NODE}/explain": record(
         {
             "uuid": UUID,

@@ -78,9 +78,7 @@ def build(
     metrics.add(dispatcher.traffic.families)
     application.on_shutdown.append(services.watch.shutdown)
     application[DISPATCHER] = dispatcher
-    sockets = ConsoleSockets(consoles)
-    application.on_shutdown.append(sockets.shutdown)
-    application.router.add_get("/v1/console/{node}", sockets.handle)
+    _serve_consoles(application, consoles)
 
     async def close(_application: web.Application) -> None:
         await authenticator.close()
@@ -93,6 +91,12 @@ def build(
 
     application.on_shutdown.append(stopping)
     return application
+
+
+def _serve_consoles(application: web.Application, consoles: Consoles) -> None:
+    sockets = ConsoleSockets(consoles)
+    application.on_shutdown.append(sockets.shutdown)
+    application.router.add_get("/v1/console/{node}", sockets.handle)
 
 
 def _site(settings: Settings, registry: Registry) -> Site:

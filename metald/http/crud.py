@@ -6,7 +6,7 @@ A kind of resource is described once (`Collection`); listing, showing, creating,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from metald.errors import Invalid, NotAcceptable
@@ -156,84 +156,77 @@ class Collection(Generic[R]):
 
     def routes(self) -> tuple[Route, ...]:
         """The routes of the collection."""
-        one, many = f"/v1/{self.path}/{{{self.noun}}}", f"/v1/{self.path}"
-        words = self.noun.replace("_", " ")
-        name = self.noun
-        listed = conditional.Tables(self.kind, Node)
-        guarded = ("If-Match",)
-        found = [
+        return (*self._lists(), *self._changes(), *self._of_one())
+
+    def _lists(self) -> list[Route]:
+        many, words = f"/v1/{self.path}", self.noun.replace("_", " ")
+        plain = Route(
+            "GET",
+            many,
+            self.index,
+            f"List {words}s",
+            since=self.since,
+            args=(*PAGING, FIELDS, DETAIL, *self.filters),
+            policy=f"{self.policy}:{self.list_policy}",
+            answer=f"{self.noun}_list",
+            stamp=conditional.Tables(self.kind, Node),
+        )
+        if not self.listed_in_detail:
+            return [plain]
+        summary, args = f"List {words}s with all fields", (*PAGING, *self.filters)
+        return [plain, replace(plain, path=f"{many}/detail", handler=self.index_details, summary=summary, args=args)]
+
+    def _of_one(self) -> list[Route]:
+        return [
             Route(
                 "GET",
-                many,
-                self.index,
-                f"List {words}s",
-                since=self.since,
-                args=(*PAGING, FIELDS, DETAIL, *self.filters),
-                policy=f"{self.policy}:{self.list_policy}",
-                answer=f"{name}_list",
-                stamp=listed,
-            ),
-            Route(
-                "POST",
-                many,
-                self.post,
-                f"Create a {words}",
-                since=self.since,
-                too_old=self.too_old,
-                body=self.create,
-                body_name=name,
-                status=201,
-                policy=f"{self.policy}:create",
-                answer=name,
-            ),
-            Route(
-                "GET",
-                one,
+                f"/v1/{self.path}/{{{self.noun}}}",
                 self.show,
-                f"Show a {words}",
+                f"Show a {self.noun.replace('_', ' ')}",
                 since=self.since,
                 args=(FIELDS,),
                 policy=f"{self.policy}:get",
-                answer=name,
+                answer=self.noun,
                 stamp=self.stamp,
-            ),
-            Route(
-                "PATCH",
-                one,
-                self.patch,
-                f"Change a {words}",
-                since=self.since,
-                too_old=self.too_old,
-                body=patch.SCHEMA,
-                body_name="patch",
-                policy=f"{self.policy}:update",
-                answer=name,
-                honours=guarded,
-            ),
-            Route(
-                "DELETE",
-                one,
-                self.delete,
-                f"Delete a {words}",
-                since=self.since,
-                too_old=self.too_old,
-                status=204,
-                policy=f"{self.policy}:delete",
-                honours=guarded,
-            ),
-        ]
-        if self.listed_in_detail:
-            found.append(
-                Route(
-                    "GET",
-                    f"{many}/detail",
-                    self.index_details,
-                    f"List {words}s with all fields",
-                    since=self.since,
-                    args=(*PAGING, *self.filters),
-                    policy=f"{self.policy}:{self.list_policy}",
-                    answer=f"{name}_list",
-                    stamp=listed,
-                )
             )
-        return tuple(found)
+        ]
+
+    def _changes(self) -> list[Route]:
+        many, words = f"/v1/{self.path}", self.noun.replace("_", " ")
+        one = f"{many}/{{{self.noun}}}"
+        create = Route(
+            "POST",
+            many,
+            self.post,
+            f"Create a {words}",
+            since=self.since,
+            too_old=self.too_old,
+            body=self.create,
+            body_name=self.noun,
+            status=201,
+            policy=f"{self.policy}:create",
+            answer=self.noun,
+        )
+        delete = Route(
+            "DELETE",
+            one,
+            self.delete,
+            f"Delete a {words}",
+            since=self.since,
+            too_old=self.too_old,
+            status=204,
+            policy=f"{self.policy}:delete",
+            honours=("If-Match",),
+        )
+        change = replace(
+            delete,
+            method="PATCH",
+            handler=self.patch,
+            summary=f"Change a {words}",
+            body=patch.SCHEMA,
+            body_name="patch",
+            status=200,
+            policy=f"{self.policy}:update",
+            answer=self.noun,
+        )
+        return [create, change, delete]

@@ -36,6 +36,8 @@ _HEADERS: Mapping[str, tuple[str, str]] = {
     "minimum": (versions.MIN_HEADER, "The oldest microversion that is served."),
     "maximum": (versions.MAX_HEADER, "The newest microversion that is served."),
     "location": ("Location", "Where the new thing is, or where the progress of what was asked can be seen."),
+    "etag": ("ETag", "The state of what is shown: for If-None-Match and, of one thing, If-Match."),
+    "preference": ("Preference-Applied", "How long the request may have waited, where it asked for that with Prefer."),
     "allow": ("Allow", "The methods that the path takes."),
     "retry": ("Retry-After", "Seconds after which a new try is sensible."),
 }
@@ -209,9 +211,12 @@ def _headers(*keys: str) -> dict[str, Any]:
 def _success(route: Route, status: int, known: Mapping[str, Route]) -> dict[str, Any]:
     versioned = ("version", "minimum", "maximum") if route.versioned else ()
     located = ("location",) if status in (201, 202) else ()
-    found: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": _headers("request-id", *versioned, *located)}
+    tagged = ("etag",) if status in (200, 304) and "If-None-Match" in heeded(route) else ()
+    awaited = ("preference",) if status in (200, 304) and "Prefer" in route.honours else ()
+    headers = _headers("request-id", *versioned, *located, *tagged, *awaited)
+    found: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": headers}
     told = ANSWERS.get(f"{route.method} {route.path}")
-    if status in (200, 201, 207) or told is not None:
+    if status in (200, 201, 207) or (told is not None and 200 not in _successes(route)):
         schema: dict[str, Any] = {"$ref": f"#/components/schemas/{route.answer}"} if route.answer else dict(told or {})
         if route.bulk:
             schema = {"anyOf": [schema, BULK]}

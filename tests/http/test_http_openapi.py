@@ -54,6 +54,34 @@ async def test_answers_fit_the_document(api: Api) -> None:
         assert not extra
 
 
+async def test_a_plan_fits_the_document_and_is_not_told_of_what_is_only_accepted(api: Api) -> None:
+    document = await api.get("/openapi.json")
+    responses = document["paths"]["/v1/nodes/{node}/states/provision"]["put"]["responses"]
+    assert "content" not in responses["202"]
+    node = (await api.node())["uuid"]
+    await api.force(node, provision_state="available")
+    schema = {**responses["200"]["content"]["application/json"]["schema"], "components": document["components"]}
+    for verb in ("active", "rescue", "manage"):
+        plan = await api.ask(
+            "PUT",
+            f"/v1/nodes/{node}/states/provision?plan=1",
+            {"target": verb, "rescue_password": "x"} if verb == "rescue" else {"target": verb},
+        )
+        assert plan.status == 200
+        Draft202012Validator(schema).validate(plan.json)
+
+
+async def test_the_headers_of_conditional_and_waiting_requests_are_told_where_they_come(api: Api) -> None:
+    document = await api.get("/openapi.json")
+    node = (await api.node())["uuid"]
+    for path in ("/v1/nodes", "/v1/nodes/{node}", "/v1/nodes/{node}/states"):
+        told = document["paths"][path]["get"]["responses"]["200"]["headers"]
+        assert "ETag" in told
+        assert "ETag" in (await api.ask("GET", path.format(node=node))).headers
+    assert "Preference-Applied" in document["paths"]["/v1/nodes/{node}/states"]["get"]["responses"]["200"]["headers"]
+    assert "Preference-Applied" not in document["paths"]["/v1/nodes"]["get"]["responses"]["200"]["headers"]
+
+
 async def test_the_pages_need_nothing_from_elsewhere(api: Api) -> None:
     for path, kind in (("/docs", "text/html"), ("/docs/docs.js", "text/javascript"), ("/docs/docs.css", "text/css")):
         answer = await api.ask("GET", path)
@@ -64,8 +92,8 @@ async def test_the_pages_need_nothing_from_elsewhere(api: Api) -> None:
         assert b"https://" not in answer.body
 
 
-_FREE = {"PUT /v1/nodes/{node}/states/provision", "GET /v1/nodes/{node}/vmedia"}
-"""What the handler or the vendor's hardware makes up."""
+_FREE = {"GET /v1/nodes/{node}/vmedia"}
+"""What the vendor's hardware makes up."""
 
 
 def test_every_answer_is_typed() -> None:

@@ -32,7 +32,9 @@ from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings, parse_listen
 from metald.console.consoles import Consoles, port_range
 from metald.console.ssh import SshConsoles
+from metald.drivers.agent.callback import networks as agent_networks
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent.steps import priorities as agent_priorities
 from metald.drivers.ipmi import hub as ipmi
 from metald.drivers.registry import Registry
 from metald.drivers.ssh.deploy import SshDeploy
@@ -124,6 +126,8 @@ def check(settings: Settings) -> None:
     authenticator(settings)
     api.ssl_context(settings.api)
     dhcp.provider(settings)
+    agent_networks(settings.agent.callback_networks)
+    agent_priorities(settings.agent.clean_step_priorities)
     if settings.amqp.url:
         from metald.amqp.commands.callers import Callers
         from metald.amqp.link import Link

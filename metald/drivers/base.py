@@ -121,6 +121,8 @@ class Wait:
     """What is awaited, in words for users; becomes part of the error at the deadline."""
     callback: bool = False
     """Whether the machine's ramdisk is to call: the node then shows `wait call-back`, `clean wait` and so on."""
+    renew: bool = False
+    """Whether the deadline begins anew when the step, called again, waits on."""
     instead: Sequence[PlannedStep] = ()
     """Steps that run at the deadline instead of failing, before the plan goes on behind this one."""
 

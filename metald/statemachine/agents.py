@@ -102,7 +102,7 @@ class Agents:
         """
         refused = NotFound("Lookup failed: no node that expects an agent has these addresses or this UUID.")
         found = self._find(addresses, node_uuid)
-        if found is None or found.provision_state not in _LOOKUP:
+        if found is None or found.provision_state not in _LOOKUP or self._too_early(found):
             raise refused
         again = await self._another_boot(found, called_from) if found.driver_internal_info.get("agent_secret_token") else ""
         async with self._store.owning(found.uuid):
@@ -125,6 +125,13 @@ class Agents:
             await self._store.commit(Change(save=[changed], events=events))
             self._given[node.uuid] = token
             return changed, token
+
+    def _too_early(self, node: Node) -> bool:
+        """Whether the machine is still to be started for its ramdisk: what runs there now is about to be turned off."""
+        workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
+        if workflow is None or workflow.state.ended:
+            return False
+        return any(step.step == "wait_ramdisk" for step in workflow.steps[workflow.cursor + 1 :])
 
     async def _another_boot(self, node: Node, called_from: str) -> str:
         """Why an agent that asks for a node with a token is a new boot of it; empty when it is not known to be."""

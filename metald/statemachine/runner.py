@@ -185,7 +185,7 @@ class Runner:
     async def _wait(self, step: PlannedStep, started: datetime, outcome: Wait) -> None:
         workflow = self._context.workflow
         again = workflow.wait_for == outcome.signal and workflow.deadline is not None and outcome.signal != "timer"
-        deadline = workflow.deadline if again else now() + timedelta(seconds=outcome.timeout)
+        deadline = workflow.deadline if again and not outcome.renew else now() + timedelta(seconds=outcome.timeout)
         self._context.memo["waiting"] = outcome.reason
         # When the node changed while the step looked, `run` calls the step again instead.
         with contextlib.suppress(NodeChanged):

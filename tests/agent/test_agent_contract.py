@@ -16,6 +16,7 @@ import pytest
 from metald.config import Settings
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, CommandFailed, Target
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.base import Done
 from metald.drivers.registry import Registry
 from metald.drivers.types import FAKE
 from metald.errors import Invalid, NotFound
@@ -286,7 +287,60 @@ async def test_a_step_that_asks_for_a_reboot_gets_one(house: AgentHouse, agent: 
     assert [params["step"]["step"] for name, params in [*agent.given, *second.given] if "execute" in name] == ["first", "second"]
 
 
+async def test_a_long_step_can_be_aborted(house: AgentHouse, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metald.drivers.agent.deploy._LOOKED_AT", 0.1)
+    ends = asyncio.Event()
+
+    async def clean(_: Mapping[str, Any]) -> Any:
+        await ends.wait()
+
+    agent.steps["clean"] = CLEAN[:1]
+    agent.answers["clean.execute_clean_step"] = clean
+    uuid = await house.machine(provision_state=P.MANAGEABLE)
+
+    async def waits() -> None:
+        async with asyncio.timeout(20):
+            while house.node(uuid).clean_step.get("step") != "second" or house.node(uuid).provision_state is not P.CLEAN_WAIT:
+                await asyncio.sleep(0.01)
+
+    await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    await waits()
+    await agent.call(house.agents, uuid, lookup=False)
+    await waits()
+    ends.set()
+    await agent.call(house.agents, uuid, lookup=False)
+    await house.until(uuid, P.AVAILABLE)
+    assert agent.names().count("clean.execute_clean_step") == 1
+    ends.clear()
+    await house.do(uuid, Verb.MANAGE, P.MANAGEABLE)
+    await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    await waits()
+    await house.conductor.provision(uuid, Verb.ABORT, SYSTEM)
+    assert "aborted" in ((await house.until(uuid, P.CLEAN_FAILED)).last_error or "")
+
+
 # -- who is who
+
+
+async def test_what_runs_before_the_machine_is_started_gets_no_token(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine()
+    entered, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def prepare(_: Any) -> Done:
+        entered.set()
+        await goes_on.wait()
+        return Done()
+
+    house.direct.prepare = prepare  # type: ignore[method-assign]
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    await entered.wait()
+    with pytest.raises(NotFound):
+        await house.agents.lookup(addresses=[], node_uuid=uuid)
+    goes_on.set()
+    await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+    await house.until(uuid, P.ACTIVE)
 
 
 async def test_a_token_goes_to_a_new_boot_only_when_the_old_one_is_gone(house: AgentHouse, agent: ScriptedAgent) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metald.config import ConfigError
 from metald.drivers.agent import callback, images, steps
 from metald.errors import DeployError, Invalid
 from metald.model import Node, PlannedStep
@@ -37,6 +38,11 @@ def test_an_ipv4_address_in_ipv6_dress_is_seen_through() -> None:
     with pytest.raises(Invalid):
         callback.check("https://[::ffff:127.0.0.1]:9999", "192.0.2.1", ())
     callback.permit("https://[::ffff:192.0.2.1]:9999", "192.0.2.1", ())
+
+
+def test_networks_are_checked_at_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"agent\.callback_networks"):
+        callback.networks(["the cellar"])
 
 
 def test_where_an_agent_may_be_called() -> None:
@@ -88,7 +94,7 @@ def test_settings_change_priorities() -> None:
     other = steps.priorities(["deploy.erase:0"])
     assert steps.merged([], offers, "clean", NODE, automatic=True, other=other) == []
     for wrong in ("erase:1", "deploy.erase", "deploy.erase:x"):
-        with pytest.raises(ValueError, match=r"interface\.step"):
+        with pytest.raises(ConfigError, match=r"interface\.step"):
             steps.priorities([wrong])
 
 

@@ -31,7 +31,7 @@ _REAL = ("cat", "stat", "dd", "sh", "sgdisk", "parted", "wipefs", "truncate", "u
 _NOTHING = (
     *("reboot", "hwclock", "mdadm", "modprobe", "multipath", "multipathd", "udevadm", "ipmitool", "partprobe", "sync", "mount"),
     *("umount", "ip", "chronyd", "ntpdate", "efibootmgr", "lshw", "dmidecode", "journalctl", "dmesg", "df", "iptables", "ps"),
-    *("blkid", "readlink", "biosdevname", "hexdump", "systemd-detect-virt"),
+    *("blkid", "readlink", "fuser", "biosdevname", "hexdump", "systemd-detect-virt"),
 )
 _POWEROFF = """#!/bin/sh
 : > "$TEST_DIR/off"

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
+from metald.config import ConfigError
 from metald.errors import Invalid
 
 Address = IPv4Address | IPv6Address
@@ -27,9 +28,12 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """The setting `agent.callback_networks`, read.
 
     Raises:
-        ValueError: one is no network.
+        ConfigError: one is no network.
     """
-    return tuple(ip_network(text, strict=False) for text in texts)
+    try:
+        return tuple(ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise ConfigError(f"agent.callback_networks: {error}. Write networks as 192.0.2.0/24.") from None
 
 
 def parse(url: str) -> tuple[Address | None, int]:

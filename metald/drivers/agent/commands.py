@@ -5,8 +5,8 @@ Rules:
 - Before a command is given, the workflow's memo says so durably, with the commands that the agent knew already. A step that
   is called again asks the agent for its list, and follows the command that is new there.
 - One boot of the agent, one command: what an earlier boot was doing is over, and is told to the caller (`AgentLost`).
-- A command that runs is looked at in pauses that grow; when it runs for long the step gives its task back (`Wait`) and
-  looks again soon.
+- A command that runs is looked at in pauses that grow. One that takes longer than it may hold a task is waited for
+  (`StillRunning`): heartbeats, one of which the agent sends when a command ends, have it looked at again.
 - An agent that is out of reach is asked again until `agent.command_timeout` is over.
 """
 
@@ -26,8 +26,8 @@ from metald.model import Node
 MEMO = "agent_command"
 FIRST_PAUSE = 0.1
 _GROWTH = 1.5
-SLICE = 1200.0
-"""Seconds after which a step that follows a command gives its task back for a moment."""
+LOOKED_AT = 1200.0
+"""Seconds for which a command is looked at without a pause worth telling."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class AgentLost(DeployError):
 
 
 class StillRunning(Exception):  # no error
-    """The command goes on; look again soon."""
+    """The command goes on; look again at the next heartbeat."""
 
 
 class VersionMismatch(Exception):  # no error
@@ -89,7 +89,15 @@ class Commands:
             raise failed(ctx.node, command)
         return command.command_result if isinstance(command.command_result, dict) else {}
 
-    async def carry_out(self, ctx: StepContext, name: str, params: Callable[[], Awaitable[Mapping[str, Any]]], key: str) -> Command:
+    async def carry_out(
+        self,
+        ctx: StepContext,
+        name: str,
+        params: Callable[[], Awaitable[Mapping[str, Any]]],
+        key: str,
+        *,
+        looked_at: float = LOOKED_AT,
+    ) -> Command:
         """Give a command that runs for a while, or follow it when it was given already, until it has ended.
 
         Args:
@@ -97,12 +105,13 @@ class Commands:
             name: of the command.
             params: makes its parameters, when it is given.
             key: what tells this command from others of the same name in the workflow.
+            looked_at: seconds after which it counts as one that takes long.
 
         Returns:
             The command, which has succeeded.
 
         Raises:
-            StillRunning: for long; call again.
+            StillRunning: it takes long; call again.
             VersionMismatch: the agent says so.
             AgentLost: the agent is gone, or another boot of it runs.
             CommandFailed: it failed.
@@ -117,7 +126,7 @@ class Commands:
         command = await self._patiently(ctx, agent, lambda: self._found(agent, given)) if given else None
         if command is None:
             command = await self._give(ctx, agent, name, await params(), key)
-        command = await self._followed(ctx, agent, command)
+        command = await self._followed(ctx, agent, command, looked_at)
         ctx.memo.pop(MEMO, None)
         if command.command_status == "CLEAN_VERSION_MISMATCH":
             raise VersionMismatch
@@ -130,7 +139,7 @@ class Commands:
         known = await self._patiently(ctx, agent, lambda: self._client.commands(agent))
         for other in known:
             if other.running:
-                await self._followed(ctx, agent, other)
+                await self._followed(ctx, agent, other, LOOKED_AT)
         word = name.rpartition(".")[2]
         given = ctx.memo[MEMO] = {"key": key, "name": word, "boot": agent.boot, "seen": [one.id for one in known]}
         await ctx.checkpoint()
@@ -153,9 +162,9 @@ class Commands:
                 return command
         return None
 
-    async def _followed(self, ctx: StepContext, agent: Target, command: Command) -> Command:
+    async def _followed(self, ctx: StepContext, agent: Target, command: Command, looked_at: float) -> Command:
         loop = asyncio.get_running_loop()
-        until = loop.time() + SLICE
+        until = loop.time() + looked_at
         pause = min(FIRST_PAUSE, self._settings.poll_interval)
         ident = command.id
         while command.running:

@@ -22,7 +22,7 @@ import msgspec
 from metald.config import Settings
 from metald.drivers.agent import images, logs, steps
 from metald.drivers.agent.client import AgentClient, AgentUnreachable
-from metald.drivers.agent.commands import MEMO, AgentLost, Commands, StillRunning, VersionMismatch
+from metald.drivers.agent.commands import LOOKED_AT, MEMO, AgentLost, Commands, StillRunning, VersionMismatch
 from metald.drivers.base import Deploy, Done, NodeContext, Outcome, Phase, StepContext, Wait, ramdisk_again, step
 from metald.drivers.boot_mode import requested_boot_mode
 from metald.drivers.root_device import parse_hints, root_hints
@@ -35,7 +35,8 @@ IMAGE_KEY = "deploy_image"
 """Where `driver_internal_info` says which raw disk the ramdisk may fetch; `ImageCache.image_for` reads it."""
 BOOTS = 2
 """How often in a workflow the machine is booted again because its agent was lost, or knows other steps than before."""
-_LOOK = 1.0
+_LOOKED_AT = 30.0
+"""Seconds for which a step of the agent's is looked at before it is waited for, when it can be aborted."""
 _LOG_TIME = 60.0
 """Seconds that collecting logs may take."""
 
@@ -156,7 +157,9 @@ class AgentDeploy(Deploy):
             return {"step": told, f"{phase}_version": versions, **self._told(ctx)}
 
         try:
-            command = await self._commands.carry_out(ctx, f"{phase}.execute_{phase}_step", params, _key(ctx))
+            name = f"{phase}.execute_{phase}_step"
+            looked_at = LOOKED_AT if phase == Phase.DEPLOY else _LOOKED_AT
+            command = await self._commands.carry_out(ctx, name, params, _key(ctx), looked_at=looked_at)
         except VersionMismatch:
             return self._mismatched(ctx, phase)
         found = command.command_result
@@ -196,7 +199,8 @@ class AgentDeploy(Deploy):
         try:
             return await work()
         except StillRunning:
-            return Wait("timer", _LOOK, "the agent's command")
+            timeout = float(self._settings.agent.heartbeat_timeout)
+            return Wait("heartbeat", timeout, "a sign of life of the agent while it works", callback=True, renew=True)
         except AgentLost as error:
             if self._lost(ctx) > BOOTS:
                 raise

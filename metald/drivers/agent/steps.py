@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metald.config import ConfigError
 from metald.errors import DeployError, Invalid
 from metald.model import Node, PlannedStep, Port
 from metald.model.masking import masked
@@ -90,14 +91,14 @@ def priorities(settings: Sequence[str]) -> dict[tuple[str, str], int]:
     """The setting `agent.clean_step_priorities`, read.
 
     Raises:
-        ValueError: an entry is not `interface.step:priority`.
+        ConfigError: an entry is not `interface.step:priority`.
     """
     found = {}
     for entry in settings:
         name, colon, number = entry.rpartition(":")
         interface, dot, step = name.strip().partition(".")
         if not colon or not dot or not number.strip().isdigit():
-            raise ValueError(f"{entry!r} is not interface.step:priority")
+            raise ConfigError(f"agent.clean_step_priorities: {entry!r} is not interface.step:priority.")
         found[interface, step] = int(number)
     return found
 

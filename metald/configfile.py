@@ -133,6 +133,8 @@ def _cross_check(settings: Settings) -> None:
         raise ConfigError('api.auth is "http_basic" but api.htpasswd names no file. Make one with `htpasswd -nbB user password`.')
     if bool(api.tls_certificate) != bool(api.tls_key):
         raise ConfigError("api.tls_certificate and api.tls_key go together; set both or neither.")
+    if bool(settings.boot.http_tls_certificate) != bool(settings.boot.http_tls_key):
+        raise ConfigError("boot.http_tls_certificate and boot.http_tls_key go together; set both or neither.")
     try:
         parse_listen(api.listen)
     except ValueError as error:

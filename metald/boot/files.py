@@ -65,6 +65,7 @@ class BootFiles:
         listens = parse_listen(boot.http_listen, "boot.http_listen")
         self._api = settings.api
         self._told_api_url = settings.agent.api_url.rstrip("/")
+        self._scheme = "https" if boot.http_tls_certificate else "http"
         self._http_host, self._http_port = listens[0] if listens else ("", 0)
 
     def base_url(self, local_address: str) -> str:
@@ -78,7 +79,7 @@ class BootFiles:
         if not self._http_port:
             raise NotFound("There is no boot HTTP server.", remedy="Set boot.http_listen or boot.http_url.")
         host = local_address if self._http_host in _ANYWHERE else self._http_host
-        return f"http://{url_host(host)}:{self._http_port}"
+        return f"{self._scheme}://{url_host(host)}:{self._http_port}"
 
     def http_base_url(self, scheme: str, host: str, local: tuple[str, int]) -> str:
         """The URL for a machine that came by HTTP: the setting, else what it asked for, else where it arrived."""
@@ -87,7 +88,7 @@ class BootFiles:
         try:
             return render.check_base_url(f"{scheme}://{host}")
         except Invalid:
-            return f"http://{url_host(local[0])}:{local[1]}"
+            return f"{self._scheme}://{url_host(local[0])}:{local[1]}"
 
     def _api_url(self, base_url: str) -> str:
         """The API as a machine reaches it that reaches the boot HTTP server at `base_url`."""

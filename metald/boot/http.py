@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -35,7 +37,7 @@ from metald.boot.listen import parse_listen, plain
 from metald.boot.ready import read_fields, ready_facts
 from metald.boot.render import Asker, parse_mac
 from metald.boot.sendfile import Sent, send_file
-from metald.config import Settings
+from metald.config import ConfigError, Settings
 from metald.errors import MetaldError, NotAllowed, NotFound
 from metald.limits import Bandwidth, on_behalf_of
 from metald.model import Node
@@ -71,6 +73,9 @@ class BootHttp:
         self._listen = parse_listen(settings.boot.http_listen, "boot.http_listen")
         self._gate = Gate(settings.boot.http_connections, self._stall)
         self.bandwidth = Bandwidth(settings.boot.http_bandwidth, "the boot server's bandwidth", "boot.http_bandwidth")
+        self._per_client = settings.boot.http_bandwidth_per_client
+        self._shares: WeakValueDictionary[str, Bandwidth] = WeakValueDictionary()  # of who is being served
+        self._tls = settings.boot.http_tls_certificate, settings.boot.http_tls_key
         self.served: Counter[int] = Counter()
         """Answers by status."""
         self._runner: web.AppRunner | None = None
@@ -86,7 +91,9 @@ class BootHttp:
 
         Raises:
             OSError: an address cannot be bound.
+            ConfigError: certificate or key cannot be used.
         """
+        tls = _tls_context(*self._tls)
         self._runner = web.AppRunner(
             self.application(),
             access_log=None,
@@ -101,7 +108,7 @@ class BootHttp:
         try:
             for host, port in self._listen:
                 # Not reuse_port: a second daemon on the same address must be told.
-                self._servers.append(await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024))
+                self._servers.append(await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024, ssl=tls))
         except BaseException:
             await self.close()
             raise
@@ -222,8 +229,14 @@ class BootHttp:
         return web.Response(text=found.content, headers=_NOT_KEPT)
 
     async def _send(self, request: web.Request, path: Path) -> web.StreamResponse:
+        shares = [self.bandwidth]
+        if self._per_client:
+            client, setting = _client(request), "boot.http_bandwidth_per_client"
+            own = self._shares.get(client) or Bandwidth(self._per_client, "the machine's share of the boot server's bandwidth", setting)
+            self._shares[client] = own
+            shares.append(own)
         with on_behalf_of(request.get(_NODE) or ""):
-            return await send_file(request, path, request[_SENT], self.bandwidth, stall=self._stall)
+            return await send_file(request, path, request[_SENT], shares, stall=self._stall)
 
     def _knows(self, request: web.Request, node_uuid: str) -> None:
         request[_NODE] = node_uuid
@@ -304,6 +317,18 @@ class BootHttp:
         async with asyncio.timeout(CALL_TIMEOUT):
             await self._directory.ramdisk_called(node.uuid, facts)
         return web.Response(status=204)
+
+
+def _tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"boot.http_tls_certificate and boot.http_tls_key cannot be used: {error}.") from error
+    return context
 
 
 def _client(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""Sends a file, or a range of it, over HTTP by `sendfile`, in slices that each have a deadline.
+"""Sends a file, or a range of it, over HTTP by `sendfile`, in slices that each have a deadline; over TLS by reads and writes.
 
 aiohttp's own file response waits for ever for a client that stopped reading; here a client that takes longer than
 `stall` seconds for one slice loses its connection. The kernel is told to read the next slice ahead, so that a cold
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +26,8 @@ _SLICE = 4 << 20
 _TICK = 0.1
 """Seconds' worth of a limited bandwidth that one client takes at a time, so that many share it evenly."""
 _LEAST = 16 << 10
+_CHUNK = 512 << 10
+"""Bytes that are read, encrypted and written at a time under TLS: few enough for the loop, enough to be worth a thread's turn."""
 
 
 @dataclass(slots=True)
@@ -36,12 +39,12 @@ class Sent:
     error: str = ""
 
 
-async def send_file(request: web.Request, path: Path, sent: Sent, bandwidth: Bandwidth, *, stall: float) -> web.StreamResponse:
+async def send_file(request: web.Request, path: Path, sent: Sent, bandwidths: Sequence[Bandwidth], *, stall: float) -> web.StreamResponse:
     """Answer a GET or HEAD request with a file. Honours Range, If-Range, If-None-Match, If-Modified-Since.
 
     Args:
         sent: kept up to date while the body leaves, for whoever tells of it when the client went away.
-        bandwidth: what all clients share.
+        bandwidths: what all clients share, and what this one has.
         stall: seconds that a client may take for 4 MiB.
 
     Raises:
@@ -58,7 +61,7 @@ async def send_file(request: web.Request, path: Path, sent: Sent, bandwidth: Ban
         response.content_length = count
         await response.prepare(request)
         if count and request.method != "HEAD":
-            await _send_body(request, file, start, count, sent, bandwidth, stall)
+            await _send_body(request, response, file, start, count, sent, bandwidths, stall)
     return response
 
 
@@ -108,22 +111,35 @@ def _if_range_holds(request: web.Request, etag: ETag, mtime: float) -> bool:
 
 
 async def _send_body(
-    request: web.Request, file: BufferedReader, start: int, count: int, sent: Sent, bandwidth: Bandwidth, stall: float
+    request: web.Request,
+    response: web.StreamResponse,
+    file: BufferedReader,
+    start: int,
+    count: int,
+    sent: Sent,
+    bandwidths: Sequence[Bandwidth],
+    stall: float,
 ) -> None:
     loop = asyncio.get_running_loop()
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("The client went away.")
     at, end = start, start + count
-    slice_size = min(_SLICE, max(_LEAST, int(bandwidth.rate * _TICK))) if bandwidth.rate else _SLICE
+    encrypted = transport.get_extra_info("sslcontext") is not None
+    rate = min((each.rate for each in bandwidths if each.rate), default=0)
+    slice_size = min(_SLICE, max(_LEAST, int(rate * _TICK))) if rate else _SLICE
     try:
         while at < end:
             size = min(slice_size, end - at)
-            await bandwidth.take(size)
+            for each in bandwidths:
+                await each.take(size)
             with contextlib.suppress(OSError):
                 os.posix_fadvise(file.fileno(), at + size, _SLICE, os.POSIX_FADV_WILLNEED)
             async with asyncio.timeout(stall):
-                went = await loop.sendfile(transport, file, at, size)
+                if encrypted:
+                    went = await _send_encrypted(response, file, at, size)
+                else:
+                    went = await loop.sendfile(transport, file, at, size)
             sent.bytes += went
             at += went
             if went < size:
@@ -136,3 +152,15 @@ async def _send_body(
         if at < end:
             # The body is cut short: only an abrupt end tells the client so.
             transport.abort()
+
+
+async def _send_encrypted(response: web.StreamResponse, file: BufferedReader, at: int, size: int) -> int:
+    """What `sendfile` does where the kernel cannot: it knows nothing of the keys."""
+    end, descriptor = at + size, file.fileno()
+    while at < end:
+        data = await asyncio.to_thread(os.pread, descriptor, min(_CHUNK, end - at), at)
+        if not data:
+            break
+        await response.write(data)
+        at += len(data)
+    return size - (end - at)

@@ -156,6 +156,13 @@ class Boot(Section, frozen=True):
         int,
         Meta(ge=0, description="Bytes a second that the boot HTTP server sends of files and images, all machines together; 0: no limit."),
     ] = 0
+    http_bandwidth_per_client: Annotated[
+        int, Meta(ge=0, description="Bytes a second that the boot HTTP server sends of files and images to one machine; 0: no limit.")
+    ] = 0
+    http_tls_certificate: Annotated[
+        str, Meta(description="PEM file with the boot HTTP server's certificate and its chain; with it, it speaks HTTPS alone.")
+    ] = ""
+    http_tls_key: Annotated[str, Meta(description="PEM file with that certificate's private key.")] = ""
     tftp_transfers: Annotated[Positive, Meta(description="Most TFTP transfers at once; more wait for the clients' next try.")] = 2000
     tftp_transfers_per_client: Annotated[Positive, Meta(description="Most TFTP transfers at once to one address.")] = 256
     tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64

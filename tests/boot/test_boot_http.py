@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,8 +19,10 @@ import pytest
 from metald.boot import http
 from metald.boot.files import BootFiles
 from metald.boot.http import MAX_BODY, BootHttp
+from metald.config import ConfigError
 from metald.model import Node
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
+from tests.support.tls import authority
 
 
 class Site:
@@ -463,3 +466,52 @@ async def test_both_families(tmp_path: Path, web: aiohttp.ClientSession) -> None
         assert site.fleet.calls[0][1]["address"] == "::1"
     finally:
         await site.server.close()
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    """Encrypted, the same files come by ranges too, and scripts lead to https."""
+    ca, certificate, key = authority(tmp_path, "boot.example.org")
+    site = Site(tmp_path, http_tls_certificate=str(certificate), http_tls_key=str(key))
+    big = os.urandom((9 << 20) + 5)
+    (tmp_path / "ipxe/big.efi").write_bytes(big)
+    await site.server.start()
+    base = f"https://127.0.0.1:{site.port}"
+    try:
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(ca)))
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as web:
+            async with web.get(f"{base}/ipxe/big.efi") as answer:
+                assert await answer.read() == big
+            async with web.get(f"{base}/ipxe/big.efi", headers={"Range": "bytes=1000000-7000000"}) as answer:
+                assert (answer.status, await answer.read()) == (206, big[1000000:7000001])
+            async with web.head(f"{base}/ipxe/big.efi") as answer:
+                assert answer.headers["Content-Length"] == str(len(big))
+            assert f"chain --replace --autofree {base}/boot/ipxe?" in await text(web, f"{base}/boot.ipxe")
+        assert (await site.fleet.event("node.http", "ipxe/big.efi"))[1]["bytes"] == len(big)
+    finally:
+        await site.server.close()
+    files = BootFiles(site.fleet, boot_settings(tmp_path, http_listen="0.0.0.0:443", http_tls_certificate="x", http_tls_key="y"))
+    assert files.base_url("10.0.0.1") == "https://10.0.0.1:443"
+    with pytest.raises(ConfigError, match="http_tls_certificate"):
+        await Site(tmp_path, http_tls_certificate=str(key), http_tls_key=str(key)).server.start()
+
+
+async def test_a_machine_has_its_share_of_the_bandwidth(tmp_path: Path, web: aiohttp.ClientSession) -> None:
+    site = Site(tmp_path, http_bandwidth_per_client=1 << 20)
+    (tmp_path / "ipxe/big.efi").write_bytes(bytes(1 << 20))
+    await site.server.start()
+    loop = asyncio.get_running_loop()
+    try:
+        begun = loop.time()
+        sizes = await asyncio.gather(*(_size(web, f"{site.base}/ipxe/big.efi") for _ in range(2)))
+        # One machine's two downloads share what it has.
+        assert loop.time() - begun > 1.5
+        assert sizes == [1 << 20] * 2
+        await site.fleet.event("node.http")
+    finally:
+        await site.server.close()
+    assert not site.server._shares
+
+
+async def _size(web: aiohttp.ClientSession, url: str) -> int:
+    async with web.get(url) as answer:
+        return len(await answer.read())

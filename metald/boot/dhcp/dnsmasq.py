@@ -135,7 +135,7 @@ def _http_url(settings: Settings, tftp: str) -> str:
     host = tftp if host in _ANYWHERE else host
     if not host:
         raise ConfigError("dhcp.provider dnsmasq must know where machines reach the boot HTTP server: set boot.http_url.")
-    return f"http://{url_host(host)}:{port}"
+    return f"{'https' if boot.http_tls_certificate else 'http'}://{url_host(host)}:{port}"
 
 
 def _write(path: Path, text: str) -> None:

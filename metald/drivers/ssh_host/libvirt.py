@@ -25,7 +25,7 @@ _TOGETHER: Final = 50
 """Domains that one command describes."""
 _OFF: Final = frozenset(("0", "5"))
 """virDomainState: no state, shut off. A paused, crashed or sleeping one holds its memory and is on, as a hung machine is."""
-_LINE: Final = re.compile(r"([0-9a-f-]{36}) +(.+)")
+_LINE: Final = re.compile(r"([0-9a-f-]{36}) (.+)")
 _DEVICES: Final = {"network": "interface", "hd": "disk", "cdrom": "disk", "fd": "disk"}
 """Elements of the domain that may have an order of their own, by the name of the boot device."""
 _DISKS: Final = {"disk": "hd", "lun": "hd", "cdrom": "cdrom", "floppy": "fd"}
@@ -39,12 +39,12 @@ def machines(outputs: Sequence[str]) -> list[Machine]:
     keys: dict[str, str] = {}
     states: dict[str, str] = {}
     name = ""
-    for line in outputs[0].splitlines():
-        if found := _LINE.fullmatch(line.rstrip()):
+    for line in outputs[0].split("\n"):
+        if found := _LINE.fullmatch(line):
             if uuid_of(found.group(1)):
                 keys[found.group(2)] = found.group(1)
-        elif line.startswith("Domain: '") and line.rstrip().endswith("'"):
-            name = line.rstrip()[len("Domain: '") : -1]
+        elif line.startswith("Domain: '") and line.endswith("'"):
+            name = line[len("Domain: '") : -1]
         elif line.strip().startswith("state.state="):
             states[name] = line.strip().removeprefix("state.state=")
     return [Machine(key, name, states[name] not in _OFF) for name, key in keys.items() if name in states]

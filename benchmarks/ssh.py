@@ -183,9 +183,8 @@ def main() -> int:
     for one in figures:
         rate = one["operations"] / one["wall"]
         print(f"{one['name']:28}{one['operations']:12}{one['failed']:8}{one['cpu_ms']:11.3f}{rate:9.0f}{one['lag_ms']:14.1f}")
-    print(
-        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB; commands for the machines: {commands}"
-    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"peak memory of this process: {memory} MiB; commands for the machines: {commands}")
     opened, kept, _ = figures
     bars = {
         f"a command on a kept session >= {KEPT_BAR:g} x cheaper than with a new one": opened["cpu_ms"] >= KEPT_BAR * kept["cpu_ms"],

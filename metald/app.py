@@ -25,6 +25,7 @@ from aiohttp import web
 
 from metald import account, log, outfit, runtime, sdnotify, telemetry
 from metald.boot import dhcp
+from metald.boot.dhcp.lease_file import LeaseWatch
 from metald.boot.dhcp.own import DhcpServer
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
@@ -60,6 +61,7 @@ from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
 from metald.store.changes import Change
 from metald.store.database import Database, locate
+from metald.store.retention import forget_readers
 from metald.store.store import Store
 
 if TYPE_CHECKING:
@@ -238,6 +240,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             "hypervisor hosts": hosts.run,
             "loop lag": lag.run,
         }
+        if settings.dhcp.provider == "dnsmasq" and settings.dhcp.dnsmasq_leases:
+            forever["leases"] = LeaseWatch(Path(settings.dhcp.dnsmasq_leases), sightings).run
         if broker is not None:
             forever["broker"] = broker.run
         background = asyncio.create_task(_background(engine, forever), name="background")
@@ -306,7 +310,10 @@ async def _serve_api(
 
 async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | None:
     """The broker's part, if there is one; nothing of it is loaded otherwise."""
-    if not settings.amqp.url:
+    amqp = settings.amqp
+    if not (amqp.url and (amqp.publish or amqp.notifications)):
+        await forget_readers(store, hostname)
+    if not amqp.url:
         return None
     from metald.amqp.service import Broker
 

@@ -72,6 +72,7 @@ class Publisher:
         self._confirmed = 0
         self._standby = False
         self._progress = asyncio.Event()
+        self._calm = asyncio.Event()
         self.active = False
         """Whether this daemon publishes now."""
         self.published = 0
@@ -95,6 +96,16 @@ class Publisher:
             Unavailable: the database cannot be used now.
         """
         self._confirmed = await self._place.prepare()
+
+    async def drain(self, most: float) -> None:
+        """Wait until the broker has confirmed everything, or publishing ends, or `most` seconds have passed."""
+        try:
+            async with asyncio.timeout(most):
+                while self.active and self.waiting and not self._link.blocked:
+                    self._calm.clear()
+                    await self._calm.wait()
+        except TimeoutError:
+            _log.info("%d events are not published yet; they will be after the next start", self.waiting)
 
     async def close(self) -> None:
         """Make the place durable and let another daemon have it. After the link has ended."""
@@ -144,6 +155,7 @@ class Publisher:
                 pipeline.close()
         finally:
             self.active = False
+            self._calm.set()
             outbox.close()
             if not connection.is_closed and not channel.is_closed:
                 await self._leave(channel)
@@ -174,6 +186,7 @@ class Publisher:
                         sent.append((event.seq, pipeline.publish(exchange, key, body, properties)))
             if not sent:
                 self._confirmed = outbox.seq
+                self._calm.set()
             await pipeline.flush()
             await asyncio.sleep(0)  # the loop belongs to others too
             self._progress.set()
@@ -192,6 +205,8 @@ class Publisher:
                 self.unroutable += 1
             if not sent or sent[0][0] != seq:
                 self._confirmed = seq
+            if not sent:
+                self._calm.set()
             if len(sent) % 64 == 0:
                 self._progress.set()
 

@@ -14,6 +14,9 @@ from metald.amqp.publisher import CloudEventVoice, Publisher, Voice
 from metald.config import Settings
 from metald.store.store import Store
 
+_LAST = 2.0
+"""Seconds that the last events have for reaching the broker at a stop."""
+
 
 class Broker:
     """What runs while `amqp.url` is set.
@@ -65,12 +68,22 @@ class Broker:
             self.commands = Commands(self._settings, self._store, self.link, api)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; what was told by then has a moment to reach the broker."""
+        link = asyncio.create_task(self.link.run(), name="link")
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.link.run(), name="link")
+                group.create_task(_ended(link))
                 if self.commands is not None:
                     group.create_task(self.commands.run(), name="commands")
         finally:
             if self.publisher is not None:
+                await self.publisher.drain(_LAST)
+            link.cancel()
+            await asyncio.gather(link, return_exceptions=True)
+            if self.publisher is not None:
                 await self.publisher.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task, which is not ended if this is."""
+    await asyncio.shield(task)

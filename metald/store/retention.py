@@ -6,6 +6,7 @@ numbers that are left have no gap. Events that a cursor has not passed are kept 
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from metald.store.writer import StateWriter
 if TYPE_CHECKING:
     from metald.store.store import Store
 
+_log = logging.getLogger(__name__)
+
 
 def horizon(settings: StoreSettings) -> datetime:
     """The time before which things may go."""
@@ -34,6 +37,26 @@ async def purge(store: Store, writer: StateWriter, before: datetime, unread_befo
         await store.commit(Change(delete=list(ended)))
     read = min((cursor.seq for cursor in store.table(Cursor)), default=store.last_seq)
     return len(ended) + await writer.perform(_purge_lines(before.timestamp(), unread_before.timestamp(), read, limit))
+
+
+async def forget_readers(store: Store, owner: str) -> None:
+    """Let go of the places of readers that this daemon has no more: events need not be kept for them.
+
+    In a database that daemons share, those of others stay.
+
+    Args:
+        store: the state.
+        owner: this conductor's name.
+
+    Raises:
+        Unavailable: the database cannot be used now.
+    """
+    idle = [cursor for cursor in store.table(Cursor) if cursor.owner == owner or not store.shared]
+    for cursor in idle:
+        waiting = store.last_seq - cursor.seq
+        _log.warning("events are not published any more: the place %r is let go, with %d events unpublished", cursor.name, waiting)
+    if idle:
+        await store.commit(Change(delete=list(idle)))
 
 
 def _purge_lines(moment: float, unread: float, read: int, limit: int) -> Steps[int]:

@@ -15,11 +15,14 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from metald.amqp.service import Broker
-from metald.config import Amqp, Settings, StoreSettings
+from metald.app import running
+from metald.config import Amqp, Api, Settings, StoreSettings
 from metald.model import Event, new_uuid, now
+from metald.model.cursor import Cursor
 from metald.store.changes import Change
 from metald.store.store import Store
 from tests.amqp.conftest import settings as link_settings
+from tests.support.daemon import Daemon, api
 from tests.support.rabbit import PrivateRabbit
 from tests.support.tcp_proxy import TcpProxy
 
@@ -250,6 +253,68 @@ async def test_a_memory_alarm_stops_events_and_nothing_else(broker: PrivateRabbi
         await consumer.until(410)
         consumer.assert_all(1, 410)
         assert service.link.losses == 0
+
+
+async def test_a_disk_alarm_stops_events_and_nothing_else(broker: PrivateRabbit, tmp_path: Path, url: str) -> None:
+    """The daemon as a whole: HTTP goes on, what was told meanwhile comes afterwards."""
+    settings = {"amqp.url": url, "amqp.retry_delay": 0.05, "amqp.in_flight": 16, "drivers.enabled_hardware_types": "fake-hardware"}
+    async with Daemon(tmp_path, settings) as daemon, Consumer(url) as consumer:
+        await daemon.start()
+        async with api(daemon) as client:
+            await client.create(driver="fake-hardware", name="n0")
+            await consumer.until(1)
+            await asyncio.to_thread(broker.alarm, True, disk=True)
+            try:
+                for i in range(1, 60):
+                    await client.create(driver="fake-hardware", name=f"n{i}")
+                assert len((await client.ask("GET", "/v1/nodes"))["nodes"]) == 60
+                assert len(consumer.got) < 60
+            finally:
+                await asyncio.to_thread(broker.alarm, False, disk=True)
+            await consumer.until(60)
+            consumer.assert_all(1, 60)
+        await daemon.stop()
+        daemon.assert_clean()
+
+
+async def test_a_stop_waits_for_the_last_confirmations(store: Store, url: str) -> None:
+    async with Consumer(url) as consumer:
+        async with publishing(store, link_settings(url)) as service:
+            await emit(store, 1)
+            await consumer.until(1)
+            await emit(store, 300)
+        assert service.publisher is not None
+        assert service.publisher.waiting == 0
+        await consumer.until(301)
+    assert len(consumer.got) == 301
+
+
+async def test_a_stop_does_not_wait_for_a_broker_that_is_gone(store: Store, broker: PrivateRabbit, url: str) -> None:
+    async with TcpProxy("127.0.0.1", broker.port) as proxy:
+        async with publishing(store, link_settings(url.replace(f":{broker.port}/", f":{proxy.port}/"))) as service:
+            assert service.publisher is not None
+            await emit(store, 5)
+            await settled(service)
+            proxy.mute()
+            await emit(store, 5)
+        assert service.publisher.waiting == 5
+
+
+async def test_without_a_broker_events_are_kept_for_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once a broker was set and now none is: its place is let go, so that old events may be purged."""
+    settings = Settings(state_dir=str(tmp_path), api=Api(listen="127.0.0.1:0"))
+    store = await Store.open(StoreSettings(), tmp_path)
+    async with publishing(store, link_settings("amqp://127.0.0.1:1/")):
+        await emit(store, 20)
+    assert len(store.table(Cursor)) == 1
+    await store.close()
+    async with running(settings):
+        pass
+    assert "20 events unpublished" in caplog.text
+    store = await Store.open(StoreSettings(), tmp_path)
+    assert len(store.table(Cursor)) == 0
+    assert await store.purge(before=now(), unread_before=now() - timedelta(days=1)) == 20
+    await store.close()
 
 
 async def test_it_goes_on_where_it_was(broker: PrivateRabbit, store: Store, url: str) -> None:

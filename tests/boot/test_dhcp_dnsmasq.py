@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from metald.boot import dhcp
-from metald.boot.dhcp import DnsmasqDhcp, NoDhcp
-from metald.boot.dhcp.dnsmasq import read_leases
+from metald.boot.dhcp import DnsmasqDhcp, NoDhcp, lease_file
 from metald.config import Boot, ConfigError, Dhcp, Settings
 from metald.errors import WorldError
 from metald.model import Node, Port
@@ -121,7 +120,7 @@ async def test_leases(tmp_path: Path) -> None:
         f"1795377992 {MAC.upper()} 10.9.0.85 * 01:52:54:00\nduid 00:01:00\n1795377992 123 fd00::5 * 00:01\n\n99 x\n"
     )
     assert await provider.addresses(ports) == {MAC: "10.9.0.85"}
-    assert read_leases(tmp_path / "leases") == {MAC: "10.9.0.85"}
+    assert {mac: lease.address for mac, lease in lease_file.read(tmp_path / "leases").items()} == {MAC: "10.9.0.85"}
     none = Settings(boot=Boot(http_listen="10.9.0.1:6386"), dhcp=Dhcp(provider="dnsmasq", dnsmasq_hostsdir="/x", dnsmasq_optsdir="/y"))
     assert await DnsmasqDhcp(none).addresses(ports) == {}
     assert await NoDhcp().addresses(ports) == {}

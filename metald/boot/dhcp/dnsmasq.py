@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from metald.boot.dhcp import lease_file
 from metald.boot.dhcp.machine import BIOS_LOADER, EFI_ARM64_LOADER, EFI_LOADER
 from metald.boot.listen import parse_listen, url_host
 from metald.boot.render import check_base_url
@@ -64,8 +65,8 @@ class DnsmasqDhcp:
         """What the lease file says."""
         if self._leases is None:
             return {}
-        leases = await self._files(read_leases, self._leases)
-        return {port.address: leases[port.address] for port in ports if port.address in leases}
+        found = await self._files(lease_file.read, self._leases)
+        return {port.address: found[port.address].address for port in ports if port.address in found}
 
     def _tag(self, node: Node) -> str:
         digest = hashlib.sha256("\n".join(self._options).encode()).hexdigest()
@@ -150,17 +151,3 @@ def _write(path: Path, text: str) -> None:
     # dnsmasq gives up root after its start, and reads the file as somebody else.
     draft.chmod(0o644)
     draft.replace(path)
-
-
-def read_leases(path: Path) -> dict[str, str]:
-    """MAC address to IPv4 address from dnsmasq's lease file (expiry, MAC, address, name, client id in each line).
-
-    Raises:
-        OSError: the file cannot be read; one that does not exist yet holds no leases.
-    """
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    fields = (line.split() for line in lines)
-    return {parts[1].lower(): parts[2] for parts in fields if len(parts) >= 4 and parts[0].isdigit() and ":" in parts[1]}

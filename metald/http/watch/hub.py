@@ -1,8 +1,9 @@
 """The hub: hands each event of the store to the watchers that asked for it.
 
 Rules: watchers with equal filters are one group; an event is matched once for a group, and what matched is joined once.
-A group that asked for nodes is found by them: events of other nodes do not cost it anything. What waits for a watcher is
-bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
+A group that asked for nodes is found by them: events of other nodes do not cost it anything. The first event goes at once;
+those that follow within `_PACE` go together, so that a storm costs each watcher a bounded number of writes. What waits for
+a watcher is bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from metald.model import Event, Node
 from metald.store.store import Store
 
 _MOST_GONE = 10_000
+_PACE = 0.025
+"""Seconds between two times that watchers are told."""
 
 
 class End(Enum):
@@ -110,6 +113,12 @@ class Hub:
         self.stopping = False
         self.history = asyncio.Semaphore(4)
         """Who reads the past waits here, so that a thousand that come back at once do not starve the rest of the daemon."""
+        self.told = store.last_seq
+        """The number of the last event that every watcher which wants it has before it."""
+        self._seen = store.last_seq
+        self._touched: dict[_Group, None] = {}
+        self._at = 0.0
+        self._due: asyncio.TimerHandle | None = None
         self._streams = 0
         self._nodes = store.table(Node)
         self._gone: OrderedDict[str, Facts] = OrderedDict()
@@ -122,6 +131,7 @@ class Hub:
         """End every stream; the daemon stops."""
         self.stopping = True
         self._leave()
+        self._hand_over()
         for group in self._groups.values():
             for watcher in group.members:
                 watcher.stop(End.STOPPING)
@@ -185,7 +195,6 @@ class Hub:
         return self._gone.get(event.node_uuid)
 
     def _tell(self, events: Sequence[Event]) -> None:
-        touched: dict[_Group, None] = {}
         for event in events:
             if event.type == "node.delete" and event.node_uuid is not None:
                 self._gone[event.node_uuid] = Facts.of_deleted(event)
@@ -198,7 +207,27 @@ class Hub:
             for group in candidates:
                 if group.wanted.takes(event, facts):
                     group.matched.append(frame)
-                    touched[group] = None
+                    self._touched[group] = None
+        self._seen = events[-1].seq
+        if self._due is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait = self._at + _PACE - loop.time()
+        if not self._touched or wait <= 0:
+            self._hand_over()
+        else:
+            self._due = loop.call_later(wait, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Put what matched before the watchers."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self.told = self._seen
+        if not self._touched:
+            return
+        self._at = asyncio.get_running_loop().time()
+        touched, self._touched = self._touched, {}
         for group in touched:
             chunk, group.matched = Chunk(group.matched), []
             for watcher in group.members:

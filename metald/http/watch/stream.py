@@ -131,7 +131,7 @@ class Stream:
                 elif watcher.end is not None:
                     return watcher.end
                 else:
-                    watcher.position = max(watcher.position, self._hub.store.last_seq)
+                    watcher.position = max(watcher.position, self._hub.told)
                     await sink.beat(watcher.position)
         finally:
             self._hub.leave(self._wanted, watcher)

@@ -132,3 +132,29 @@ def test_a_flood_of_options(options: dict[str, str]) -> None:
     agreed = transfer.negotiate(asked.options, 1000, max_blksize=1468, max_window=64)
     assert agreed.blksize <= 1468
     assert 1 <= agreed.windowsize <= 64
+
+
+async def test_a_request_that_comes_late_does_not_end_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server reads a repetition after the first answer was acknowledged; much later it would be a new start."""
+    site = Site(tmp_path)
+    await site.server.start()
+    loop = asyncio.get_running_loop()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            request = packet.encode(Request("big.efi"))
+            sock.sendto(request, site.address)
+            _, peer = await loop.sock_recvfrom(sock, 2048)
+            for block in (1, 2):
+                sock.sendto(packet.encode(packet.Ack(block)), peer)
+                data, same = await loop.sock_recvfrom(sock, 2048)
+                assert (packet.parse(data), same) == (packet.Data(block + 1, data[4:]), peer)
+                sock.sendto(request, site.address)
+            monkeypatch.setattr("metald.boot.tftp.session._LIVELY", 0.0)
+            sock.sendto(request, site.address)
+            data, other = await loop.sock_recvfrom(sock, 2048)
+            assert other != peer
+            sock.sendto(packet.encode(packet.Error(0)), other)
+            await site.idle()
+    finally:
+        await site.server.close()

@@ -150,11 +150,14 @@ class TftpServer:
             self._look_up(listener, arrival, request)
 
     def _is_new(self, arrival: Arrival) -> bool:
-        """Whether it is no repetition. A client that starts over from the same port ends what it asked before."""
+        """Whether it is no repetition. A client that starts over from the same port ends what it asked before.
+
+        Under load a request may have been repeated before its first answer and be read after it: that is no new start.
+        """
         running = self._sessions.get(arrival.peer)
         if running is None:
             return True
-        if running.request == arrival.data and not running.begun:
+        if running.request == arrival.data and (running.lively or not running.begun):
             return False
         running.end("the client started over")
         return True

@@ -10,6 +10,8 @@ from metald.boot.tftp.pace import Pace
 from metald.boot.tftp.transfer import Agreed, Burst, Transfer
 from metald.boot.tftp.wire import Arrival, Ears, Path
 
+_LIVELY = 3.0
+"""Seconds after an answer within which nobody has started over: no machine is reset and back so soon."""
 _WAITING = 1.0
 """Seconds until a transfer whose window waits for its turn is looked at again."""
 
@@ -80,6 +82,11 @@ class Session:
     def begun(self) -> bool:
         """Whether the client has answered our first datagram."""
         return self._open and self._transfer.begun
+
+    @property
+    def lively(self) -> bool:
+        """Whether the client answered just now."""
+        return self.begun and self._transfer.silent_for(self._loop.time()) < _LIVELY
 
     def begin(self, path: Path, transfer: Transfer, agreed: Agreed) -> None:
         """Send the first datagram; the loop does the rest."""

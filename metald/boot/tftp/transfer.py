@@ -135,6 +135,10 @@ class Transfer:
         """Whether the client has answered at all."""
         return self._answered
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since the last burst; each acknowledgement brings one."""
+        return now - self._sent_at
+
     @property
     def deadline(self) -> float:
         """When `expire` is due. It moves with every acknowledgement and is worked out only when somebody asks."""

@@ -21,7 +21,7 @@ from lab.matrix.verbs import RECOVERY, Verb
 from tests.support.daemon import Refused
 
 _LOOK = 0.4
-_FIELDS = "uuid,provision_state,target_provision_state,reservation,last_error,power_state,target_power_state"
+_FIELDS = "uuid,provision_state,target_provision_state,reservation,last_error,power_state,target_power_state,maintenance"
 _AT_ONCE = 48
 PATIENCE = 240.0
 """Seconds after which something that was accepted and has not ended is lost."""
@@ -139,6 +139,8 @@ class Fleet:
             judged = state in machine.verbs
             verb = self._chance.choice(machine.verbs[state]) if judged else RECOVERY[state]
             with contextlib.suppress(Refused):
+                if self._seen[machine.uuid]["maintenance"]:
+                    await self._mended(machine)
                 await self._perform(machine, verb, state, judged=judged)
 
     async def _perform(self, machine: Machine, verb: Verb, state: str, *, judged: bool = True) -> None:
@@ -209,6 +211,12 @@ class Fleet:
             node = self._seen.get(machine.uuid)
             if node is None or not _is_idle(node) or node["provision_state"] != state or machine.counts() != before:
                 return False
+
+    async def _mended(self, machine: Machine) -> None:
+        """Take the node out of maintenance, where some failures put it."""
+        await self.alive.wait()
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, Refused):
+            await self.ask("DELETE", f"/v1/nodes/{machine.uuid}/maintenance")
 
     def _failed(self, machine: Machine, verb: Verb, node: dict[str, Any], faults: int) -> None:
         self.in_flight.pop(machine.uuid, None)

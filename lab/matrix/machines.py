@@ -106,8 +106,9 @@ class OnWire(Machine):
         self._fates = fates
 
     def counts(self) -> Counter[str]:
-        """See Machine."""
-        return Counter({name: value for name, value in self.blade.report().items() if isinstance(value, int)})
+        """See Machine. Only effects: what its BMC was asked is none."""
+        report = self.blade.report()
+        return Counter({name: int(report.get(name, 0)) for name in (*COUNTED, "nothing_to_boot")})
 
     def faults(self) -> int:
         """See Machine."""

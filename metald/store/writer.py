@@ -216,7 +216,7 @@ class StateWriter:
         if self._doubtful is not None:
             unavailable = Unavailable(
                 f"{unavailable.message} It failed while the change was being committed.",
-                remedy="See whether it was made when the database is back, then repeat it if not.",
+                remedy=f"{unavailable.remedy} But see first whether the change was made.",
             )
         for submission in batch:
             submission.fail(unavailable)

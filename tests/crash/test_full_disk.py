@@ -6,6 +6,7 @@ The state directory is a small tmpfs in a mount namespace of the daemon's own, s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -44,7 +45,7 @@ async def _spawn(environment: dict[str, str], log: Path) -> Running:
 def _fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         for piece in (_PIECE, 1):
-            with pytest.raises(OSError, match="No space left"):
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(piece))
 

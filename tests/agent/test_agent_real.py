@@ -19,6 +19,7 @@ from tests.support.daemon import api as calling
 from tests.support.ipa import PYTHON, IpaMachine
 
 MIB = 1 << 20
+COUNT = int(os.environ.get("METALD_TEST_AGENTS", "4"))
 pytestmark = [pytest.mark.skipif(not PYTHON.exists(), reason="`make agent` has not been run")]
 
 
@@ -121,9 +122,9 @@ async def events(api: Api, machine: IpaMachine, kind: str) -> list[dict[str, Any
     return [event["data"] for event in found["timeline"] if event["type"] == kind]
 
 
-async def until(machine: IpaMachine, line: str) -> None:
+async def until(machine: IpaMachine, line: str, timeout: float = 60) -> None:
     """Wait until the agent's hardware manager has done something."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(timeout):
         while line not in machine.done():
             await asyncio.sleep(0.05)
 
@@ -163,26 +164,26 @@ async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site)
 
 @slow
 async def test_metald_is_killed_twice_while_agents_work(site: Site) -> None:
-    """Four machines at once; every command is given once, and every disk is written once."""
+    """Several machines at once (METALD_TEST_AGENTS); every command is given once, and every disk is written once."""
     data = image(site.files / "image.raw")
-    machines = [await site.machine(number) for number in range(1, 5)]
+    machines = [await site.machine(number) for number in range(1, COUNT + 1)]
     async with calling(site.daemon) as api:
         for machine in machines:
             await available(site, api, machine)
         site.gate.clear()
         for machine in machines:
             await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
-        await asyncio.wait_for(site.asked.wait(), 90)
+        await asyncio.wait_for(site.asked.wait(), 240)
     await site.daemon.kill()
     await site.daemon.start()
     async with calling(site.daemon) as api:
         site.gate.set()
-        await until(machines[0], "tune")
+        await until(machines[0], "tune", 240)
     await site.daemon.kill()
     await site.daemon.start()
     async with calling(site.daemon) as api:
         for machine in machines:
-            await api.wait(machine.node, "active", timeout=120)
+            await api.wait(machine.node, "active", timeout=240)
             assert machine.disk.read_bytes()[: len(data)] == data
             assert machine.boots == 1
             assert machine.done().count("tune") == 1

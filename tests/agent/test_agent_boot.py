@@ -1,0 +1,106 @@
+"""What a machine with the Ironic Python Agent in its ramdisk is booted with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from metald.boot import render
+from metald.boot.dhcp import provider
+from metald.boot.files import BootFiles
+from metald.boot.interface import IpxeBoot
+from metald.boot.render import Asker
+from metald.config import Images, Settings
+from metald.errors import Invalid
+from metald.images.cache import ImageCache
+from metald.model import Node
+from tests.support.boot_fleet import MAC, Fleet, boot_settings
+
+
+class Context:
+    """The part of a StepContext that a boot interface uses."""
+
+    def __init__(self, fleet: Fleet, node: Node) -> None:
+        self._fleet, self._uuid = fleet, node.uuid
+        self.ports = fleet.ports(node.uuid)
+        self.memo: dict[str, Any] = {}
+        self.deploy = SimpleNamespace(agent=True)
+        self.rescue = SimpleNamespace(name="no-rescue")
+
+    @property
+    def node(self) -> Node:
+        return self._fleet.nodes[self._uuid]
+
+    def set(self, **fields: Any) -> None:
+        self._fleet.change(self.node, **fields)
+
+    async def checkpoint(self) -> None:
+        pass
+
+
+def site(folder: Path, **agent: Any) -> Settings:
+    base = boot_settings(folder)
+    return msgspec.structs.replace(base, agent=msgspec.structs.replace(base.agent, **agent))
+
+
+async def booted(settings: Settings, **driver_info: Any) -> tuple[Fleet, Node]:
+    fleet = Fleet()
+    context: Any = Context(fleet, fleet.add(MAC, driver_info=driver_info))
+    interface = IpxeBoot(settings, provider(settings))
+    await interface.validate(context)
+    await interface.prepare_ramdisk(context, "deploy")
+    return fleet, context.node
+
+
+async def test_the_kernel_line_leads_the_agent_to_the_api(tmp_path: Path) -> None:
+    settings = site(tmp_path, api_url="https://api.example:6385/")
+    fleet, _ = await booted(settings)
+    text = str(BootFiles(fleet, settings).script(Asker("http://192.0.2.1:6386", (MAC,))).content)
+    assert "kernel --name kernel http://192.0.2.1:6386/ramdisk/kernel" in text
+    assert " ipa-api-url=https://api.example:6385 " in text
+    assert f"BOOTIF=01-{MAC.replace(':', '-')}" in text
+    assert "metald.token" not in text
+
+
+async def test_the_api_is_where_the_boot_server_is(tmp_path: Path) -> None:
+    base = site(tmp_path)
+    settings = msgspec.structs.replace(base, api=msgspec.structs.replace(base.api, listen="0.0.0.0:6385"))
+    fleet, _ = await booted(settings)
+    text = str(BootFiles(fleet, settings).script(Asker("http://192.0.2.1:6386", (MAC,))).content)
+    assert "ipa-api-url=http://192.0.2.1:6385 " in text
+
+
+async def test_files_that_the_node_names(tmp_path: Path) -> None:
+    kernel = tmp_path / "files" / "ipa.kernel"
+    kernel.parent.mkdir()
+    kernel.write_bytes(b"kernel")
+    _, node = await booted(site(tmp_path), deploy_kernel=kernel.as_uri(), deploy_ramdisk="http://192.0.2.5/ipa.initramfs")
+    asker = Asker("http://192.0.2.1:6386", (MAC,), "http://192.0.2.1:6385")
+    token = node.driver_internal_info["boot_token"]
+    for text in (render.node_ipxe(node, asker, ""), render.pxelinux(node, asker, "")):
+        assert f"http://192.0.2.1:6386/boot/{node.uuid}/{token}/deploy_kernel" in text
+        assert "http://192.0.2.5/ipa.initramfs" in text
+    assert "initrd '(http,192.0.2.5)/ipa.initramfs'" in render.grub(node, asker, "")
+    cache = ImageCache(Images(file_roots=[str(kernel.parent)]), tmp_path)
+    assert cache.image_for(node, "deploy_kernel") == kernel
+    assert cache.image_for(node, "deploy_ramdisk") is None
+    assert ImageCache(Images(file_roots=[]), tmp_path / "other").image_for(node, "deploy_kernel") is None
+
+
+@pytest.mark.parametrize(
+    ("info", "field"),
+    [
+        ({"deploy_kernel": "http://h/k"}, "deploy_ramdisk"),
+        ({"deploy_ramdisk": "http://h/r"}, "deploy_kernel"),
+        ({"deploy_kernel": "http://h/k ${net0/mac}", "deploy_ramdisk": "http://h/r"}, "deploy_kernel"),
+        ({"deploy_kernel": "http://h/k", "deploy_ramdisk": "ftp://h/r"}, "deploy_ramdisk"),
+    ],
+)
+async def test_files_that_cannot_be_booted(tmp_path: Path, info: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await booted(site(tmp_path), **info)
+    assert refused.value.field == f"driver_info/{field}"

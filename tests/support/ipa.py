@@ -27,7 +27,7 @@ from tests.support.daemon import free_port
 PYTHON = Path("build/ipa/bin/python")
 MANAGER = Path(__file__).parent.parent / "agent" / "manager"
 
-_REAL = ("cat", "stat", "dd", "sh", "sgdisk", "parted", "wipefs", "truncate", "uname", "env", "file", "tar", "gzip")
+_REAL = ("cat", "stat", "dd", "sh", "qemu-img", "sgdisk", "parted", "wipefs", "truncate", "uname", "env", "file", "tar", "gzip")
 _NOTHING = (
     *("reboot", "hwclock", "mdadm", "modprobe", "multipath", "multipathd", "udevadm", "ipmitool", "partprobe", "sync", "mount"),
     *("umount", "ip", "chronyd", "ntpdate", "efibootmgr", "lshw", "dmidecode", "journalctl", "dmesg", "df", "iptables", "ps"),
@@ -47,14 +47,6 @@ _BLOCKDEV = """#!/bin/sh
 [ "$1" = --getss ] && echo 512
 exit 0
 """
-_QEMU_IMG = """#!/usr/bin/env python3
-# The disk is a plain file, which qemu-img writes as a raw image and not as a device.
-import os, sys
-words = [{"host_device": "raw", "directsync": "writeback"}.get(word, word) for word in sys.argv[1:]]
-if words[0] == "convert":
-    words.insert(1, "-n")
-os.execv("/usr/bin/qemu-img", ["qemu-img", *words])
-"""
 
 
 def programs(folder: Path) -> Path:
@@ -69,7 +61,6 @@ def programs(folder: Path) -> Path:
         ("poweroff", _POWEROFF),
         ("lsblk", _LSBLK),
         ("blockdev", _BLOCKDEV),
-        ("qemu-img", _QEMU_IMG),
     ):
         (folder / name).write_text(text)
         (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
@@ -86,9 +77,10 @@ class IpaMachine(Life):
         boot_url: the boot HTTP server.
         mac: of its card.
         disk_size: bytes.
+        loop: whether the agent sees the disk as a loop device, without which it cannot write qcow2.
     """
 
-    def __init__(self, folder: Path, boot_url: str, mac: str, disk_size: int = 32 << 20) -> None:
+    def __init__(self, folder: Path, boot_url: str, mac: str, disk_size: int = 32 << 20, *, loop: bool = False) -> None:
         super().__init__(SimBmc(), f"ipa {mac}", 0.01)
         self.folder = folder
         self.mac = mac
@@ -100,6 +92,8 @@ class IpaMachine(Life):
         self.boots = 0
         self.disk_boots = 0
         self.process: asyncio.subprocess.Process | None = None
+        self.device = self.disk
+        self._loop = loop
         self._boot_url = boot_url
         self._net: Fleet | None = None
         folder.mkdir(parents=True)
@@ -109,11 +103,15 @@ class IpaMachine(Life):
     @contextlib.asynccontextmanager
     async def plugged(self) -> AsyncIterator[IpaMachine]:
         async with Fleet([self.bmc], port=free_port(socket.SOCK_DGRAM)) as self._net:
+            if self._loop:
+                self.device = Path(await _output("losetup", "--find", "--show", str(self.disk)))
             self.attach()
             try:
                 yield self
             finally:
                 await self.detach()
+                if self._loop:
+                    await _output("losetup", "--detach", str(self.device))
         if self.defects:
             raise self.defects[0]
 
@@ -187,7 +185,7 @@ class IpaMachine(Life):
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder / "tmp"),
             "TEST_MAC": self.mac,
-            "TEST_DISK": str(self.disk),
+            "TEST_DISK": str(self.device),
             "TEST_DIR": str(self.folder),
             "LC_ALL": "C.UTF-8",
         }
@@ -219,3 +217,11 @@ class IpaMachine(Life):
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _output(*argv: str) -> str:
+    """What a program prints, which must succeed."""
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0, argv
+    return output.decode().strip()

@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _RESUMED = re.compile(r"resumed (\d+) workflows")
 _START = 60.0
 _CROWD = 90.0
-"""Seconds that are waited for enough nodes to be in flight."""
+"""Most seconds that are waited for enough nodes to be in flight, at pace 1."""
 KINDS: Final = (
     "kill",
     "power loss",
@@ -88,7 +88,7 @@ class Rounds:
     async def run(self, number: int, kind: str) -> Row:
         """One round."""
         row = Row(number, kind)
-        await self._fleet.until_busy(self._busy, _CROWD)
+        await self._fleet.until_busy(self._busy, _CROWD * self._pace)
         await self._pause(0.5, 6.0)
         refusals, judged = sum(self._disk.refusals), len(self._fleet.judgements)
         row.phases = dict(self._fleet.phases())

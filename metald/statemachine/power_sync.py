@@ -66,6 +66,7 @@ class PowerSync:
         self._registry = registry
         self._interval = interval
         self._correct = correct
+        self._looking: set[str] = set()
         self._gate = asyncio.Semaphore(_IN_FLIGHT)
         self._strikes: dict[str, int] = {}
         self._corrections: dict[str, int] = {}
@@ -89,7 +90,8 @@ class PowerSync:
                         await asyncio.sleep(max(-late, _TICK))
                     elif late > _MOST_LATE:
                         begin += late
-                    if self._wanted(self._store.table(Node).get(node.uuid)):
+                    if node.uuid not in self._looking and self._wanted(self._store.table(Node).get(node.uuid)):
+                        self._looking.add(node.uuid)
                         await self._gate.acquire()
                         group.create_task(self._look(node.uuid))
                 begin += self._interval
@@ -117,6 +119,7 @@ class PowerSync:
         except Exception:
             _log.exception("node %s: power sync has a defect", uuid)
         finally:
+            self._looking.discard(uuid)
             self._gate.release()
 
     async def _seen(self, uuid: str, state: PowerState) -> None:

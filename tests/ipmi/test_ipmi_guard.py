@@ -49,14 +49,16 @@ def test_a_breaker_opens_doubles_and_closes() -> None:
         assert breaker.is_open(100.0) is (failures >= 3)
         if pause:
             with pytest.raises(BmcUnreachable, match=rf"did not answer\. .* after {failures} failures .* again in {pause}\.0 seconds"):
-                breaker.check(INFO, 100.0, urgent=False)
-            with pytest.raises(BmcUnreachable, match=r"in 2\.0 seconds"):
-                breaker.check(INFO, 100.0, urgent=True)
-        breaker.check(INFO, 102.0, urgent=True)
-        breaker.check(INFO, 100.0 + pause, urgent=False)
-    breaker.check(BmcInfo("192.0.2.1", password="mended"), 100.0, urgent=False)
+                breaker.check(INFO, 100.0)
+            assert breaker.pause(INFO, 100.0) == 2.0
+        assert breaker.pause(INFO, 102.0) == 0.0
+        breaker.check(INFO, 100.0 + pause)
+    mended = BmcInfo("192.0.2.1", password="mended")
+    breaker.check(mended, 100.0)
+    assert breaker.pause(mended, 100.0) == 0.0
     breaker.worked()
-    breaker.check(INFO, 100.0, urgent=False)
+    breaker.check(INFO, 100.0)
+    assert breaker.pause(INFO, 100.0) == 0.0
 
 
 def test_a_window_shrinks_when_logins_crowd_and_grows_back() -> None:
@@ -99,7 +101,7 @@ async def test_a_bmc_that_failed_again_and_again_is_answered_for_at_once() -> No
         logins = [moment.what for moment in started.history(bmc.info)].count("login")
         assert logins == 3
         for _ in range(5):
-            with pytest.raises(BmcUnreachable, match="left alone after 3 failures in a row, and tried again in"):
+            with pytest.raises(BmcUnreachable, match="left alone after 3 failures in a row, and tried again in"), background():
                 await bmc.power_is_on()
         assert [moment.what for moment in started.history(bmc.info)].count("login") == logins
         assert started.left_alone == 1
@@ -110,7 +112,7 @@ async def test_a_corrected_password_is_tried_at_once() -> None:
         for _ in range(3):
             with pytest.raises(BmcAuthFailed):
                 await Bmc(started, coordinates(server, password="wrong")).power_is_on()
-        with pytest.raises(BmcAuthFailed, match="left alone"):
+        with pytest.raises(BmcAuthFailed, match="left alone"), background():
             await Bmc(started, coordinates(server, password="wrong")).power_is_on()
         assert server.bmc.server.failed_logins == 0  # RAKP 2 already told: no attempt that a lock-out would count
         assert await Bmc(started, coordinates(server)).power_is_on() is False

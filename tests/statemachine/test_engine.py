@@ -140,7 +140,7 @@ async def test_a_waiting_deployment_goes_on_when_its_ramdisk_calls(house: House)
     assert waiting.deploy_step["step"] == "wait_ramdisk"
     await house.engine.signal(node.uuid, "something else", lambda _n: {}, [])
     assert house.node(node.uuid).provision_state is P.WAIT_CALL_BACK
-    await house.engine.signal(node.uuid, "ramdisk", _call, [Event(type="node.ramdisk", node_uuid=node.uuid)])
+    await house.engine.signal(node.uuid, "ramdisk", _call, [Event(type="node.ramdisk", node_uuid=node.uuid, data={"address": "192.0.2.7"})])
     active = await house.until(node.uuid, P.ACTIVE)
     assert "ramdisk" not in active.driver_internal_info
     assert house.boot.calls == ["prepare deploy", "clean up ramdisk", "prepare instance"]
@@ -255,7 +255,7 @@ async def test_a_restart_goes_on_with_the_running_step(tmp_path: Path) -> None:
     async def hang(ctx: StepContext) -> Outcome:
         ctx.memo["mark"] = "kept"
         ctx.set(extra={"seen": True})
-        ctx.note("mark", text="before")
+        ctx.note("image_written", disk="sda", bytes=1, seconds=0.1, sha512="0")
         await ctx.checkpoint()
         hanging.set()
         await asyncio.Event().wait()
@@ -276,7 +276,7 @@ async def test_a_restart_goes_on_with_the_running_step(tmp_path: Path) -> None:
     async with house.open():
         active = await house.until(node.uuid, P.ACTIVE)
         assert active.extra == {"seen": True}
-        assert "node.mark" in [e.type for e in await house.conductor.timeline(node.uuid)]
+        assert "node.image_written" in [e.type for e in await house.conductor.timeline(node.uuid)]
     assert house.deploy.calls == ["prepare", "first", "second", "second"]
 
 

@@ -127,7 +127,7 @@ async def test_power_sync_records_what_it_sees(house: House) -> None:
     house.store.subscribe(lambda events: changed.set() if any(_seen(e) for e in events) else None)
     sync = asyncio.create_task(PowerSync(house.store, house.engine._registry, 0.01, contextlib.nullcontext).run())
     await changed.wait()
-    while asked.count(dead.uuid) < 5:
+    while not house.node(dead.uuid).maintenance:
         await asyncio.sleep(0.01)
     struck = house.node(dead.uuid)
     assert (struck.maintenance, struck.fault) == (True, Fault.POWER)

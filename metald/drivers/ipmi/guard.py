@@ -5,7 +5,8 @@ Rules:
 - No clock: `now` comes in with each call.
 - The bucket delays, it never refuses. Repetitions of a datagram do not count.
 - The breaker opens after some failures in a row and answers at once for a while, which doubles with each failed try.
-  Background work waits the whole while; what an operator or a workflow asks is tried again after the first, shortest one.
+  Background work is turned away the whole while. What an operator or a workflow asks waits for the end of the first, shortest
+  one and is then tried: somebody who has just mended a BMC is not told that it does not answer.
 - Other coordinates (a corrected password) are another matter: they are tried at once.
 """
 
@@ -56,17 +57,20 @@ class Breaker:
         """Whether background work is turned away now."""
         return self._cause is not None and now < self.until
 
-    def check(self, info: BmcInfo, now: float, *, urgent: bool) -> None:
-        """Let a command pass, or turn it away.
+    def check(self, info: BmcInfo, now: float) -> None:
+        """Let a command of background work pass, or turn it away.
 
         Raises:
             DriverError: of the same kind as what opened the breaker; says when the BMC is tried again.
         """
+        if self._cause is not None and self._info == info and now < self.until:
+            raise refusal.left_alone(self._cause, self.failures, self.until - now)
+
+    def pause(self, info: BmcInfo, now: float) -> float:
+        """Seconds that what an operator or a workflow asks waits before it is tried."""
         if self._cause is None or self._info != info:
-            return
-        until = min(self.until, self.since + self._pause) if urgent else self.until
-        if now < until:
-            raise refusal.left_alone(self._cause, self.failures, until - now)
+            return 0.0
+        return max(0.0, min(self.until, self.since + self._pause) - now)
 
     def worked(self) -> None:
         """The BMC answered."""

@@ -144,8 +144,10 @@ class Link:
         if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:
             # Found out while we queued: no second wait for a dead BMC, no second try of a wrong password.
             raise copy(self._failure[1])
-        self.breaker.check(info, self._loop.time(), urgent=request.urgent)
-        pause = self._bucket.take(self._loop.time())
+        now = self._loop.time()
+        if not request.urgent:
+            self.breaker.check(info, now)
+        pause = max(self._bucket.take(now), self.breaker.pause(info, now) if request.urgent else 0.0)
         if pause:
             await asyncio.sleep(pause)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -132,3 +133,20 @@ def test_who_asks(options: dict[int, bytes], firmware: str, architecture: str, l
 def test_cards_that_are_not_ethernet(made: Packet) -> None:
     assert made.mac is None
     assert machine(made) is None
+
+
+@pytest.mark.parametrize("line", (Path(__file__).parent / "dhcp_requests.txt").read_text().splitlines(), ids=lambda line: line.split()[0])
+def test_what_real_firmware_sends(line: str) -> None:
+    """Taken off the wire from QEMU 7.2: OVMF's PXE, the iPXE it loads, and the iPXE in a card's ROM under SeaBIOS."""
+    name, data = line.split()
+    found = packet.parse(bytes.fromhex(data))
+    asker = machine(found)
+    assert asker is not None
+    wanted = {
+        "ovmf-pxe": ("pxe", "UEFI x86-64", "ipxe.efi"),
+        "ipxe-efi": ("ipxe", "UEFI x86-64", "ipxe.efi"),
+        "ipxe-bios": ("ipxe", "BIOS", "undionly.kpxe"),
+    }
+    assert (asker.firmware, asker.architecture, asker.loader) == wanted[name]
+    assert (asker.mac, asker.has_id, found.kind in (Kind.DISCOVER, Kind.REQUEST)) == (MAC, True, True)
+    assert packet.parse(packet.encode(found)) == found

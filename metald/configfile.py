@@ -139,8 +139,6 @@ def _cross_check(settings: Settings) -> None:
         parse_listen(api.listen)
     except ValueError as error:
         raise ConfigError(f"api.listen: {error}.") from None
-    if api.auth == "keystone":
-        raise ConfigError('api.auth: "keystone" is not part of this version. Use "http_basic", or "noauth" on loopback.')
     _check_amqp(settings.amqp)
     scheme = settings.store.url.partition("://")[0]
     if settings.store.url and scheme not in ("sqlite", "postgresql"):

@@ -42,6 +42,10 @@ def test_a_value_where_a_section_belongs_is_named_also_when_the_environment_adds
         load(file, {"METALD__API__LISTEN": "127.0.0.1:2"})
 
 
+def test_a_keystone_may_say_who_calls() -> None:
+    assert load(None, {"METALD__API__AUTH": "keystone"}).api.auth == "keystone"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "parts"),
     [
@@ -54,7 +58,6 @@ def test_a_value_where_a_section_belongs_is_named_also_when_the_environment_adds
         ("METALD__STATE_DIR", "", ["METALD__STATE_DIR", "state_dir", ">= 1"]),
         ("METALD__API__AUTH", "magic", ["METALD__API__AUTH", "noauth, http_basic, keystone"]),
         ("METALD__API__AUTH", "http_basic", ["api.htpasswd", "htpasswd -nbB"]),
-        ("METALD__API__AUTH", "keystone", ["keystone", "not part of this version"]),
         ("METALD__AMQP__URL", "http://x", ["amqp.url", "amqps://"]),
         ("METALD__AMQP__TLS_KEY", "key.pem", ["amqp.tls_certificate", "both or neither"]),
         ("METALD__API__TLS_KEY", "/k", ["tls_certificate", "both or neither"]),

@@ -2,8 +2,10 @@
 
 Rules:
 
-- It hands out a token for any user and password, with the roles and the scope its name asks for, and a catalogue whose
-  only service is the Ironic or metald under test. Nothing behind it is checked: those run with `noauth`.
+- It hands out a token for any user and password, with the scope that is asked for, and a catalogue whose only service is
+  the Ironic or metald under test. A user whose name ends with `reader`, `member` or `manager` has that role and those below
+  it; `service` has that role; everybody else is an admin.
+- It tells what it knows of a token that it handed out, so that the service may also run with Keystone's tokens.
 - Standard library only: it also runs in the virtual environments of the suites, which do not have aiohttp.
 
     python -m tests.conformance.identity 127.0.0.1:5000 http://127.0.0.1:6385
@@ -19,6 +21,16 @@ from typing import Any
 
 _DOMAIN = {"id": "default", "name": "Default"}
 _FOREVER = "2099-01-01T00:00:00.000000Z"
+
+
+_ROLES = ("admin", "manager", "member", "reader")
+
+
+def _roles(name: str) -> list[dict[str, str]]:
+    """The roles of a user: the one that the name ends with, and those that it implies."""
+    own = next((role for role in _ROLES if name.endswith(role)), "admin")
+    names = ("service",) if name == "service" else _ROLES[_ROLES.index(own) :]
+    return [{"id": _stable(role), "name": role} for role in names]
 
 
 def _stable(name: str) -> str:
@@ -46,7 +58,7 @@ def token(asked: dict[str, Any], own: str, service: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "methods": ["password"],
         "user": {"id": _stable(name), "name": name, "domain": _DOMAIN, "password_expires_at": None},
-        "roles": [{"id": _stable(role), "name": role} for role in ("admin", "member", "reader")],
+        "roles": _roles(name),
         "audit_ids": [uuid.uuid4().hex],
         "issued_at": "2020-01-01T00:00:00.000000Z",
         "expires_at": _FOREVER,
@@ -67,6 +79,7 @@ def token(asked: dict[str, Any], own: str, service: str) -> dict[str, Any]:
 
 def server(address: tuple[str, int], service: str) -> ThreadingHTTPServer:
     """An identity service for `service`, not yet serving; port 0 takes a free one."""
+    known: dict[str, dict[str, Any]] = {}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -100,13 +113,19 @@ def server(address: tuple[str, int], service: str) -> ThreadingHTTPServer:
                 self._answer(200, {"version": version})
             elif self.path == "/":
                 self._answer(300, {"versions": {"values": [version]}})
+            elif self.path.split("?")[0] == "/v3/auth/tokens":
+                subject = self.headers.get("X-Subject-Token", "")
+                found = known.get(subject)
+                self._answer(404 if found is None else 200, {"token": found}, {"X-Subject-Token": subject})
             else:
                 self._answer(200, {self.path.rstrip("/").rsplit("/", 1)[-1].split("?")[0]: []})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
             body = token(asked.get("auth", {}), self._own(), service)
-            self._answer(201, {"token": body}, {"X-Subject-Token": uuid.uuid4().hex})
+            made = uuid.uuid4().hex
+            known[made] = body
+            self._answer(201, {"token": body}, {"X-Subject-Token": made})
 
         def do_DELETE(self) -> None:
             self._answer(200, {})

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 64
 _PAUSE = 1.0
 _LOOK = 30.0
+_GLANCE = 5.0
+"""Seconds after which a waiting command looks at its node again, for not every change has an event."""
 _TRIES = 5
 _RESTING = frozenset((*STABLE, *FAILED))
 _WANTS_FREE = frozenset({"node.create", "node.update", "node.maintenance", *OVERTAKING})
@@ -265,10 +267,10 @@ class Lanes:
                 if left <= 0:
                     return False
                 try:
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(min(left, _GLANCE)):
                         await lane.wake.wait()
                 except TimeoutError:
-                    return False
+                    continue
         finally:
             sleepers.discard(lane)
             if not sleepers:

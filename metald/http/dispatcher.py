@@ -185,6 +185,9 @@ class Dispatcher:
     def _route(self, request: web.Request, segments: list[str], version: int) -> tuple[Route | Mapping[str, Route], dict[str, str]]:
         found = self._router.find(segments)
         if found is None:
+            if request.method != "GET" and len(segments) == 5 and segments[1] == "nodes" and segments[3] == "states":
+                # Ironic's states take PUT for what they know, and its clients' suites want 405 for what they do not.
+                raise RoutingError(405, remedy="The node has no such state to set.", field="path", allow=("OPTIONS",))
             raise RoutingError(404, remedy="There is no such path.", field="path")
         methods, parameters = found
         method = request.method

@@ -105,3 +105,9 @@ async def test_an_old_version_cannot_remove_a_newer_field_of_a_port(api: Api, fi
     operation = [{"op": "remove", "path": f"/{field}"}]
     assert (await api.ask("PATCH", f"/v1/ports/{port}", operation, version=f"1.{since - 1}")).status == 406
     assert (await api.ask("PATCH", f"/v1/ports/{port}", operation, version=f"1.{since}")).status == 200
+
+
+async def test_a_state_that_there_is_not_takes_no_method(api: Api) -> None:
+    node = (await api.node())["uuid"]
+    assert (await api.ask("PUT", f"/v1/nodes/{node}/states/target_raid_config", {})).status == 405
+    assert (await api.ask("GET", f"/v1/nodes/{node}/states/target_raid_config")).status == 404

@@ -86,13 +86,16 @@ class Agents:
         self._beats: dict[str, float] = {}
         self.inspections = Inspections(store, engine)
 
-    async def lookup(self, *, addresses: Sequence[str], node_uuid: str | None, called_from: str = "") -> tuple[Node, str]:
+    async def lookup(
+        self, *, addresses: Sequence[str], node_uuid: str | None, called_from: str = "", wants_token: bool = True
+    ) -> tuple[Node, str | None]:
         """Find the node that an agent runs on.
 
         Args:
             addresses: MAC addresses of the machine.
             node_uuid: the node's UUID, when the agent was told; wins over the addresses, but must not contradict them.
             called_from: the agent's IP address.
+            wants_token: whether the agent knows of tokens; none is used up otherwise.
 
         Returns:
             The node, and the agent's token: in clear the first time of a boot, masked afterwards.
@@ -104,6 +107,8 @@ class Agents:
         found = self._find(addresses, node_uuid)
         if found is None or found.provision_state not in _LOOKUP or self._too_early(found):
             raise refused
+        if not wants_token:
+            return found, None
         again = await self._another_boot(found, called_from) if found.driver_internal_info.get("agent_secret_token") else ""
         async with self._store.owning(found.uuid):
             node = self._store.table(Node).get(found.uuid)

@@ -164,6 +164,7 @@ async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site)
 
 
 @slow
+@pytest.mark.timeout(900)
 async def test_metald_is_killed_twice_while_agents_work(site: Site) -> None:
     """Several machines at once (METALD_TEST_AGENTS); every command is given once, and every disk is written once."""
     data = image(site.files / "image.raw")

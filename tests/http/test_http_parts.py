@@ -231,6 +231,8 @@ async def test_an_agent_finds_its_node_and_gets_its_token_once(api: Api) -> None
     await api.make("ports", node_uuid=uuid, address=MAC)
     assert (await api.ask("GET", f"/v1/lookup?addresses={MAC}")).status == 404
     await api.force(uuid, provision_state="wait call-back")
+    assert (await api.get(f"/v1/lookup?addresses={MAC}", "1.61"))["config"]["agent_token"] is None
+    assert (await api.ask("GET", f"/v1/lookup?addresses={MAC}", version="1.31")).status == 409
     found = await api.get(f"/v1/lookup?addresses=nonsense,{MAC}", "1.62")
     assert found["node"]["uuid"] == uuid
     assert set(found["node"]) == {"uuid", "properties", "instance_info", "driver_internal_info", "links"}

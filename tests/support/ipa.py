@@ -50,8 +50,10 @@ exit 0
 
 
 def programs(folder: Path) -> Path:
-    """A directory with all the programs that an agent may find."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A directory with all the programs that an agent may find. Made once: what runs cannot be written."""
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
     for name in _REAL:
         found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
         if found and not (folder / name).exists():

@@ -83,7 +83,9 @@ class ScriptedAgent:
     async def call(self, agents: Agents, node: str, *, lookup: bool = True) -> None:
         """Look the node up, and say that it is here."""
         if lookup:
-            _, self.token = await agents.lookup(addresses=[], node_uuid=node, called_from="127.0.0.1")
+            _, token = await agents.lookup(addresses=[], node_uuid=node, called_from="127.0.0.1")
+            assert token is not None
+            self.token = token
         await agents.heartbeat(
             node,
             callback_url=self.url,

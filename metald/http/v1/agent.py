@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metald.errors import Invalid
+from metald.errors import Conflict, Invalid
 from metald.http import values, versions
 from metald.http.call import Call
 from metald.http.problem import RoutingError
@@ -17,6 +17,8 @@ from metald.http.v1 import lookups
 from metald.model.masking import masked
 
 _TOKEN_SINCE = 62
+_UNASKED = 31
+"""The version that agents name when metald was not there as they asked for versions. Told to try again, they ask again."""
 _LATER = {"agent_version": 36, "agent_token": 62, "agent_verify_ca": 68, "agent_status": 72, "agent_status_message": 72}
 HEARTBEAT: Schema = {
     "type": "object",
@@ -55,6 +57,8 @@ INVENTORY: Schema = {
 
 async def lookup(call: Call) -> dict[str, Any]:
     """Find the node that an agent runs on, and how the agent shall behave."""
+    if call.version == _UNASKED:
+        raise Conflict("An agent of this version cannot be given a token.", remedy="Ask for the API's versions, and then again.")
     addresses = []
     for given in call.args.get("addresses", "").split(","):
         try:
@@ -71,12 +75,14 @@ async def lookup(call: Call) -> dict[str, Any]:
 
 async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str, Any]:
     """What an agent is told of its node, and how it shall behave."""
-    node, token = await call.services.agents.lookup(addresses=addresses, node_uuid=uuid, called_from=call.client)
+    node, token = await call.services.agents.lookup(
+        addresses=addresses, node_uuid=uuid, called_from=call.client, wants_token=call.version >= _TOKEN_SINCE
+    )
     view = call.services.views.nodes
     document = view.document(node, call.version, call.base, ("uuid", "properties", "instance_info"))
     document["driver_internal_info"] = masked(node.driver_internal_info)
     config = {**_CONFIG, "heartbeat_timeout": call.services.settings.agent.heartbeat_timeout}
-    config["agent_token"] = token if call.version >= _TOKEN_SINCE else None
+    config["agent_token"] = token
     config["agent_token_required"] = True
     return {"node": document, "config": config}
 

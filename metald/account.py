@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from metald.config import ConfigError
+from metald.config import ConfigError, Settings
 
 
 def find(user: str) -> pwd.struct_passwd | None:
@@ -90,3 +90,33 @@ READ = os.R_OK
 WRITE = os.R_OK | os.W_OK
 ENTER = os.R_OK | os.W_OK | os.X_OK
 _VERBS = {READ: "read", WRITE: "write", ENTER: "write in"}
+
+
+def drop_root(settings: Settings, database: Path | None, images: Path) -> None:
+    """Become the account of `user`, with all that is the daemon's own; every low port is bound by now.
+
+    Raises:
+        ConfigError: there is no such account, or it could not work.
+    """
+    found = find(settings.user)
+    if found is None:
+        return
+    state_dir = Path(settings.state_dir)
+    own = [state_dir, images]
+    needs = {state_dir: ("state_dir", ENTER), images: ("images.cache_dir", ENTER)}
+    if database is not None:
+        own += [Path(f"{database}{ending}") for ending in ("", "-wal", "-shm", ".lock")]
+        needs |= {database.parent: ("store.url", ENTER), database: ("store.url", WRITE)}
+    for setting, text, mode in (
+        ("dhcp.dnsmasq_hostsdir", settings.dhcp.dnsmasq_hostsdir, ENTER),
+        ("dhcp.dnsmasq_optsdir", settings.dhcp.dnsmasq_optsdir, ENTER),
+        ("api.htpasswd", settings.api.htpasswd, READ),
+        ("api.users", settings.api.users, READ),
+        ("amqp.commands.users", settings.amqp.commands.users, READ),
+        ("amqp.commands.keys", settings.amqp.commands.keys, READ),
+    ):
+        if text:
+            needs[Path(text)] = (setting, mode)
+    hand_over(found, own)
+    become(found)
+    check(settings.user, needs)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import signal
 import socket
 import ssl
@@ -30,7 +28,7 @@ from metald.boot.dhcp.own import DhcpServer
 from metald.boot.files import BootFiles
 from metald.boot.http import BootHttp
 from metald.boot.tftp.server import TftpServer
-from metald.config import ConfigError, Settings, parse_listen
+from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles, port_range
 from metald.console.ssh import SshConsoles
 from metald.drivers.agent.callback import networks as agent_networks
@@ -47,6 +45,7 @@ from metald.http.dispatcher import DISPATCHER
 from metald.http.server import serving
 from metald.images.cache import ImageCache
 from metald.limits import Limits, Queue
+from metald.listeners import bound, naming
 from metald.metrics import LoopLag, Metrics
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
@@ -71,12 +70,6 @@ _log = logging.getLogger(__name__)
 
 _PURGES = 1000
 """Most calls of `Store.purge`, each of which does bounded work, in an hour."""
-
-_REMEDIES = {
-    errno.EADDRINUSE: "Another program has this address: end it, or set another.",
-    errno.EADDRNOTAVAIL: "This machine does not have the address: set one that it has.",
-    errno.EACCES: "A port below 1024 needs root or CAP_NET_BIND_SERVICE; a folder must let metald's account in.",
-}
 
 
 async def serve(settings: Settings) -> int:
@@ -222,10 +215,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         if broker is not None:
             broker.take_commands(application[DISPATCHER])
         tls = api.ssl_context(settings.api)  # its key may be root's alone
-        listeners = await _listeners(settings.api.listen)
+        listeners = await bound(settings.api.listen)
         for listener in listeners:
             stack.callback(listener.close)
-        await asyncio.to_thread(_drop_root, settings, store.file, images.directory)
+        await asyncio.to_thread(account.drop_root, settings, store.file, images.directory)
         correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, _in_background, correct)
         await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
@@ -275,19 +268,19 @@ async def _serve_boots(
     files = BootFiles(sightings, settings)
     if dhcp.answers(settings):
         dhcp_server = DhcpServer(sightings, files, settings)
-        with _naming("dhcp.interfaces", ", ".join(settings.dhcp.interfaces)):
+        with naming("dhcp.interfaces", ", ".join(settings.dhcp.interfaces)):
             await dhcp_server.start()
         metrics.add(telemetry.dhcp(dhcp_server))
         stack.push_async_callback(dhcp_server.close)
     if settings.boot.tftp_listen:
         tftp = TftpServer(sightings, files, settings)
-        with _naming("boot.tftp_listen", settings.boot.tftp_listen):
+        with naming("boot.tftp_listen", settings.boot.tftp_listen):
             await tftp.start()
         metrics.add(telemetry.tftp(tftp))
         stack.push_async_callback(tftp.close)
     if settings.boot.http_listen:
         boot_http = BootHttp(sightings, files, settings, images.image_for)
-        with _naming("boot.http_listen", settings.boot.http_listen):
+        with naming("boot.http_listen", settings.boot.http_listen):
             await boot_http.start()
         metrics.add(telemetry.boot_http(boot_http))
         queues.append(boot_http.bandwidth.queue)
@@ -367,51 +360,3 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     scheme = "https" if settings.api.tls_certificate else "http"
     host, port = listener.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _drop_root(settings: Settings, database: Path | None, images: Path) -> None:
-    """Become the account of `user`, with all that is the daemon's own; every low port is bound by now.
-
-    Raises:
-        ConfigError: there is no such account, or it could not work.
-    """
-    found = account.find(settings.user)
-    if found is None:
-        return
-    state_dir = Path(settings.state_dir)
-    own = [state_dir, images]
-    needs = {state_dir: ("state_dir", account.ENTER), images: ("images.cache_dir", account.ENTER)}
-    if database is not None:
-        own += [Path(f"{database}{ending}") for ending in ("", "-wal", "-shm", ".lock")]
-        needs |= {database.parent: ("store.url", account.ENTER), database: ("store.url", account.WRITE)}
-    for setting, text, mode in (
-        ("dhcp.dnsmasq_hostsdir", settings.dhcp.dnsmasq_hostsdir, account.ENTER),
-        ("dhcp.dnsmasq_optsdir", settings.dhcp.dnsmasq_optsdir, account.ENTER),
-        ("api.htpasswd", settings.api.htpasswd, account.READ),
-        ("api.users", settings.api.users, account.READ),
-        ("amqp.commands.users", settings.amqp.commands.users, account.READ),
-        ("amqp.commands.keys", settings.amqp.commands.keys, account.READ),
-    ):
-        if text:
-            needs[Path(text)] = (setting, mode)
-    account.hand_over(found, own)
-    account.become(found)
-    account.check(settings.user, needs)
-
-
-async def _listeners(listen: str) -> list[socket.socket]:
-    """The API's sockets, one for each address that the name has."""
-    host, port = parse_listen(listen)
-    with _naming("api.listen", listen):
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [socket.create_server(at, family=family, backlog=4096) for family, at in dict.fromkeys((f, a) for f, _, _, _, a in found)]
-
-
-@contextlib.contextmanager
-def _naming(setting: str, value: str) -> Iterator[None]:
-    """Say which setting asked for what the system refused."""
-    try:
-        yield
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Correct the setting.")
-        raise ConfigError(f"{setting}: {value} cannot be used: {os.strerror(error.errno or 0)}. {remedy}") from error

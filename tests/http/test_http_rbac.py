@@ -233,13 +233,14 @@ async def test_what_is_not_seen_answers_like_what_is_not_there(world: World) -> 
         "/v1/portgroups?node={}",
         "/v1/nodes/validate?node={}",
         "/v1/allocations?node={}",
-        "/v1/nodes?parent_node={}",
     ):
         seen = await world.ask("third-admin", "GET", template.format(world.ids["foreign"]))
         never = await world.ask("third-admin", "GET", template.format(missing))
         assert seen.status == never.status, template
         assert seen.status in (400, 404), template
         assert seen.fault.replace(world.ids["foreign"], missing) == never.fault
+    for node in (world.ids["foreign"], missing):
+        assert (await world.ask("third-admin", "GET", f"/v1/nodes?parent_node={node}")).json == {"nodes": []}
     for kind, name in (("ports", "port"), ("portgroups", "group"), ("volume/targets", "target"), ("volume/connectors", "connector")):
         for method, body in (("GET", None), ("DELETE", None), ("PATCH", [])):
             seen = await world.ask("third-admin", method, f"/v1/{kind}/{world.ids[f'foreign_{name}']}", body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metald.boot import dhcp
 from metald.boot.interface import IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
@@ -59,7 +61,8 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         *fake.interfaces(hardware),
         *absents(),
     ]
-    return Registry(enabled_types(settings), [*interfaces, *outsiders(settings)[1]])
+    more_types, more_interfaces = outsiders(settings)
+    return Registry(_enabled(settings, more_types), [*interfaces, *more_interfaces])
 
 
 def enabled_types(settings: Settings) -> list[HardwareType]:
@@ -68,7 +71,11 @@ def enabled_types(settings: Settings) -> list[HardwareType]:
     Raises:
         ConfigError: one is not known.
     """
-    known = {found.name: found for found in (*types.BUILT_IN, *outsiders(settings)[0])}
+    return _enabled(settings, outsiders(settings)[0])
+
+
+def _enabled(settings: Settings, more: Sequence[HardwareType]) -> list[HardwareType]:
+    known = {found.name: found for found in (*types.BUILT_IN, *more)}
     names = settings.drivers.enabled_hardware_types
     unknown = [name for name in names if name not in known]
     if unknown:

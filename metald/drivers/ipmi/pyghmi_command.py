@@ -15,17 +15,18 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import greenlet
 from pyghmi.exceptions import PyghmiException
-from pyghmi.ipmi.command import Command
-from pyghmi.ipmi.oem.generic import OEMHandler
 
 from metald.drivers.ipmi.client import Transport
 from metald.drivers.ipmi.info import BmcInfo
 from metald.drivers.ipmi.refusal import PRIVILEGE_TOO_LOW, CompletionCode
 from metald.errors import BmcPrivilegeTooLow, BmcRefused, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from pyghmi.ipmi.command import Command
 
 T = TypeVar("T")
 
@@ -126,6 +127,10 @@ class PyghmiCommands:
 
 def _command(transport: Transport, info: BmcInfo) -> Command:
     """A `Command` as its constructor makes it, but for the session, which would be opened there and then."""
+    # with all of pyghmi's vendors behind it: only who asks for such a thing waits for the import
+    from pyghmi.ipmi.command import Command
+    from pyghmi.ipmi.oem.generic import OEMHandler
+
     command = object.__new__(Command)
     command.onlogon = None
     command.bmc = info.address

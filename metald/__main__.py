@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from metald import __version__, configfile
-from metald.cli import check, ramdisk, sim
+from metald.cli import check, ramdisk
 from metald.config import ConfigError, Settings
 
 _EXAMPLES = """examples:
@@ -23,7 +23,8 @@ _EXAMPLES = """examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """The command line; of the simulator's arguments only when it is what is asked for, so that the daemon does not load it."""
     parser = argparse.ArgumentParser(
         prog="metald",
         description="Takes powered-off machines to running operating systems, and keeps every promise across a crash.",
@@ -38,7 +39,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
     commands.add_parser("config-reference", help="print every setting with its meaning and default")
     ramdisk.add_arguments(commands.add_parser("ramdisk", help="make the SSH ramdisk"))
-    sim.add_arguments(commands.add_parser("sim", help="run a simulated fleet"))
+    simulator = commands.add_parser("sim", help="run a simulated fleet")
+    if wanted == "sim":
+        from metald.cli import sim
+
+        sim.add_arguments(simulator)
     return parser
 
 
@@ -48,13 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 when all went well, 1 when something failed, 2 when the settings or arguments are wrong.
     """
-    args = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = _parser(given[0] if given else "").parse_args(given)
     if args.command == "config-reference":
         sys.stdout.write(configfile.reference())
         return 0
     if args.command == "ramdisk":
         return asyncio.run(ramdisk.run(args))
     if args.command == "sim":
+        from metald.cli import sim
+
         return asyncio.run(sim.run(args))
     try:
         settings = configfile.load(args.config)

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages fuzz demo uefi kill crash-matrix lab test test-storm conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,6 @@ build/ipa/.complete: tests/agent/constraints.txt
 
 test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, killing metald in between
 	METALD_TEST_AGENT=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/agent
-
-test-storm: packages venv  ## kill the broker while two hundred commands are sent
-	METALD_TEST_STORM=1 $(BIN)/python -m pytest tests/amqp/test_amqp_commands_luck.py -k dies_in_a_storm
 
 fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10,000 slow clients at once
 	$(BIN)/python -m tests.support.fuzz

@@ -10,7 +10,7 @@ from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
 from metald.drivers.agent.deploy import AgentDeploy
-from metald.drivers.agent_wait import AgentRescue
+from metald.drivers.agent.rescue import AgentRescue
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
@@ -52,7 +52,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         IpxeBoot(settings, dhcp.provider(settings)),
         PxeBoot(settings, dhcp.provider(settings)),
         direct,
-        AgentRescue(settings.conductor.rescue_callback_timeout),
+        AgentRescue(direct, settings.conductor.rescue_callback_timeout),
         ssh,
         NoopNetwork(),
         Noop("storage"),

@@ -13,7 +13,7 @@ from metald.boot.dhcp import DhcpProvider
 from metald.boot.files import RAMDISK_FILES, ramdisk_dir
 from metald.boot.render import is_boot_url, kernel_parameters
 from metald.config import Settings
-from metald.drivers.base import Boot, NodeContext, StepContext
+from metald.drivers.base import Boot, NodeContext, StepContext, booter
 from metald.errors import Invalid
 from metald.model import Node
 
@@ -26,6 +26,7 @@ class IpxeBoot(Boot):
     """Network boot by iPXE over HTTP."""
 
     name = "ipxe"
+    inspects = True
 
     def __init__(self, settings: Settings, dhcp: DhcpProvider) -> None:
         self._dhcp = dhcp
@@ -68,7 +69,7 @@ class IpxeBoot(Boot):
         info = ctx.node.driver_internal_info
         if not (credentials.wants_ramdisk(ctx.node) and ctx.memo.get(_MEMO) == _fingerprint(info)) or info.get("boot_purpose") != purpose:
             info = {**credentials.clear(info), **credentials.new_credentials(purpose)}
-            if ctx.deploy.agent or (purpose == "rescue" and ctx.rescue.name == "agent"):
+            if booter(ctx, purpose).agent:
                 info["boot_agent"] = self._agent_files(ctx.node)
             ctx.set(driver_internal_info=info)
             ctx.memo[_MEMO] = _fingerprint(info)

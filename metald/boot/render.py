@@ -119,6 +119,8 @@ def ramdisk_parameters(node: Node, asker: Asker, default: str) -> str:
     """
     if node.driver_internal_info.get("boot_agent") is not None:
         own = [f"ipa-api-url={asker.api_url}"]
+        if node.driver_internal_info.get("boot_purpose") == "inspect":
+            own.append(f"ipa-inspection-callback-url={asker.api_url}/v1/continue_inspection?node_uuid={node.uuid}")
     else:
         own = [
             f"metald.url={asker.base_url}",

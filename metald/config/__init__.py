@@ -326,8 +326,15 @@ class Agent(Section, frozen=True):
 
 
 class Inspection(Section, frozen=True):
-    """What is made of the inventory that a ramdisk sends."""
+    """Inspection by ramdisks, and what is made of the inventory that one sends."""
 
+    require_managed_boot: Annotated[
+        bool,
+        Meta(
+            description="Refuse inspections whose ramdisk metald itself cannot have booted. Otherwise such machines are started from the "
+            "network, and whoever serves it offers the ramdisk."
+        ),
+    ] = False
     hooks: Annotated[
         list[Hook],
         Meta(description="What is done with an inventory, in this order. `ports` needs `validate-interfaces` before it."),

@@ -293,18 +293,20 @@ class Management(Board, Interface):
         raise Unsupported(f"Driver {ctx.node.driver} does not support inject_nmi (disabled or not implemented).")
 
 
-def ramdisk_again(timeout: float, boots: int) -> Sequence[PlannedStep]:
+def ramdisk_again(timeout: float, boots: int, of: str = "deploy") -> Sequence[PlannedStep]:
     """The engine's steps that boot a ramdisk once more which was prepared already.
 
     Args:
         timeout: seconds until it must have called, for all boots together.
         boots: how many there may be.
+        of: the interface type whose ramdisk it is: `deploy`, `inspect` or `rescue`.
     """
+    waited_for = {"timeout": timeout, "boots": boots, **({"of": of} if of != "deploy" else {})}
     return (
         PlannedStep(interface="power", step="power_off", requires_ramdisk=False),
         PlannedStep(interface="management", step="set_boot_device", args={"device": "pxe"}, requires_ramdisk=False),
         PlannedStep(interface="power", step="power_on", requires_ramdisk=False),
-        PlannedStep(interface="deploy", step="wait_ramdisk", args={"timeout": timeout, "boots": boots}, requires_ramdisk=False),
+        PlannedStep(interface="deploy", step="wait_ramdisk", args=waited_for, requires_ramdisk=False),
     )
 
 
@@ -312,6 +314,10 @@ class Boot(Interface):
     """Makes the machine's next network boot load what the workflow wants."""
 
     kind = "boot"
+    inspects: ClassVar[bool] = False
+    """Whether it boots ramdisks for inspections. Where it does not, somebody else does."""
+    boots_instances: ClassVar[bool] = False
+    """Whether `prepare_instance` can have the machine boot its instance from the network (`Deploy.netboots`)."""
 
     @abstractmethod
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
@@ -345,6 +351,8 @@ class Deploy(Interface):
     """The signal by which its ramdisk calls."""
     agent: ClassVar[bool] = False
     """Whether its ramdisk holds the Ironic Python Agent."""
+    netboots: ClassVar[bool] = False
+    """Whether instances run from the network, so that deploying one writes no disk and needs no ramdisk."""
 
     async def prepare(self, ctx: StepContext) -> Outcome:  # noqa: ARG002
         """Before the machine is touched: check and fetch what the deployment needs."""
@@ -379,6 +387,16 @@ class Inspect(Interface):
     """Finds out what is inside the machine."""
 
     kind = "inspect"
+    in_ramdisk: ClassVar[bool] = False
+    """Whether a ramdisk finds out, which the workflow boots where the boot interface can."""
+    calls_by: ClassVar[str] = ""
+    """The signal by which that ramdisk calls before it can be asked; empty where it is not asked, but tells."""
+    agent: ClassVar[bool] = False
+    """Whether its ramdisk holds the Ironic Python Agent."""
+
+    async def ramdisk_ready(self, ctx: StepContext) -> bool:  # noqa: ARG002
+        """Whether the ramdisk of this boot has called and takes work."""
+        return True
 
     @abstractmethod
     async def inspect_hardware(self, ctx: StepContext) -> Outcome:
@@ -389,14 +407,31 @@ class Rescue(Interface):
     """Boots an operator's ramdisk on a machine whose instance is broken."""
 
     kind = "rescue"
+    in_ramdisk: ClassVar[bool] = False
+    """Whether the workflow boots a ramdisk before `rescue`, and the instance behind `unrescue`."""
+    calls_by: ClassVar[str] = "heartbeat"
+    """The signal by which that ramdisk calls."""
+    agent: ClassVar[bool] = False
+    """Whether its ramdisk holds the Ironic Python Agent."""
+
+    async def ramdisk_ready(self, ctx: StepContext) -> bool:  # noqa: ARG002
+        """Whether the ramdisk of this boot has called and takes work."""
+        return True
 
     @abstractmethod
     async def rescue(self, ctx: StepContext) -> Outcome:
-        """Boot the rescue ramdisk; the password is `instance_info["rescue_password"]`."""
+        """Let the operator into the rescue ramdisk; the password is `instance_info["hashed_rescue_password"]`, SHA-512 crypt."""
 
     @abstractmethod
     async def unrescue(self, ctx: StepContext) -> Outcome:
-        """Boot the instance again."""
+        """Arrange that the machine boots its instance again."""
+
+
+def booter(ctx: NodeContext, purpose: str) -> Deploy | Inspect | Rescue:
+    """The interface that has a ramdisk booted for a purpose (`inspect`, `rescue`, or one of the deploy interface's)."""
+    if purpose == "inspect":
+        return ctx.inspect
+    return ctx.rescue if purpose == "rescue" else ctx.deploy
 
 
 class Network(Interface):

@@ -2,8 +2,8 @@
 
 Rules:
 
-- It boots nothing: whoever asks for the inspection sees to it that the machine runs such a ramdisk. While it is waited for
-  the node shows `inspect wait`, and the client may abort.
+- The workflow boots the ramdisk with the agent where the node's boot interface can, and starts the machine from the network
+  where somebody else offers one. While it is waited for the node shows `inspect wait`, and the client may abort.
 - What is made of the inventory is the engine's business (`statemachine/inspection`), and the same for every such interface.
 """
 
@@ -23,6 +23,8 @@ class AgentInspect(Inspect):
     """
 
     name = "agent"
+    in_ramdisk = True
+    agent = True
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout

@@ -136,7 +136,7 @@ class Agents:
         workflow = self._store.table(Workflow).get(node.workflow) if node.workflow else None
         if workflow is None or workflow.state.ended:
             return False
-        return any(step.step == "wait_ramdisk" for step in workflow.steps[workflow.cursor + 1 :])
+        return any(step.step in ("wait_ramdisk", "inspect_hardware") for step in workflow.steps[workflow.cursor + 1 :])
 
     async def _another_boot(self, node: Node, called_from: str) -> str:
         """Why an agent that asks for a node with a token is a new boot of it; empty when it is not known to be."""

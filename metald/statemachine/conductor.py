@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from metald.model import (
     WorkflowKind,
     WorkflowState,
     now,
+    password,
 )
 from metald.model.caller import Caller
 from metald.statemachine import admission
@@ -98,6 +100,7 @@ class Conductor(Door):
             Invalid: the node is in maintenance or retired, or the steps are wrong.
         """
         node = self._node(node_uuid)
+        hashed = await asyncio.to_thread(password.hashed, rescue_password) if rescue_password is not None else None
         if verb in (Verb.DEPLOY, Verb.REBUILD) and node.maintenance:
             raise admission.in_maintenance(node)
         if node.reservation is not None and verb in self.table.verbs(node.provision_state):
@@ -117,8 +120,8 @@ class Conductor(Door):
             fields: dict[str, Any] = {}
             if configdrive is not None:
                 fields["instance_info"] = {**node.instance_info, "configdrive": configdrive}
-            if rescue_password is not None:
-                fields["instance_info"] = {**node.instance_info, "rescue_password": rescue_password}
+            if hashed is not None:
+                fields["instance_info"] = {**node.instance_info, "hashed_rescue_password": hashed}
             if verb is Verb.INSPECT:
                 fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
             async for misfit in self.planner.misfits(node, verb):

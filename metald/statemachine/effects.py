@@ -36,9 +36,10 @@ _CORE: Mapping[tuple[str, str], Effect] = MappingProxyType(
         ("deploy", "tear_down"): ("Gives up what the deployment holds outside the machine.", "nothing"),
         ("deploy", "begin_cleaning"): ("Forgets the instance; its data leaves the node.", "nothing"),
         ("deploy", "adopt"): ("Checks the settings and reads the power of a machine that runs already.", "bmc"),
+        ("inspect", "boot"): ("Boots the ramdisk that inspects, or leaves that to whoever else boots machines.", "power"),
         ("inspect", "inspect_hardware"): ("Finds out what is inside the machine.", "ramdisk"),
-        ("rescue", "rescue"): ("Boots the rescue ramdisk.", "ramdisk"),
-        ("rescue", "unrescue"): ("Boots the instance again.", "power"),
+        ("rescue", "rescue"): ("Lets the operator into the rescue ramdisk.", "ramdisk"),
+        ("rescue", "unrescue"): ("Arranges that the machine boots its instance again.", "bmc"),
     }
 )
 _RESERVED: Mapping[str, Effect] = MappingProxyType(

@@ -14,16 +14,12 @@ from metald.drivers.base import Deploy, Phase, StepSpec
 from metald.drivers.registry import Registry
 from metald.errors import Invalid
 from metald.model import Node, PlannedStep, Verb
-from metald.statemachine.steps import RESERVED
+from metald.statemachine.steps import BOOTS, RESERVED
 
 STEP_INTERFACES: Mapping[str, int] = MappingProxyType(
     {"vendor": 7, "power": 6, "management": 5, "firmware": 4, "deploy": 3, "bios": 2, "raid": 1}
 )
 """Interfaces that may offer steps, with their rank among equal priorities."""
-
-
-BOOTS = 2
-"""How often a machine is booted for a ramdisk within the time that its call may take."""
 
 
 def core(interface: str, step: str, **args: Any) -> PlannedStep:
@@ -154,7 +150,7 @@ def _check_args(spec: StepSpec, args: Mapping[str, Any], field: str) -> None:
         )
 
 
-def ramdisk_up(purpose: str, timeout: float, *, ask: Phase | None = None, automatic: bool = False) -> list[PlannedStep]:
+def ramdisk_up(purpose: str, timeout: float, *, ask: Phase | None = None, automatic: bool = False, of: str = "deploy") -> list[PlannedStep]:
     """The steps from whatever the machine does now to a ramdisk that has called.
 
     Args:
@@ -162,14 +158,16 @@ def ramdisk_up(purpose: str, timeout: float, *, ask: Phase | None = None, automa
         timeout: seconds until it must have called.
         ask: the phase whose steps the ramdisk is asked for then; None asks for none.
         automatic: whether steps of the ramdisk run that nobody asked for.
+        of: the interface type whose ramdisk it is.
     """
+    whose = {"of": of} if of != "deploy" else {}
     return [
         core("power", "power_off"),
         core("network", "add_provisioning_network"),
         core("boot", "prepare_ramdisk", purpose=purpose),
         core("management", "set_boot_device", device="pxe"),
         core("power", "power_on"),
-        core("deploy", "wait_ramdisk", timeout=timeout, boots=BOOTS),
+        core("deploy", "wait_ramdisk", timeout=timeout, boots=BOOTS, **whose),
         *([core("deploy", "agent_steps", phase=ask.value, automatic=automatic)] if ask else []),
     ]
 

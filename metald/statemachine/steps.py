@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from metald.drivers.base import Done, Hold, Outcome, Wait, ramdisk_again
+from metald.drivers.base import Done, Hold, Outcome, Wait, booter, ramdisk_again
 from metald.errors import DriverError, Invalid
-from metald.model import BootDevice, Event, PowerState, PowerTarget, now
+from metald.model import BootDevice, Event, PlannedStep, PowerState, PowerTarget, now
 from metald.model.catalogue import Allocation
 from metald.statemachine.context import Context
 from metald.statemachine.hardware_steps import HARDWARE_STEPS
@@ -20,6 +20,9 @@ from metald.statemachine.inspection import findings
 
 CoreStep = Callable[..., Awaitable[Outcome]]
 
+
+BOOTS = 2
+"""How often a machine is booted for a ramdisk within the time that its call may take."""
 
 _WAS_OFF = "was_off"
 """In a workflow's memo: the step that is restarting the machine and has switched it off already."""
@@ -141,7 +144,7 @@ async def prepare_deploy(context: Context) -> Outcome:
     return await context.deploy.prepare(context)
 
 
-async def wait_ramdisk(context: Context, timeout: float, boots: int = 1) -> Outcome:
+async def wait_ramdisk(context: Context, timeout: float, boots: int = 1, of: str = "deploy") -> Outcome:
     """Wait until the ramdisk of this boot has called; in between boot the machine again.
 
     A network boot can fail for a passing reason: a lost datagram, or a metald that was restarting when the firmware asked.
@@ -150,12 +153,14 @@ async def wait_ramdisk(context: Context, timeout: float, boots: int = 1) -> Outc
     Args:
         timeout: seconds for all boots together.
         boots: how many there are to be, the present one included.
+        of: the interface type whose ramdisk it is.
     """
-    if await context.deploy.ramdisk_ready(context):
+    whose = booter(context, of)
+    if await whose.ramdisk_ready(context):
         return Done()
     share = timeout / boots
-    again = ramdisk_again(timeout - share, boots - 1) if boots > 1 else ()
-    return Wait(context.deploy.calls_by, share, "the ramdisk to boot and call", callback=True, instead=again)
+    again = ramdisk_again(timeout - share, boots - 1, of) if boots > 1 else ()
+    return Wait(whose.calls_by, share, "the ramdisk to boot and call", callback=True, instead=again)
 
 
 async def agent_steps(context: Context, phase: str, automatic: bool) -> Outcome:
@@ -181,6 +186,43 @@ async def begin_cleaning(context: Context) -> Outcome:
     return Done()
 
 
+async def boot_inspection(context: Context, timeout: float, required: bool = False) -> Outcome:
+    """Put the boot of the ramdisk that inspects into the plan, as far as the node's boot interface can have it booted.
+
+    Args:
+        context: the step's.
+        timeout: seconds until the ramdisk must have called.
+        required: whether an inspection that somebody else must boot fails (`inspection.require_managed_boot`).
+    """
+    await context.inspect.validate(context)
+    try:
+        if not context.boot.inspects:
+            raise Invalid(
+                f"Node {context.node.label}: boot interface {context.boot.name} boots no ramdisks for inspections.",
+                remedy="Use another boot interface, or turn inspection.require_managed_boot off and see to the boot.",
+                field="boot_interface",
+            )
+        await context.boot.validate(context)
+    except Invalid:
+        if required or context.inspect.calls_by:
+            raise
+        return Done("Whoever else boots machines here boots the ramdisk.", following=[*inspection_boot(None), *context.following])
+    up = inspection_boot("inspect")
+    if context.inspect.calls_by:
+        waited_for = {"timeout": timeout, "boots": BOOTS, "of": "inspect"}
+        up.append(PlannedStep(interface="deploy", step="wait_ramdisk", args=waited_for, requires_ramdisk=False))
+    return Done(following=[*up, *context.following])
+
+
+def inspection_boot(purpose: str | None) -> list[PlannedStep]:
+    """The steps that start the machine from the network: with metald's ramdisk for a purpose, or with what others offer it."""
+    offer: list[tuple[str, str, dict[str, Any]]] = []
+    if purpose is not None:
+        offer = [("network", "add_provisioning_network", {}), ("boot", "prepare_ramdisk", {"purpose": purpose})]
+    steps = [("power", "power_off", {}), *offer, ("management", "set_boot_device", {"device": "pxe"}), ("power", "power_on", {})]
+    return [PlannedStep(interface=interface, step=step, args=args, requires_ramdisk=False) for interface, step, args in steps]
+
+
 async def inspect_hardware(context: Context, options: dict[str, Any] | None = None) -> Outcome:
     """Find out what is inside the machine.
 
@@ -191,6 +233,7 @@ async def inspect_hardware(context: Context, options: dict[str, Any] | None = No
     await context.inspect.validate(context)
     outcome = await context.inspect.inspect_hardware(context)
     if isinstance(outcome, Done):
+        await findings.keep(context)
         await findings.use(context, options or {})
         context.set(inspection_finished_at=now())
     return outcome
@@ -205,17 +248,17 @@ async def adopt(context: Context) -> Outcome:
 
 
 async def rescue(context: Context) -> Outcome:
-    """Boot the rescue ramdisk; the password is forgotten once it is set."""
+    """Let the operator into the rescue ramdisk; the password is forgotten once it is set."""
     await context.rescue.validate(context)
     outcome = await context.rescue.rescue(context)
-    if isinstance(outcome, Done):
+    if isinstance(outcome, Done) and outcome.following is None:
         info = {k: v for k, v in context.node.instance_info.items() if k not in ("rescue_password", "hashed_rescue_password")}
         context.set(instance_info=info)
     return outcome
 
 
 async def unrescue(context: Context) -> Outcome:
-    """Boot the instance again."""
+    """Arrange that the machine boots its instance again."""
     await context.rescue.validate(context)
     return await context.rescue.unrescue(context)
 
@@ -273,6 +316,7 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("deploy", "agent_steps"): agent_steps,
         ("deploy", "begin_cleaning"): begin_cleaning,
         ("deploy", "adopt"): adopt,
+        ("inspect", "boot"): boot_inspection,
         ("inspect", "inspect_hardware"): inspect_hardware,
         ("rescue", "rescue"): rescue,
         ("rescue", "unrescue"): unrescue,

@@ -29,7 +29,7 @@ class Context:
         self.ports = fleet.ports(node.uuid)
         self.memo: dict[str, Any] = {}
         self.deploy = SimpleNamespace(agent=True)
-        self.rescue = SimpleNamespace(name="no-rescue")
+        self.rescue = self.inspect = SimpleNamespace(agent=False)
 
     @property
     def node(self) -> Node:

@@ -16,6 +16,7 @@ import pytest
 from metald.config import Settings
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, CommandFailed, Target
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent.rescue import AgentRescue
 from metald.drivers.base import Done
 from metald.drivers.registry import Registry
 from metald.drivers.types import FAKE
@@ -44,7 +45,8 @@ class AgentHouse(House):
     def registry(self) -> Registry:
         found = super().registry()
         self.direct = AgentDeploy(self.settings, ImageCache(self.settings.images, self.state_dir))
-        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct])
+        rescue = AgentRescue(self.direct, 60.0)
+        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct, rescue])
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[AgentHouse]:
@@ -288,7 +290,7 @@ async def test_a_step_that_asks_for_a_reboot_gets_one(house: AgentHouse, agent: 
 
 
 async def test_a_long_step_can_be_aborted(house: AgentHouse, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metald.drivers.agent.deploy._LOOKED_AT", 0.1)
+    monkeypatch.setattr("metald.drivers.agent.base._LOOKED_AT", 0.1)
     ends = asyncio.Event()
 
     async def clean(_: Mapping[str, Any]) -> Any:
@@ -420,3 +422,66 @@ async def test_another_certificate_is_not_spoken_to(agent: ScriptedAgent, tmp_pa
             await client.commands(Target(agent.url, "stale", agent.pem, "n"))
     finally:
         await client.close()
+
+
+# -- rescue
+
+
+async def rescued(house: AgentHouse) -> str:
+    uuid = await house.machine(provision_state=P.ACTIVE, rescue_interface="agent")
+    await house.conductor.provision(uuid, Verb.RESCUE, SYSTEM, rescue_password="let me in")
+    await house.until(uuid, P.RESCUE_WAIT)
+    return uuid
+
+
+async def test_a_rescue_tells_the_agent_the_hash_of_the_password(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await rescued(house)
+    await house.boots(agent, uuid, P.RESCUE_WAIT)
+    node = await house.until(uuid, P.RESCUE)
+    told = dict(agent.given)["rescue.finalize_rescue"]
+    assert told["hashed"] is True
+    assert told["rescue_password"].startswith("$6$")
+    assert "let me in" not in str(msgspec.to_builtins(house.workflows(uuid))) + str(node)
+    assert "hashed_rescue_password" not in node.instance_info
+    node = await house.do(uuid, Verb.UNRESCUE, P.ACTIVE)
+    assert node.power_state == "power on"
+
+
+async def test_a_rescue_whose_agent_may_have_been_told_is_booted_again(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    uuid = await rescued(house)
+    agent.lose_answers = 1
+    stopping: list[asyncio.Task[None]] = []
+
+    async def told(_: Mapping[str, Any]) -> Any:
+        stopping.append(asyncio.ensure_future(agent.stop()))
+        return {}
+
+    agent.answers["rescue.finalize_rescue"] = told
+    await house.boots(agent, uuid, P.RESCUE_WAIT)
+    async with await second_boot(tmp_path) as second:
+        await house.boots(second, uuid, P.RESCUE_WAIT)
+        await house.until(uuid, P.RESCUE)
+        assert second.names() == ["rescue.finalize_rescue"]
+    await asyncio.gather(*stopping, return_exceptions=True)
+
+
+async def test_a_rescue_that_is_given_up_leaves_no_password_and_no_ramdisk(house: AgentHouse) -> None:
+    uuid = await rescued(house)
+    await house.conductor.provision(uuid, Verb.ABORT, SYSTEM)
+    node = await house.until(uuid, P.RESCUE_FAILED)
+    assert "hashed_rescue_password" not in node.instance_info
+    assert node.power_state == "power off"
+
+
+async def second_boot(folder: Path) -> contextlib.AbstractAsyncContextManager[ScriptedAgent]:
+    """Another agent, as after another boot of the same machine."""
+    agent = await ScriptedAgent(folder / "second").start()
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[ScriptedAgent]:
+        try:
+            yield agent
+        finally:
+            await agent.stop()
+
+    return running()

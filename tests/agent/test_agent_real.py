@@ -63,7 +63,13 @@ class Site:
 
     async def enrol(self, api: Api, machine: IpaMachine, **fields: Any) -> None:
         machine.node = await api.create(
-            driver="ipmi", deploy_interface="direct", boot_interface="ipxe", driver_info=machine.driver_info(), **fields
+            driver="ipmi",
+            deploy_interface="direct",
+            boot_interface="ipxe",
+            inspect_interface="agent",
+            rescue_interface="agent",
+            driver_info=machine.driver_info(),
+            **fields,
         )
         await api.port(machine.node, machine.mac)
         await api.provision(machine.node, "manage")
@@ -159,7 +165,7 @@ async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site)
         source = (site.files / "image.qcow2").as_uri()
         await deploy(site, api, second, "image.qcow2", data, image_source=source, image_disk_format="qcow2")
         for machine in (first, second):
-            await api.wait(machine.node, "active", timeout=90)
+            await api.wait(machine.node, "active", timeout=45)
             assert machine.disk.read_bytes()[: len(data)] == data
 
 
@@ -225,14 +231,14 @@ async def test_cleaning_goes_through_the_agents_steps(site: Site) -> None:
         machine.kill_agent()
         await machine.until(lambda m: m.boots == 2, timeout=60)
         (machine.folder / "slow").unlink()
-        await api.wait(machine.node, "available", timeout=90)
+        await api.wait(machine.node, "available", timeout=45)
         assert machine.done() == ["erase_devices_metadata", "slow began", "slow began", "slow", "erase_devices"]
         await api.provision(machine.node, "manage")
         await api.wait(machine.node, "manageable")
         wanted = {"interface": "deploy", "step": "update_firmware", "args": {"level": "high"}}
         later = {"interface": "deploy", "step": "erase_devices_metadata"}
         await api.provision(machine.node, "clean", clean_steps=[wanted, later])
-        await api.wait(machine.node, "manageable", timeout=90)
+        await api.wait(machine.node, "manageable", timeout=45)
         assert machine.done()[-2:] == ["update_firmware high", "erase_devices_metadata"]
         assert machine.boots == 4
 
@@ -244,8 +250,44 @@ async def test_a_failure_keeps_the_agents_logs(site: Site) -> None:
     async with calling(site.daemon) as api:
         await available(site, api, machine)
         await deploy(site, api, machine, "image.raw", b"", image_disk_format="raw", image_checksum="0" * 64)
-        node = await api.wait(machine.node, "deploy failed", timeout=90)
+        node = await api.wait(machine.node, "deploy failed", timeout=45)
         assert "checksum" in node["last_error"].lower()
         kept = await events(api, machine, "node.agent_logs")
         assert Path(kept[0]["file"]).stat().st_size == kept[0]["bytes"]
         assert Path(kept[0]["file"]).stat().st_mode & 0o777 == 0o600
+
+
+@slow
+async def test_a_machine_is_inspected_and_what_was_found_is_kept(site: Site) -> None:
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await site.enrol(api, machine)
+        await api.provision(machine.node, "inspect")
+        node = await api.wait(machine.node, "manageable", timeout=45)
+        assert node["properties"]["cpu_arch"] == "x86_64"
+        assert node["power_state"] == "power off"
+        assert node["driver_internal_info"].get("boot_token") is None
+        found = await api.ask("GET", f"/v1/nodes/{machine.node}/inventory")
+        assert [card["mac_address"] for card in found["inventory"]["interfaces"]] == [machine.mac]
+        assert found["inventory"]["disks"][0]["size"] == machine.disk.stat().st_size
+        assert machine.boots == 1
+
+
+@slow
+async def test_a_machine_is_rescued_and_unrescued(site: Site) -> None:
+    data = image(site.files / "image.raw")
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await available(site, api, machine)
+        await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        await api.wait(machine.node, "active", timeout=45)
+        await machine.until(lambda m: m.disk_boots == 1)
+        await api.ask("PUT", f"/v1/nodes/{machine.node}/states/provision", {"target": "rescue", "rescue_password": "let me in"})
+        node = await api.wait(machine.node, "rescue", timeout=45)
+        assert (machine.folder / "ipa-rescue-password").read_text().startswith("$6$")
+        assert "let me in" not in machine.output()
+        assert not {"rescue_password", "hashed_rescue_password"} & set(node["instance_info"])
+        await api.provision(machine.node, "unrescue")
+        await api.wait(machine.node, "active", timeout=45)
+        await machine.until(lambda m: m.disk_boots == 2)
+        assert machine.boots == 2

@@ -40,7 +40,7 @@ class Context:
         self.memo: dict[str, Any] = {}
         self.checkpoints = 0
         self.deploy = SimpleNamespace(agent=False)
-        self.rescue = SimpleNamespace(name="no-rescue")
+        self.rescue = self.inspect = SimpleNamespace(agent=False)
 
     def set(self, **fields: Any) -> None:
         self.node = self.node.changed(**fields)

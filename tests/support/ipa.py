@@ -168,6 +168,8 @@ class IpaMachine(Life):
         self.boots += 1
         settings = {
             "api_url": words["ipa-api-url"],
+            "inspection_callback_url": words.get("ipa-inspection-callback-url", ""),
+            "inspection_dhcp_wait_timeout": 1,
             "listen_host": "127.0.0.1",
             "listen_port": self.port,
             "advertise_host": "127.0.0.1",
@@ -178,7 +180,7 @@ class IpaMachine(Life):
             "image_download_connection_retry_interval": 1,
             "tls_certificate_curve": "p256",
         }
-        (self.folder / "agent.conf").write_text("[DEFAULT]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+        (self.folder / "agent.conf").write_text("[DEFAULT]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items() if value))
         (self.folder / "off").unlink(missing_ok=True)
         (self.folder / "tmp").mkdir(exist_ok=True)
         environment = {

@@ -30,6 +30,24 @@ _NAME = re.compile(r"[A-Za-z0-9._~-]{1,255}")
 _SHOWN = 100
 
 
+FOUND = "found"
+"""In a workflow's memo: `inventory` and `plugin_data` that an interface found out by itself, before they are kept."""
+
+
+async def keep(context: Context) -> None:
+    """Keep what the inspect interface found out by itself as the inventory of this inspection."""
+    told = context.memo.pop(FOUND, None)
+    if told is None:
+        return
+    document = await asyncio.to_thread(packed, told["inventory"], told["plugin_data"])
+    known = context.rows_of(Inventory).where("node_uuid", context.node_uuid)
+    row = known[0].changed(document=document) if known else Inventory(node_uuid=context.node_uuid, document=document)
+    context.memo[INVENTORY] = row.uuid
+    context.save(row)
+    context.note("inventory", interfaces=len(told["inventory"]["interfaces"]))
+    await context.checkpoint()
+
+
 async def use(context: Context, options: Mapping[str, Any]) -> None:
     """Apply the inventory that has come for this inspection, if one has.
 
@@ -45,7 +63,7 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
     row = context.rows_of(Inventory).get(uuid) if uuid else None
     if row is None or context.memo.get(_USED):
         return
-    chosen = hooks.Options(**options)
+    chosen = hooks.Options(**{name: options[name] for name in hooks.Options.__slots__ if name in options})
     told = await asyncio.to_thread(_decoded, row.document)
     before = nics.complete(context.node)
     own = {port.address for port in context.ports}

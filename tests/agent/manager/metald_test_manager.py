@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ironic_python_agent import hardware, tls_utils
+from ironic_python_agent.extensions import rescue
 
 DIRECTORY = Path(os.environ["TEST_DIR"])
 DISK = os.environ["TEST_DISK"]
+
+
+def _inside(path: str, mode: str = "r") -> Any:
+    """What the rescue extension writes below /etc stays in the machine's directory."""
+    return (DIRECTORY / Path(path).name).open(mode)
+
+
+rescue.open = _inside
 
 
 def _done(what: str) -> None:
@@ -36,7 +45,7 @@ class FileHardwareManager(hardware.HardwareManager):
         return hardware.HardwareSupport.SERVICE_PROVIDER
 
     def list_network_interfaces(self) -> list[Any]:
-        return [hardware.NetworkInterface("eth0", os.environ["TEST_MAC"], ipv4_address="127.0.0.1")]
+        return [hardware.NetworkInterface("eth0", os.environ["TEST_MAC"], ipv4_address="192.0.2.10")]
 
     def list_block_devices(self, include_partitions: bool = False, all_serial_and_wwn: bool = False) -> list[Any]:
         return [hardware.BlockDevice(DISK, "FILE", Path(DISK).stat().st_size, False, serial="metald-test")]
@@ -45,7 +54,13 @@ class FileHardwareManager(hardware.HardwareManager):
         return DISK
 
     def list_hardware_info(self) -> dict[str, Any]:
-        return {"interfaces": self.list_network_interfaces(), "disks": self.list_block_devices()}
+        return {
+            "interfaces": self.list_network_interfaces(),
+            "disks": self.list_block_devices(),
+            "cpu": self.get_cpus(),
+            "memory": hardware.Memory(1 << 30, physical_mb=1024),
+            "boot": hardware.BootInfo("bios", f"01-{os.environ['TEST_MAC'].replace(':', '-')}"),
+        }
 
     def get_cpus(self) -> Any:
         return hardware.CPU("test", 1000, 1, "x86_64")

@@ -30,7 +30,7 @@ from metald.boot.http import BootHttp
 from metald.boot.tftp.server import TftpServer
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles, port_range
-from metald.console.ssh import SshConsoles
+from metald.drivers import ssh_library
 from metald.drivers.agent.callback import networks as agent_networks
 from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.agent.steps import priorities as agent_priorities
@@ -221,7 +221,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         await asyncio.to_thread(account.drop_root, settings, store.file, images.directory)
         correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
         power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, _in_background, correct)
-        await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
+        if settings.console.ssh_listen:
+            from metald.console.ssh import SshConsoles
+
+            await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
         stack.callback(store.subscribe(consoles.follow))
         forever: dict[str, Callable[[], Awaitable[None]]] = {
             "sightings": sightings.run,
@@ -232,6 +235,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             "tidy": runtime.tidy,
             "hypervisor hosts": hosts.run,
             "loop lag": lag.run,
+            "SSH library": partial(_after, ready, ssh_library.load),
         }
         if settings.dhcp.provider == "dnsmasq" and settings.dhcp.dnsmasq_leases:
             forever["leases"] = LeaseWatch(Path(settings.dhcp.dnsmasq_leases), sightings).run
@@ -325,6 +329,12 @@ async def _background(engine: Engine, forever: Mapping[str, Callable[[], Awaitab
 
 
 async def _run(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+async def _after(ready: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """What nobody who waits for the daemon to come up should wait for."""
+    await ready.wait()
     await work()
 
 

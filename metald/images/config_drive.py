@@ -16,8 +16,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import pycdlib
-
 from metald.errors import ImageError, Invalid
 from metald.images.sources import fetch_small
 from metald.model import Node
@@ -127,6 +125,8 @@ def make_iso(files: Mapping[str, bytes]) -> bytes:
     """
     if sum(map(len, files.values())) * len(_VERSIONS) > LARGEST - (1 << 20):
         raise ImageError(f"The config drive is larger than {LARGEST} bytes.", remedy="Make user_data smaller.")
+    import pycdlib  # few daemons make one
+
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="config-2")
     try:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
-import asyncpg
 import msgspec
 
 from metald.errors import Unavailable
@@ -155,6 +154,8 @@ class Postgres:
 
     def trouble(self, error: BaseException) -> Trouble:
         """See `Dialect.trouble`."""
+        import asyncpg  # only those with PostgreSQL need it
+
         if isinstance(error, asyncpg.UniqueViolationError):
             return Trouble.DUPLICATE
         state = _sqlstate(error)

@@ -12,15 +12,17 @@ import json
 import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import asyncssh
+from typing import TYPE_CHECKING, Any
 
 from metald.config import Ssh
+from metald.drivers.ssh_library import gone
 from metald.errors import DeployError, Invalid, RamdiskLost
 from metald.limits import Gate
 from metald.model import Node
 from metald.model.boot import boot_id
+
+if TYPE_CHECKING:
+    import asyncssh
 
 COMMAND_TIMEOUT = 60.0
 """Seconds that an ordinary command may take."""
@@ -28,7 +30,6 @@ COMMAND_TIMEOUT = 60.0
 _PROGRAM = "metald-ramdisk"
 _LOOK_AT = 64
 _CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")
-_GONE = (asyncssh.Error, OSError, EOFError, asyncio.IncompleteReadError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ class Connections:
         self._look_at = max(_LOOK_AT, 2 * (len(self._open) + len(self._locks)))
 
     async def _connect(self, target: Target) -> asyncssh.SSHClientConnection:
+        import asyncssh
+
         trusted = asyncssh.import_public_key(target.host_key)
         limit = self._settings.connect_timeout
         try:
@@ -139,7 +142,7 @@ class Connections:
             raise DeployError(f"Node {target.label}: the ramdisk at {target.address} refuses the key of its boot.") from None
         except TimeoutError:
             raise self._unreachable(target, f"no answer in {limit:g} seconds") from None
-        except _GONE as error:
+        except gone() as error:
             raise self._unreachable(target, str(error) or type(error).__name__) from None
 
     @staticmethod
@@ -194,7 +197,7 @@ class Session:
                     output, errors = await process.communicate(data or None)
         except TimeoutError:
             raise self._lost(f"{argv[0]} did not end in {timeout:g} seconds") from None
-        except _GONE as error:
+        except gone() as error:
             raise self._lost(error) from None
         if process.exit_status == 0:
             return bytes(output or b"")
@@ -212,6 +215,8 @@ class Session:
         Raises:
             RamdiskLost: the connection broke or went silent.
         """
+        import asyncssh
+
         try:
             process = await self._connection.create_process(shlex.join([_PROGRAM, *argv]), encoding=None, stderr=asyncssh.STDOUT)
             async with process:
@@ -227,7 +232,7 @@ class Session:
                 raise self._lost("the command was cut off")
         except TimeoutError:
             raise self._lost(f"nothing came for {silence:g} seconds") from None
-        except _GONE as error:
+        except gone() as error:
             raise self._lost(error) from None
 
     def _decode(self, line: bytes) -> dict[str, Any]:

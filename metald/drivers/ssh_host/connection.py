@@ -20,23 +20,22 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
-
-import asyncssh
+from typing import TYPE_CHECKING, Any, Final
 
 from metald.config import SshHost
 from metald.drivers.ssh_host.info import HostInfo
+from metald.drivers.ssh_library import gone
 from metald.errors import DriverError, HostAuthFailed, HostRefused, HostUnreachable
 from metald.limits import Gate
 
-GONE: Final = (asyncssh.Error, OSError, EOFError, asyncio.IncompleteReadError)
-"""What a broken connection raises."""
+if TYPE_CHECKING:
+    import asyncssh
+
+    Connection = asyncssh.SSHClientConnection
 
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")
 _MOST_OUTPUT: Final = 8 << 20
 _MOST_KEY: Final = 64 << 10
-
-Connection = asyncssh.SSHClientConnection
 
 
 class _Broken(Exception):
@@ -107,6 +106,8 @@ class Host:
                 raise broken.error from None
 
     async def _run(self, connection: Connection, argv: Sequence[str], data: str) -> str:
+        import asyncssh
+
         limit = self.settings.command_timeout
         process: asyncssh.SSHClientProcess[bytes] | None = None
         try:
@@ -122,7 +123,7 @@ class Host:
             ) from None
         except asyncssh.ChannelOpenError as error:
             raise self._no_channel(connection, error) from None
-        except GONE as error:
+        except gone() as error:
             raise _Broken(connection, self._lost(connection, error)) from None
         finally:
             if process is not None:
@@ -145,6 +146,8 @@ class Host:
             HostUnreachable: see `run`.
             HostAuthFailed: see `run`.
         """
+        import asyncssh
+
         where, limit = to if isinstance(to, str) else f"127.0.0.1:{to}", self.settings.connect_timeout
         async with self._using():
             connection = await self._connect()
@@ -163,7 +166,7 @@ class Host:
                         f"On {self.info.label} {where} cannot be opened: {error.reason}.",
                         remedy="Check that the machine runs, that the user may use that socket, and that sshd allows forwarding to it.",
                     ) from None
-                except GONE as error:
+                except gone() as error:
                     raise self._lost(connection, error) from None
                 try:
                     yield reader, writer
@@ -178,6 +181,8 @@ class Host:
             HostUnreachable: see `run`.
             HostAuthFailed: see `run`.
         """
+        import asyncssh
+
         ticket = object()
         connection, users = await self._line(ticket)
         process: asyncssh.SSHClientProcess[bytes] | None = None
@@ -189,7 +194,7 @@ class Host:
                 raise self._lost(connection, "a terminal could not be opened in time") from None
             except asyncssh.ChannelOpenError as error:
                 raise self._no_channel(connection, error) from None
-            except GONE as error:
+            except gone() as error:
                 raise self._lost(connection, error) from None
             yield process
         finally:
@@ -263,6 +268,8 @@ class Host:
             self._failed = (time.monotonic() + self.settings.pause, error)
 
     async def _login(self) -> Connection:
+        import asyncssh
+
         info, limit = self.info, self.settings.connect_timeout
         keys, trusted = await self._keys(), await self._trusted()
         try:
@@ -299,10 +306,12 @@ class Host:
             ) from None
         except TimeoutError:
             raise self._unreachable(f"no answer in {limit:g} seconds") from None
-        except GONE as error:
+        except gone() as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
     async def _keys(self) -> list[asyncssh.SSHKey] | None:
+        import asyncssh
+
         info = self.info
         if info.password is not None:
             return None
@@ -316,6 +325,8 @@ class Host:
         raise HostAuthFailed(f"The key for {info.label} in driver_info {info.secret_key} {problem}.", remedy="Correct it.")
 
     async def _trusted(self) -> Any:
+        import asyncssh
+
         if self.info.host_keys:
             return [asyncssh.import_public_key(key) for key in self.info.host_keys], [], []
         path = self.settings.known_hosts

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
-
-import asyncssh
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from metald.console.consoles import Consoles
 from metald.console.line import Line, LineEnded
 from metald.drivers.base import NodeContext
 from metald.drivers.optional import Console
-from metald.drivers.ssh_host.connection import GONE
 from metald.drivers.ssh_host.hosts import Hosts
 from metald.drivers.ssh_host.info import PROPERTIES, VIRSH, MachineInfo, parse
 from metald.drivers.ssh_host.platforms import Place
 from metald.drivers.ssh_host.power import validate
+from metald.drivers.ssh_library import gone
 from metald.errors import HostRefused, Invalid
+
+if TYPE_CHECKING:
+    import asyncssh
 
 _CHUNK: Final = 16 << 10
 _ESCAPE: Final = b"\x1d"
@@ -39,7 +40,7 @@ class _SerialLine:
         """See Line."""
         try:
             data = await self._reader.read(_CHUNK)
-        except GONE as error:
+        except gone() as error:
             raise LineEnded(str(error) or type(error).__name__) from None
         if not data:
             raise LineEnded("the machine was switched off, or its host closed the line")
@@ -47,7 +48,7 @@ class _SerialLine:
 
     async def write(self, data: bytes) -> None:
         """See Line."""
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*gone()):
             self._writer.write(data)
             await self._writer.drain()
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-import asyncssh
-
 from metald.errors import Invalid
 from metald.model import Node
 
@@ -109,6 +107,8 @@ def check_key(info: MachineInfo) -> None:
     Raises:
         Invalid: it is no private key, or is protected by a passphrase.
     """
+    import asyncssh
+
     if info.host.key is None:
         return
     try:
@@ -231,6 +231,8 @@ class _Reader:
         return uuid_of(value) or value if value else None
 
     def host_keys(self) -> tuple[str, ...]:
+        import asyncssh
+
         found: list[str] = []
         for line in (self.text("ssh_host_key") or "").splitlines():
             words = line.split()

@@ -13,15 +13,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import asyncssh
-
-from metald.drivers.ssh_host.connection import GONE, Host
+from metald.drivers.ssh_host.connection import Host
 from metald.drivers.ssh_host.info import QEMU
 from metald.drivers.ssh_host.platforms import Action, Place, Platform
+from metald.drivers.ssh_library import gone
 from metald.errors import HostRefused, HostUnreachable
 from metald.model import BootDevice
+
+if TYPE_CHECKING:
+    import asyncssh
 
 _RUNNING: Final = frozenset(("running", "debug", "io-error", "guest-panicked", "internal-error", "watchdog", "suspended"))
 """Run states of a machine that has power. The others, such as prelaunch, paused and shutdown, are those of one without."""
@@ -215,5 +217,5 @@ async def _monitor(host: Host, place: Place) -> AsyncIterator[Monitor]:
                 f"QEMU at {label} did not answer in {limit:g} seconds.",
                 remedy="Only one program can use a monitor: end what else does, or give metald a monitor of its own.",
             ) from None
-        except GONE as error:
+        except gone() as error:
             raise HostUnreachable(f"The conversation with QEMU at {label} broke off: {str(error) or type(error).__name__}.") from None

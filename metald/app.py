@@ -43,6 +43,7 @@ from metald.http import app as api
 from metald.http.auth import build as authenticator
 from metald.http.dispatcher import DISPATCHER
 from metald.http.server import serving
+from metald.images import kickstart
 from metald.images.cache import ImageCache
 from metald.limits import Limits, Queue
 from metald.listeners import bound, naming
@@ -283,7 +284,7 @@ async def _serve_boots(
         metrics.add(telemetry.tftp(tftp))
         stack.push_async_callback(tftp.close)
     if settings.boot.http_listen:
-        boot_http = BootHttp(sightings, files, settings, images.image_for)
+        boot_http = BootHttp(sightings, files, settings, images.image_for, kickstart.render)
         with naming("boot.http_listen", settings.boot.http_listen):
             await boot_http.start()
         metrics.add(telemetry.boot_http(boot_http))

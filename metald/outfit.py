@@ -9,8 +9,13 @@ from metald.boot.interface import IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
+from metald.drivers.agent.anaconda import AnacondaDeploy
+from metald.drivers.agent.base import CustomAgentDeploy
+from metald.drivers.agent.bootc import BootcDeploy
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent.netboot import RamdiskDeploy
 from metald.drivers.agent.rescue import AgentRescue
+from metald.drivers.autodetect import AutodetectDeploy
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
@@ -37,6 +42,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
     """
     hardware = fake.FakeHardware(settings.drivers.fake)
     ipmitool = Ipmitool(settings.drivers.ipmi)
+    images = direct.images
     interfaces: list[Interface] = [
         PyghmiPower(hub, settings.drivers.ipmi),
         PyghmiManagement(hub, settings.drivers.ipmi),
@@ -52,6 +58,11 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         IpxeBoot(settings, dhcp.provider(settings)),
         PxeBoot(settings, dhcp.provider(settings)),
         direct,
+        CustomAgentDeploy(settings, images, direct.client),
+        RamdiskDeploy(settings, images, direct.client),
+        AnacondaDeploy(settings, images, direct.client),
+        BootcDeploy(settings, images, direct.client),
+        AutodetectDeploy(),
         AgentRescue(direct, settings.conductor.rescue_callback_timeout),
         ssh,
         NoopNetwork(),

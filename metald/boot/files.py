@@ -22,7 +22,7 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from metald.boot import render
+from metald.boot import credentials, instance, render
 from metald.boot.clients import Clients
 from metald.boot.directory import BootDirectory
 from metald.boot.listen import parse_listen, url_host
@@ -90,7 +90,7 @@ class BootFiles:
         except Invalid:
             return f"{self._scheme}://{url_host(local[0])}:{local[1]}"
 
-    def _api_url(self, base_url: str) -> str:
+    def api_url(self, base_url: str) -> str:
         """The API as a machine reaches it that reaches the boot HTTP server at `base_url`."""
         if self._told_api_url:
             return self._told_api_url
@@ -143,12 +143,20 @@ class BootFiles:
     def script(self, asker: Asker) -> Found:
         """The iPXE script for the machine with these MAC addresses; the unknown machine's when no node owns one."""
         node, macs = self.node_by_macs(asker.macs)
-        asker = Asker(asker.base_url, macs, self._api_url(asker.base_url))
+        asker = Asker(asker.base_url, macs, self.api_url(asker.base_url))
         if node is None:
             return Found("boot/ipxe", render.unknown_ipxe(asker))
         if not self.may_boot(node, macs):
             return Found("boot/ipxe", render.disk_ipxe(node), node.uuid)
-        return Found("boot/ipxe", render.node_ipxe(node, asker, self._kernel_parameters), node.uuid)
+        return Found("boot/ipxe", self._ipxe(node, asker), node.uuid)
+
+    def _ipxe(self, node: Node, asker: Asker) -> str:
+        if credentials.wants_ramdisk(node) or instance.KEY not in node.driver_internal_info:
+            return render.node_ipxe(node, asker, self._kernel_parameters)
+        try:
+            return instance.ipxe(node, asker, self._kernel_parameters)
+        except Invalid as error:
+            return render.refused_ipxe(str(error))
 
     def _configuration(self, file: str, asker: Asker) -> Found:
         kind = file.lower()
@@ -168,9 +176,11 @@ class BootFiles:
         node = self._directory.node_by_mac(mac) if mac else None
         if mac is None or node is None:
             raise NotFound(f"No node has a boot configuration named {file}.")
-        return node, Asker(asker.base_url, (mac,), self._api_url(asker.base_url))
+        return node, Asker(asker.base_url, (mac,), self.api_url(asker.base_url))
 
     def _rendered(self, name: str, how: Callable[[Node, Asker, str], str], node: Node, asker: Asker) -> Found:
+        if instance.KEY in node.driver_internal_info and not credentials.wants_ramdisk(node):
+            raise NotFound(f"The instance of node {node.label} boots from the network by iPXE alone.")
         try:
             return Found(name, how(node, asker, self._kernel_parameters), node.uuid)
         except Invalid as error:

@@ -9,6 +9,8 @@
     POST /boot/{node}/{token}/ready           the ramdisk's sshd listens
     GET  /boot/{node}/{token}/image, .../configdrive    what the workflow prepared for this boot
     GET  /boot/{node}/{token}/deploy_kernel, .../deploy_ramdisk    the files of a ramdisk with an agent that the node names
+    GET  /boot/{node}/{token}/boot_iso, .../instance_kernel, .../instance_ramdisk, .../instance_stage2, .../ks.cfg
+                                              what an instance on the network, or an installer, boots (the instance's token)
 
 Rules: it is apart from the API and has no way into it. Whatever belongs to one boot needs that boot's token, compared
 in constant time; its private host key goes to one client address only. The token is never part of what is reported.
@@ -29,7 +31,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from metald.boot import credentials
+from metald.boot import credentials, instance
 from metald.boot.directory import BootDirectory
 from metald.boot.files import BootFiles, Found
 from metald.boot.gate import Gate
@@ -44,6 +46,9 @@ from metald.model import Node
 
 ImageSource = Callable[[Node, str], Path | None]
 """Given a node and the last part of such an address: the file that the node's present boot may fetch, or None."""
+
+KickstartSource = Callable[[Node, str], str]
+"""Given a node and the URL of its heartbeats: the kickstart file of its installation. Raises Invalid when it has none."""
 
 MAX_BODY = 64 << 10
 CALL_TIMEOUT = 60.0
@@ -65,10 +70,18 @@ _NODE = web.RequestKey("node", str)
 class BootHttp:
     """The server. `start` binds, so that root can be dropped after it; `close` ends what still runs."""
 
-    def __init__(self, directory: BootDirectory, files: BootFiles, settings: Settings, image_source: ImageSource) -> None:
+    def __init__(
+        self,
+        directory: BootDirectory,
+        files: BootFiles,
+        settings: Settings,
+        image_source: ImageSource,
+        kickstarts: KickstartSource | None = None,
+    ) -> None:
         self._directory = directory
         self._files = files
         self._image_source = image_source
+        self._kickstarts = kickstarts
         self._stall = settings.boot.http_stall_timeout
         self._listen = parse_listen(settings.boot.http_listen, "boot.http_listen")
         self._gate = Gate(settings.boot.http_connections, self._stall)
@@ -137,6 +150,8 @@ class BootHttp:
         get(f"{own}/dropbear_host_key", self._dropbear)
         get(f"{own}/authorized_keys", self._authorized_keys)
         get(f"{own}/{{what:image|configdrive|deploy_kernel|deploy_ramdisk}}", self._prepared)
+        get(f"{own}/{{what:boot_iso|instance_kernel|instance_ramdisk|instance_stage2}}", self._of_instance)
+        get(f"{own}/ks.cfg", self._kickstart)
         app.router.add_post(f"{own}/ready", self._ready)
         return app
 
@@ -308,6 +323,33 @@ class BootHttp:
         if path is None:
             raise NotFound(f"This boot has no {what}.")
         return await self._send(request, path)
+
+    def _instance_of(self, request: web.Request) -> Node:
+        """The node whose instance the request has proved to be of.
+
+        Raises:
+            NotAllowed: no such node, or not the token of its instance.
+        """
+        node = self._directory.node(request.match_info["node"])
+        if not instance.check_token(node, request.match_info["token"]):
+            raise NotAllowed("This is not the token of the node's instance.")
+        assert node is not None
+        self._knows(request, node.uuid)
+        return node
+
+    async def _of_instance(self, request: web.Request) -> web.StreamResponse:
+        node = self._instance_of(request)
+        path = self._image_source(node, request.match_info["what"])
+        if path is None:
+            raise NotFound(f"This instance has no {request.match_info['what']}.")
+        return await self._send(request, path)
+
+    async def _kickstart(self, request: web.Request) -> web.StreamResponse:
+        node = self._instance_of(request)
+        if self._kickstarts is None:
+            raise NotFound("Nothing is installed by kickstart files here.")
+        text = self._kickstarts(node, f"{self._files.api_url(self._asker(request).base_url)}/v1/heartbeat/{node.uuid}")
+        return web.Response(text=text, headers=_NOT_KEPT)
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
         node = self._boot_of(request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from metald.boot import credentials
+from metald.boot import credentials, instance
 from metald.boot.dhcp import DhcpProvider
 from metald.boot.files import RAMDISK_FILES, ramdisk_dir
 from metald.boot.render import is_boot_url, kernel_parameters
@@ -27,6 +27,7 @@ class IpxeBoot(Boot):
 
     name = "ipxe"
     inspects = True
+    boots_instances = True
 
     def __init__(self, settings: Settings, dhcp: DhcpProvider) -> None:
         self._dhcp = dhcp
@@ -60,6 +61,10 @@ class IpxeBoot(Boot):
                 f"There is no ramdisk to boot: {self._ramdisk} lacks {' and '.join(missing)}.",
                 remedy="Build it: metald ramdisk build.",
             )
+
+    def check_instance(self, ctx: NodeContext) -> None:
+        """See Boot."""
+        instance.checked(ctx.node, ctx.deploy.instance_boot(ctx.node) or {})
 
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
         """Give the node credentials of a boot and the DHCP server its ports. Durable when it returns.
@@ -110,12 +115,22 @@ class IpxeBoot(Boot):
             await self._dhcp.release(ctx.node, ctx.ports)
 
     async def prepare_instance(self, ctx: StepContext) -> None:
-        """A network boot from now on leads to the disk."""
+        """A network boot from now on leads to the disk, or to what the deploy interface says that the instance boots."""
         self._forget(ctx)
+        wanted = ctx.deploy.instance_boot(ctx.node, ctx)
+        info = ctx.node.driver_internal_info
+        told = instance.with_instance(info, instance.checked(ctx.node, wanted) if wanted is not None else None)
+        if told != info:
+            ctx.set(driver_internal_info=told)
+        if wanted is not None:
+            await self._dhcp.bind(ctx.node, ctx.ports)
 
     async def clean_up_instance(self, ctx: StepContext) -> None:
-        """The instance is gone: no credentials, no addresses."""
+        """The instance is gone: no credentials, nothing to boot, no addresses."""
         self._forget(ctx)
+        info = ctx.node.driver_internal_info
+        if instance.KEY in info:
+            ctx.set(driver_internal_info=instance.with_instance(info, None))
         await self._dhcp.release(ctx.node, ctx.ports)
 
     @staticmethod

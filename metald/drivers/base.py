@@ -182,6 +182,10 @@ class Interface(ABC):
         """The driver_info keys it reads, each with a help text."""
         return {}
 
+    def stands_in(self, node: Node) -> str:  # noqa: ARG002
+        """The name of the implementation that does the work for a node in place of this one; empty for itself."""
+        return ""
+
     async def validate(self, ctx: NodeContext) -> None:  # noqa: B027  # most have nothing to check
         """Check the node's settings without touching hardware.
 
@@ -319,6 +323,13 @@ class Boot(Interface):
     boots_instances: ClassVar[bool] = False
     """Whether `prepare_instance` can have the machine boot its instance from the network (`Deploy.netboots`)."""
 
+    def check_instance(self, ctx: NodeContext) -> None:  # who boots only disks has nothing to check
+        """Whether the instance can be booted from the network, as far as the node's settings tell.
+
+        Raises:
+            Invalid: names the field and the remedy.
+        """
+
     @abstractmethod
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
         """Arrange that the next boot loads the ramdisk for `purpose` (`deploy`, `clean`, `rescue`, `inspect`).
@@ -352,7 +363,25 @@ class Deploy(Interface):
     agent: ClassVar[bool] = False
     """Whether its ramdisk holds the Ironic Python Agent."""
     netboots: ClassVar[bool] = False
-    """Whether instances run from the network, so that deploying one writes no disk and needs no ramdisk."""
+    """Whether instances boot from the network (`instance_boot`), so that deploying one needs no ramdisk."""
+    installs: ClassVar[bool] = False
+    """Whether what boots is an installer, whose end is waited for (`install`) before the instance boots from the disk."""
+
+    def instance_boot(self, node: Node, ctx: StepContext | None = None) -> dict[str, str] | None:  # noqa: ARG002
+        """What the instance boots from the network: its kind and the URLs of its parts; None when it boots from its disk.
+
+        Args:
+            node: whose instance it is.
+            ctx: the step's that arranges the boot, when there is one.
+
+        Raises:
+            Invalid: `instance_info` lacks a part.
+        """
+        return None
+
+    async def install(self, ctx: StepContext) -> Outcome:
+        """Wait until the installer has written the disk."""
+        raise Unsupported(f"Node {ctx.node.label}: deploy interface {self.name} boots no installer.")
 
     async def prepare(self, ctx: StepContext) -> Outcome:  # noqa: ARG002
         """Before the machine is touched: check and fetch what the deployment needs."""

@@ -98,7 +98,9 @@ class Registry:
 
     def for_node(self, node: Node, kind: str) -> Interface:
         """The implementation that this node uses."""
-        return self.interface(kind, node.interface(kind) or self.default(node.driver, kind))
+        found = self.interface(kind, node.interface(kind) or self.default(node.driver, kind))
+        name = found.stands_in(node)
+        return self.interface(kind, name) if name else found
 
     def properties(self, driver: str) -> dict[str, str]:
         """driver_info keys that the default implementations of a hardware type read, each with its help text."""

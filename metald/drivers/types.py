@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from metald.drivers.base import HardwareType
 
+_AGENTS = ("ramdisk", "custom-agent", "anaconda", "bootc", "autodetect")
+"""Deploy interfaces beside `direct` whose ramdisk holds the Ironic Python Agent."""
+
 IPMI = HardwareType(
     name="ipmi",
     interfaces={
         "bios": ("no-bios",),
         "boot": ("ipxe", "pxe"),
         "console": ("pyghmi", "ipmitool-socat", "no-console"),
-        "deploy": ("ssh", "direct"),
+        "deploy": ("ssh", "direct", *_AGENTS),
         "firmware": ("no-firmware",),
         "inspect": ("no-inspect", "agent"),
         "management": ("pyghmi", "ipmitool", "noop"),
@@ -29,7 +32,7 @@ FAKE = HardwareType(
         "bios": ("fake", "no-bios"),
         "boot": ("fake", "ipxe", "pxe"),
         "console": ("fake", "no-console"),
-        "deploy": ("fake", "direct", "ramdisk"),
+        "deploy": ("fake", "direct", *_AGENTS),
         "firmware": ("fake", "no-firmware"),
         "inspect": ("fake", "no-inspect", "agent"),
         "management": ("fake", "noop"),
@@ -49,7 +52,7 @@ SSH = HardwareType(
         "bios": ("no-bios",),
         "boot": ("ipxe", "pxe"),
         "console": ("ssh", "no-console"),
-        "deploy": ("ssh", "direct", "ramdisk"),
+        "deploy": ("ssh", "direct", *_AGENTS),
         "firmware": ("no-firmware",),
         "inspect": ("no-inspect", "agent"),
         "management": ("ssh", "noop"),

@@ -232,12 +232,15 @@ class ImageCache:
         return CachedImage(path=path, size=len(data), sha512=hashlib.sha512(data).hexdigest(), format="iso")
 
     def image_for(self, node: Node, what: str) -> Path | None:
-        """The file that the node's present boot may fetch as `image`, `configdrive`, `deploy_kernel` or `deploy_ramdisk`.
+        """The file that the node's present boot may fetch as `image`, `configdrive`, `deploy_kernel`, `deploy_ramdisk`,
+        or its instance as `boot_iso`, `instance_kernel`, `instance_ramdisk`, `instance_stage2`.
 
         None when there is none. A few looks at the file system; the boot HTTP server calls it on the loop.
         """
         if what.startswith("deploy_"):
-            return self._boot_file(node, what.removeprefix("deploy_"))
+            return self._boot_file(node, "boot_agent", what.removeprefix("deploy_"))
+        if what.startswith("instance_") or what == "boot_iso":
+            return self._boot_file(node, "boot_instance", what.removeprefix("instance_").removeprefix("boot_"))
         if what == "image":
             deploying = node.driver_internal_info.get("deploy_image")
             sha512 = deploying.get("sha512") if isinstance(deploying, dict) else None
@@ -246,9 +249,9 @@ class ImageCache:
             path = self._shelf.drive(node.uuid)
         return path if path is not None and path.is_file() else None
 
-    def _boot_file(self, node: Node, name: str) -> Path | None:
-        """The kernel or ramdisk that the node names as a `file://` URL below an allowed directory."""
-        files = node.driver_internal_info.get("boot_agent")
+    def _boot_file(self, node: Node, key: str, name: str) -> Path | None:
+        """The kernel, ramdisk or ISO image that the node names as a `file://` URL below an allowed directory."""
+        files = node.driver_internal_info.get(key)
         url = files.get(name) if isinstance(files, dict) else None
         if not isinstance(url, str) or not url.startswith("file:"):
             return None

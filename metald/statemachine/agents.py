@@ -141,6 +141,8 @@ class Agents:
     async def _another_boot(self, node: Node, called_from: str) -> str:
         """Why an agent that asks for a node with a token is a new boot of it; empty when it is not known to be."""
         info = node.driver_internal_info
+        if info.get("agent_secret_token_pregenerated"):
+            return ""  # it stands in a file that only the machine can fetch
         if not info.get("agent_last_heartbeat"):
             lost = self._given.get(node.uuid) != info["agent_secret_token"]
             return "metald was started anew before the token was used" if lost else ""

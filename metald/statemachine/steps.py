@@ -30,6 +30,7 @@ _WAS_OFF = "was_off"
 _OF_ONE_BOOT = frozenset(
     {
         "agent_secret_token",
+        "agent_secret_token_pregenerated",
         "agent_url",
         "agent_called_from",
         "agent_verify_ca",
@@ -129,7 +130,9 @@ async def reboot(context: Context) -> Outcome:
 
 
 async def set_boot_device(context: Context, device: str, persistent: bool = False) -> Outcome:
-    """Choose what the machine boots next."""
+    """Choose what the machine boots next. A disk is left to the firmware where the management interface cannot choose it."""
+    if device == BootDevice.DISK and BootDevice.DISK not in context.management.supported_boot_devices(context):
+        return Done("The firmware finds the disk by itself.")
     await context.management.set_boot_device(context, BootDevice(device), persistent=persistent)
     return Done(device)
 
@@ -161,6 +164,11 @@ async def wait_ramdisk(context: Context, timeout: float, boots: int = 1, of: str
     share = timeout / boots
     again = ramdisk_again(timeout - share, boots - 1, of) if boots > 1 else ()
     return Wait(whose.calls_by, share, "the ramdisk to boot and call", callback=True, instead=again)
+
+
+async def install(context: Context) -> Outcome:
+    """Wait until the installer that was booted has written the disk."""
+    return await context.deploy.install(context)
 
 
 async def agent_steps(context: Context, phase: str, automatic: bool) -> Outcome:
@@ -315,6 +323,7 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("deploy", "wait_ramdisk"): wait_ramdisk,
         ("deploy", "agent_steps"): agent_steps,
         ("deploy", "begin_cleaning"): begin_cleaning,
+        ("deploy", "install"): install,
         ("deploy", "adopt"): adopt,
         ("inspect", "boot"): boot_inspection,
         ("inspect", "inspect_hardware"): inspect_hardware,

@@ -28,7 +28,7 @@ class Context:
         self._fleet, self._uuid = fleet, node.uuid
         self.ports = fleet.ports(node.uuid)
         self.memo: dict[str, Any] = {}
-        self.deploy = SimpleNamespace(agent=True)
+        self.deploy = SimpleNamespace(agent=True, netboots=False, instance_boot=lambda *_: None)
         self.rescue = self.inspect = SimpleNamespace(agent=False)
 
     @property

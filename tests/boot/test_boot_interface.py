@@ -39,7 +39,7 @@ class Context:
         self.node, self.ports = node, list(ports)
         self.memo: dict[str, Any] = {}
         self.checkpoints = 0
-        self.deploy = SimpleNamespace(agent=False)
+        self.deploy = SimpleNamespace(agent=False, netboots=False, instance_boot=lambda *_: None)
         self.rescue = self.inspect = SimpleNamespace(agent=False)
 
     def set(self, **fields: Any) -> None:

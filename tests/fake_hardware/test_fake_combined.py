@@ -8,6 +8,7 @@ import pytest
 
 from metald.config import Fake, Images, Settings
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent.netboot import RamdiskDeploy
 from metald.drivers.agent.rescue import AgentRescue
 from metald.drivers.fake import FakeHardware, interfaces
 from metald.drivers.registry import Registry
@@ -17,7 +18,8 @@ from metald.images.cache import ImageCache
 
 @pytest.mark.parametrize(("kind", "name"), [("deploy", "direct"), ("deploy", "ramdisk"), ("rescue", "agent")])
 def test_fake_hardware_admits(kind: str, name: str, tmp_path: Path) -> None:
-    direct = AgentDeploy(Settings(), ImageCache(Images(), tmp_path))
-    registry = Registry(BUILT_IN, [*interfaces(FakeHardware(Fake())), direct, AgentRescue(direct, 60.0)])
+    cache = ImageCache(Images(), tmp_path)
+    direct, ramdisk = AgentDeploy(Settings(), cache), RamdiskDeploy(Settings(), cache)
+    registry = Registry(BUILT_IN, [*interfaces(FakeHardware(Fake())), direct, ramdisk, AgentRescue(direct, 60.0)])
     assert name in registry.supported("fake-hardware", kind)
     assert registry.default("fake-hardware", kind) == "fake"

@@ -50,9 +50,9 @@ class AgentBased(Deploy):
 
     def __init__(self, settings: Settings, cache: ImageCache, client: AgentClient | None = None) -> None:
         self._settings = settings
-        self._images = cache
+        self.images = cache
         self.client = client or AgentClient(settings.agent)
-        self._commands = Commands(settings.agent, self.client)
+        self.commands = Commands(settings.agent, self.client)
         self._priorities = steps.priorities(settings.agent.clean_step_priorities)
         directory = settings.agent.deploy_logs_dir
         self._logs = Path(directory) if directory else Path(settings.state_dir) / "deploy-logs"
@@ -67,7 +67,7 @@ class AgentBased(Deploy):
 
     async def ask(self, ctx: StepContext, name: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Give the agent a command that may be given twice and whose answer comes at once. See `Commands.ask`."""
-        return await self._commands.ask(ctx, name, params)
+        return await self.commands.ask(ctx, name, params)
 
     async def ramdisk_ready(self, ctx: StepContext) -> bool:
         """Whether the agent of the node's present boot has called.
@@ -88,10 +88,10 @@ class AgentBased(Deploy):
 
     async def _plan(self, ctx: StepContext, phase: str, automatic: bool) -> Outcome:
         node = ctx.node
-        boot = self._commands.agent(node).boot
+        boot = self.commands.agent(node).boot
         offers = steps.remembered(node, phase, boot)
         if offers is None:
-            found = await self._commands.ask(ctx, f"{phase}.get_{phase}_steps", self._told(ctx))
+            found = await self.commands.ask(ctx, f"{phase}.get_{phase}_steps", self._told(ctx))
             offers = steps.offered(found, phase, node)
             info = steps.to_remember(ctx.node, phase, boot, offers, found.get("hardware_manager_version"))
             ctx.set(driver_internal_info=info)
@@ -129,7 +129,7 @@ class AgentBased(Deploy):
         use: Callable[[Any], None] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> Outcome:
-        offers = steps.remembered(ctx.node, phase, self._commands.agent(ctx.node).boot)
+        offers = steps.remembered(ctx.node, phase, self.commands.agent(ctx.node).boot)
         if offers is None:  # another boot of the agent: it is asked what it offers
             again = PlannedStep(interface="deploy", step="agent_steps", args={"phase": phase, "automatic": False}, requires_ramdisk=False)
             return Done("The agent was started anew.", following=[again, ctx.step, *ctx.following])
@@ -143,7 +143,7 @@ class AgentBased(Deploy):
         try:
             name = f"{phase}.execute_{phase}_step"
             looked_at = LOOKED_AT if phase == Phase.DEPLOY else _LOOKED_AT
-            command = await self._commands.carry_out(ctx, name, params, _key(ctx), looked_at=looked_at)
+            command = await self.commands.carry_out(ctx, name, params, _key(ctx), looked_at=looked_at)
         except VersionMismatch:
             return self._mismatched(ctx, phase)
         result = result_of(command, f"{phase}_result")
@@ -191,7 +191,7 @@ class AgentBased(Deploy):
                 raise
             ctx.note("agent_lost", reason=str(error))
             replaced = await self._replaced(ctx)
-            if not (replaced and self._commands.is_of(ctx)):
+            if not (replaced and self.commands.is_of(ctx)):
                 ctx.memo.pop(MEMO, None)
             boot = () if replaced else ramdisk_again(self._callback_timeout(_phase(ctx)), 1)
             return Done(f"{error} The step is done again.", following=[*boot, ctx.step, *ctx.following])
@@ -219,7 +219,7 @@ class AgentBased(Deploy):
             return
         try:
             async with asyncio.timeout(_LOG_TIME):
-                found = await self._commands.ask(ctx, "log.collect_system_logs")
+                found = await self.commands.ask(ctx, "log.collect_system_logs")
             text = found.get("system_logs")
             if isinstance(text, str) and text:
                 path, size = await asyncio.to_thread(logs.keep, self._logs, ctx.node.uuid, now(), text)
@@ -230,7 +230,7 @@ class AgentBased(Deploy):
     async def alive(self, node: Node) -> bool:
         """Whether the agent that last called for a node still answers."""
         try:
-            return await self.client.alive(self._commands.agent(node))
+            return await self.client.alive(self.commands.agent(node))
         except MetaldError:
             return False
 
@@ -249,16 +249,16 @@ class CustomAgentDeploy(AgentBased):
         """Have the agent write everything to the disk and power the machine off."""
         await self._keep_logs(ctx, failed=False)
         detail = await self._power_off(ctx)
-        await self._images.release(ctx.node.uuid)
+        await self.images.release(ctx.node.uuid)
         return Done(detail)
 
     async def _power_off(self, ctx: StepContext) -> str:
         """Off by the agent, which leaves the disks in order. What it does not do, the BMC does in the plan's next step."""
         try:
-            await self._commands.ask(ctx, "standby.sync")
+            await self.commands.ask(ctx, "standby.sync")
             if ctx.node.driver_info.get("deploy_forces_oob_reboot") or ctx.node.disable_power_off:
                 return "Everything is on the disk."
-            agent = self._commands.agent(ctx.node)
+            agent = self.commands.agent(ctx.node)
             await self.client.run(agent, "standby.power_off", {}, wait=False)
         except MetaldError as error:
             if await self._is_off(ctx):  # the step was called before, or the machine was faster than the answer

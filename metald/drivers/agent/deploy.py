@@ -53,7 +53,7 @@ class AgentDeploy(CustomAgentDeploy):
         asked = images.request(node)
         if not images.is_local(node, self._settings, asked):
             return None
-        image = await self._images.fetch(asked, ctx.progress, holder=node.uuid)
+        image = await self.images.fetch(asked, ctx.progress, holder=node.uuid)
         wanted = images.described(image)
         if node.driver_internal_info.get(IMAGE_KEY) != wanted:
             ctx.set(driver_internal_info={**node.driver_internal_info, IMAGE_KEY: wanted})
@@ -65,7 +65,7 @@ class AgentDeploy(CustomAgentDeploy):
         info = ctx.node.driver_internal_info
         if IMAGE_KEY in info:
             ctx.set(driver_internal_info={key: value for key, value in info.items() if key != IMAGE_KEY})
-        await self._images.release(ctx.node.uuid)
+        await self.images.release(ctx.node.uuid)
 
     # -- metald's own steps
 
@@ -86,7 +86,7 @@ class AgentDeploy(CustomAgentDeploy):
             return {"image_info": info, "configdrive": await self._config_drive(ctx, given) if given else None}
 
         # The agent finds the root device and the boot mode in the node that it was last told of, with its steps.
-        command = await self._commands.carry_out(ctx, "standby.prepare_image", params, "standby.prepare_image")
+        command = await self.commands.carry_out(ctx, "standby.prepare_image", params, "standby.prepare_image")
         found = command.command_result
         said = str(found.get("result") or "") if isinstance(found, Mapping) else str(found or "")
         written = {"sha512": image.sha512, "bytes": image.size} if image else {"bytes": 0}
@@ -109,7 +109,7 @@ class AgentDeploy(CustomAgentDeploy):
         text = await asyncio.to_thread(images.packed, data)
         if len(text) <= images.INLINE or not ctx.node.driver_internal_info.get("boot_token"):
             return text
-        await self._images.store_config_drive(ctx.node.uuid, data)
+        await self.images.store_config_drive(ctx.node.uuid, data)
         return self._boot_url(ctx.node, "configdrive")
 
     @step(Phase.DEPLOY, 60, requires_ramdisk=True)
@@ -123,7 +123,7 @@ class AgentDeploy(CustomAgentDeploy):
         partition = images.is_partition(node.instance_info)
         detail = "boots by its own loader"
         if partition or mode is BootMode.UEFI:
-            found = await self._commands.ask(ctx, "standby.get_partition_uuids")
+            found = await self.commands.ask(ctx, "standby.get_partition_uuids")
 
             async def params() -> Mapping[str, Any]:
                 return {
@@ -133,7 +133,7 @@ class AgentDeploy(CustomAgentDeploy):
                     "target_boot_mode": (mode or BootMode.BIOS).value,
                 }
 
-            await self._commands.carry_out(ctx, "image.install_bootloader", params, "image.install_bootloader")
+            await self.commands.carry_out(ctx, "image.install_bootloader", params, "image.install_bootloader")
             detail = "boots by the loader that the agent installed"
         if BootDevice.DISK in ctx.management.supported_boot_devices(ctx):
             await ctx.management.set_boot_device(ctx, BootDevice.DISK, persistent=True)

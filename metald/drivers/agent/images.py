@@ -6,6 +6,7 @@ raw disk of the image cache, by its SHA-512. An image whose format nobody declar
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import math
@@ -20,6 +21,7 @@ from metald.config import Settings, parse_listen
 from metald.drivers.boot_mode import capabilities, requested_boot_mode
 from metald.errors import Invalid
 from metald.images.cache import CachedImage
+from metald.images.config_drive import build_config_drive
 from metald.images.request import ImageRequest, image_request
 from metald.model import Node
 
@@ -71,6 +73,12 @@ def is_local(node: Node, settings: Settings, asked: ImageRequest) -> bool:
             field="instance_info/image_source",
         )
     return local
+
+
+async def config_drive(given: str | Mapping[str, Any], node: Node) -> str:
+    """A config drive as agents take it: gzip'ed, in base64. Raises like `build_config_drive`."""
+    data = await build_config_drive(given, node)
+    return await asyncio.to_thread(packed, data)
 
 
 def own_url(settings: Settings, agent_url: str) -> str:

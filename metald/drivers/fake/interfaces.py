@@ -23,7 +23,6 @@ from metald.drivers.fake.hardware import FakeHardware
 from metald.drivers.fake.management import FakeManagement
 from metald.drivers.fake.raid import FakeRaid
 from metald.drivers.fake.vendor import FakeVendor
-from metald.errors import Unsupported
 from metald.model import PowerState, PowerTarget
 
 
@@ -51,6 +50,7 @@ class FakeBoot(Boot):
     """Network boot of a pretended machine."""
 
     name = "fake"
+    boots_instances = True
 
     def __init__(self, hardware: FakeHardware) -> None:
         self._hardware = hardware
@@ -84,39 +84,6 @@ class FakeDeploy(Deploy):
     @step(Phase.DEPLOY, 100)
     async def deploy(self, ctx: StepContext) -> Outcome:
         """Pretend to deploy."""
-        await self._hardware.call(ctx.node, "deploy")
-        return Done()
-
-    async def ramdisk_ready(self, ctx: StepContext) -> bool:  # noqa: ARG002
-        """There is no ramdisk to wait for."""
-        return True
-
-
-class FakeRamdiskDeploy(Deploy):
-    """Deployment of a ramdisk that is the instance: nothing is written to a disk."""
-
-    name = "ramdisk"
-    uses_ramdisk = False
-
-    def __init__(self, hardware: FakeHardware) -> None:
-        self._hardware = hardware
-
-    async def validate(self, ctx: NodeContext) -> None:
-        """The boot interface pretends to boot such an instance.
-
-        Raises:
-            Unsupported: it does not.
-        """
-        if not isinstance(ctx.boot, FakeBoot):
-            raise Unsupported(
-                f"Node {ctx.node.label}: boot interface {ctx.boot.name} cannot boot a ramdisk as the instance.",
-                remedy="Set boot_interface to fake, or deploy_interface to another.",
-                field="deploy_interface",
-            )
-
-    @step(Phase.DEPLOY, 100)
-    async def deploy(self, ctx: StepContext) -> Outcome:
-        """Pretend to prepare the ramdisk."""
         await self._hardware.call(ctx.node, "deploy")
         return Done()
 
@@ -172,7 +139,6 @@ def interfaces(hardware: FakeHardware) -> list[Interface]:
         FakeManagement(hardware),
         FakeBoot(hardware),
         FakeDeploy(hardware),
-        FakeRamdiskDeploy(hardware),
         FakeInspect(hardware),
         FakeRescue(hardware),
         FakeBios(hardware),

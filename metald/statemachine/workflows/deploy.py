@@ -9,6 +9,7 @@ from typing import Any, cast
 from metald.config import Conductor as Settings
 from metald.drivers.base import Deploy, Phase
 from metald.drivers.registry import Registry
+from metald.errors import Invalid
 from metald.model import Node, PlannedStep, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition
 from metald.statemachine.plan import core, offered, ordered, planned, ramdisk_up, requested
@@ -16,7 +17,7 @@ from metald.statemachine.plan import core, offered, ordered, planned, ramdisk_up
 
 def cleanup(node: Node, workflow: Workflow) -> list[PlannedStep]:  # noqa: ARG001
     """Power the machine off and take the ramdisk away, if it came that far."""
-    touched = any(s.step == "prepare_ramdisk" for s in workflow.steps[: workflow.cursor + 1])
+    touched = any(s.step in ("prepare_ramdisk", "set_boot_device") for s in workflow.steps[: workflow.cursor + 1])
     if not touched:
         return []
     return [core("power", "power_off"), core("boot", "clean_up_ramdisk"), core("network", "remove_provisioning_network")]
@@ -45,6 +46,8 @@ def plan(registry: Registry, node: Node, settings: Settings, deploy_steps: Seque
     deploy = cast(Deploy, registry.for_node(node, "deploy"))
     if not deploy.uses_ramdisk:
         return [core("deploy", "prepare"), *body, core("boot", "prepare_instance"), core("power", "power_on")]
+    if deploy.netboots:
+        return _netbooted(node, deploy, body)
     before = [s for s in body if not s.requires_ramdisk and s.priority > 100]
     rest = [s for s in body if s not in before]
     return [
@@ -57,5 +60,40 @@ def plan(registry: Registry, node: Node, settings: Settings, deploy_steps: Seque
         core("network", "remove_provisioning_network"),
         core("network", "configure_tenant_networks"),
         core("boot", "prepare_instance"),
+        core("power", "power_on"),
+    ]
+
+
+def _netbooted(node: Node, deploy: Deploy, body: Sequence[PlannedStep]) -> list[PlannedStep]:
+    """The steps of an instance that boots from the network, or of an installer that does.
+
+    Raises:
+        Invalid: a step is asked for that needs the ramdisk, which no such deployment boots.
+    """
+    needy = next((step for step in body if step.requires_ramdisk), None)
+    if needy is not None:
+        raise Invalid(
+            f"Node {node.label}: step {needy.interface}.{needy.step} needs a ramdisk, and deploy interface {deploy.name} boots none.",
+            remedy="Leave it away, or use another deploy interface.",
+            field="deploy_steps",
+        )
+    # An installer is booted once; an instance on the network every time.
+    up = [core("boot", "prepare_instance"), core("management", "set_boot_device", device="pxe", persistent=not deploy.installs)]
+    if not deploy.installs:
+        off, tenant = core("power", "power_off"), core("network", "configure_tenant_networks")
+        return [core("deploy", "prepare"), *body, off, tenant, *up, core("power", "power_on")]
+    return [
+        core("deploy", "prepare"),
+        *body,
+        core("power", "power_off"),
+        core("network", "add_provisioning_network"),
+        *up,
+        core("power", "power_on"),
+        core("deploy", "install"),
+        core("power", "power_off"),
+        core("network", "remove_provisioning_network"),
+        core("network", "configure_tenant_networks"),
+        core("boot", "prepare_instance"),
+        core("management", "set_boot_device", device="disk", persistent=True),
         core("power", "power_on"),
     ]

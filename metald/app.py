@@ -56,6 +56,7 @@ from metald.statemachine.conductor import Conductor
 from metald.statemachine.engine import Engine
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
+from metald.statemachine.inspection.more_hooks import wrong as inspection_mistake
 from metald.statemachine.power_sync import PowerSync
 from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
@@ -131,6 +132,8 @@ def check(settings: Settings) -> None:
         Link(settings.amqp, "check")
         Callers(settings.amqp.commands)
     port_range(settings.console.port_range)
+    if mistake := inspection_mistake(settings.inspection):
+        raise ConfigError(mistake)
     outfit.enabled_types(settings)
 
 

@@ -14,6 +14,7 @@ from metald.drivers.agent.base import CustomAgentDeploy
 from metald.drivers.agent.bootc import BootcDeploy
 from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.agent.netboot import RamdiskDeploy
+from metald.drivers.agent.raid import AgentRaid
 from metald.drivers.agent.rescue import AgentRescue
 from metald.drivers.autodetect import AutodetectDeploy
 from metald.drivers.base import HardwareType, Interface
@@ -63,6 +64,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         AnacondaDeploy(settings, images, direct.client),
         BootcDeploy(settings, images, direct.client),
         AutodetectDeploy(),
+        AgentRaid(direct),
         AgentRescue(direct, settings.conductor.rescue_callback_timeout),
         ssh,
         NoopNetwork(),

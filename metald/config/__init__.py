@@ -16,6 +16,7 @@ from msgspec import Meta
 from metald.config.base import ConfigError, Duration, Positive, Seconds, Section
 from metald.config.broker import Amqp, Commands, Events
 from metald.config.hardware import Drivers, Fake, Ipmi, Ssh, SshHost
+from metald.config.inspection import Inspection
 
 __all__ = [
     "Amqp",
@@ -251,9 +252,6 @@ class Conductor(Section, frozen=True):
     ] = 10.0
 
 
-Hook = Literal["ramdisk-error", "validate-interfaces", "ports", "architecture", "cpus", "memory", "root-device"]
-
-
 class Console(Section, frozen=True):
     """Consoles of machines: how they are kept, and the ways in."""
 
@@ -323,35 +321,6 @@ class Agent(Section, frozen=True):
         "on_failure"
     )
     deploy_logs_dir: Annotated[str, Meta(description="Where they are kept; by default `deploy-logs` below the state directory.")] = ""
-
-
-class Inspection(Section, frozen=True):
-    """Inspection by ramdisks, and what is made of the inventory that one sends."""
-
-    require_managed_boot: Annotated[
-        bool,
-        Meta(
-            description="Refuse inspections whose ramdisk metald itself cannot have booted. Otherwise such machines are started from the "
-            "network, and whoever serves it offers the ramdisk."
-        ),
-    ] = False
-    hooks: Annotated[
-        list[Hook],
-        Meta(description="What is done with an inventory, in this order. `ports` needs `validate-interfaces` before it."),
-    ] = msgspec.field(default_factory=lambda: ["ramdisk-error", "validate-interfaces", "ports", "architecture"])
-    add_ports: Annotated[
-        Literal["all", "active", "pxe", "disabled"],
-        Meta(description="Network cards that become ports: all, those with an IP address, the one that booted, none."),
-    ] = "pxe"
-    keep_ports: Annotated[
-        Literal["all", "present", "added"],
-        Meta(description="Ports that stay: all, those of cards in the inventory, those of cards that `add_ports` chooses."),
-    ] = "all"
-    update_pxe_enabled: Annotated[bool, Meta(description="Set `pxe_enabled` of each port by which card booted.")] = True
-    mask_secrets: Annotated[
-        Literal["always", "sensitive", "never"],
-        Meta(description="Hide secrets of an inventory from rules: from all, from those that are not sensitive, from none."),
-    ] = "always"
 
 
 class Log(Section, frozen=True):

@@ -16,6 +16,7 @@ import pytest
 from metald.config import Settings
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, CommandFailed, Target
 from metald.drivers.agent.deploy import AgentDeploy
+from metald.drivers.agent.raid import AgentRaid
 from metald.drivers.agent.rescue import AgentRescue
 from metald.drivers.base import Done
 from metald.drivers.registry import Registry
@@ -46,7 +47,7 @@ class AgentHouse(House):
         found = super().registry()
         self.direct = AgentDeploy(self.settings, ImageCache(self.settings.images, self.state_dir))
         rescue = AgentRescue(self.direct, 60.0)
-        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct, rescue])
+        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct, rescue, AgentRaid(self.direct)])
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[AgentHouse]:
@@ -485,3 +486,43 @@ async def second_boot(folder: Path) -> contextlib.AbstractAsyncContextManager[Sc
             await agent.stop()
 
     return running()
+
+
+# -- RAID
+
+
+async def test_the_agent_makes_and_removes_logical_disks(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    root = {"size_gb": 100, "raid_level": "1", "is_root_volume": True}
+    wanted = {"logical_disks": [root, {"size_gb": "MAX", "raid_level": "0"}]}
+
+    async def make(params: Mapping[str, Any]) -> Any:
+        asked = params["node"]["target_raid_config"]["logical_disks"]
+        return {"logical_disks": [{**disk, "root_device_hint": {"wwn": "0x1"}} for disk in asked]}
+
+    steps = [{"step": name, "interface": "raid", "priority": 0} for name in ("create_configuration", "delete_configuration")]
+    agent.steps["clean"] = steps
+    agent.answers["clean.execute_clean_step"] = make
+    uuid = await house.machine(
+        provision_state=P.MANAGEABLE, raid_interface="agent", target_raid_config=wanted, properties={"capabilities": "boot_mode:bios"}
+    )
+    only_root = {"interface": "raid", "step": "create_configuration", "args": {"create_nonroot_volumes": False}}
+    await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=[only_root])
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    node = await house.until(uuid, P.MANAGEABLE)
+    assert [disk["raid_level"] for disk in node.raid_config["logical_disks"]] == ["1"]
+    assert node.properties["root_device"] == {"wwn": "0x1"}
+    assert (node.properties["local_gb"], node.properties["capabilities"]) == (100, "boot_mode:bios,raid_level:1")
+    await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=[{"interface": "raid", "step": "delete_configuration"}])
+    async with await second_boot(tmp_path) as second:
+        second.steps["clean"] = steps
+        await house.boots(second, uuid, P.CLEAN_WAIT)
+        node = await house.until(uuid, P.MANAGEABLE)
+    assert node.raid_config == {}
+    assert "root_device" not in node.properties
+
+
+async def test_no_logical_disk_is_made_of_nothing(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine(provision_state=P.MANAGEABLE, raid_interface="agent")
+    await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=[{"interface": "raid", "step": "create_configuration"}])
+    await house.boots(agent, uuid, P.CLEAN_WAIT)
+    assert "no logical disk" in ((await house.until(uuid, P.CLEAN_FAILED)).last_error or "")

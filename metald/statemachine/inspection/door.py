@@ -20,7 +20,7 @@ from metald.errors import Invalid, NotFound
 from metald.model import Event, Node, Port, ProvisionState, Workflow
 from metald.model.inventory import Inventory, packed
 from metald.statemachine.engine import Engine
-from metald.statemachine.inspection import nics
+from metald.statemachine.inspection import findings, nics
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -93,9 +93,10 @@ class Inspections:
             if node is None or workflow is None:
                 raise _refused()
             known = self._store.table(Inventory).where("node_uuid", node_uuid)
+            before = await asyncio.to_thread(findings.serials, known[0].document) if known else []
             row = known[0].changed(document=document) if known else Inventory(node_uuid=node_uuid, document=document)
             event = Event(type="node.inventory", node_uuid=node_uuid, data={"interfaces": len(inventory["interfaces"])})
-            await self._engine.wake(node, workflow, INVENTORY, {}, [event], memo={INVENTORY: row.uuid}, rows=[row])
+            await self._engine.wake(node, workflow, INVENTORY, {}, [event], memo={INVENTORY: row.uuid, findings.BEFORE: before}, rows=[row])
 
 
 def _refused() -> NotFound:

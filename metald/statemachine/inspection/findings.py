@@ -20,7 +20,7 @@ from metald.model.catalogue import InspectionRule
 from metald.model.inventory import Inventory, packed, unpacked
 from metald.model.masking import mask_text
 from metald.statemachine.context import Context
-from metald.statemachine.inspection import hooks, nics, rules
+from metald.statemachine.inspection import hooks, more_hooks, nics, rules
 from metald.statemachine.inspection.subject import NODE_FIELDS, PORT_FIELDS, Json, Subject
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9._~-]{1,255}")
 _SHOWN = 100
 
 
+BEFORE = "serials_before"
+"""In a workflow's memo: the serial numbers of the disks that the inspection before this one found."""
 FOUND = "found"
 """In a workflow's memo: `inventory` and `plugin_data` that an interface found out by itself, before they are kept."""
 
@@ -41,6 +43,7 @@ async def keep(context: Context) -> None:
         return
     document = await asyncio.to_thread(packed, told["inventory"], told["plugin_data"])
     known = context.rows_of(Inventory).where("node_uuid", context.node_uuid)
+    context.memo[BEFORE] = await asyncio.to_thread(serials, known[0].document) if known else []
     row = known[0].changed(document=document) if known else Inventory(node_uuid=context.node_uuid, document=document)
     context.memo[INVENTORY] = row.uuid
     context.save(row)
@@ -69,7 +72,9 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
     own = {port.address for port in context.ports}
     addresses = {nics.mac(card.get("mac_address")) for card in told["inventory"]["interfaces"]} - own
     taken = frozenset(one for one in addresses if one is not None and context.rows_of(Port).by("address", one) is not None)
-    subject = Subject(nics.complete(context.node), [nics.complete(p) for p in context.ports], told["inventory"], told["plugin_data"], taken)
+    rows = [nics.complete(port) for port in context.ports]
+    last = tuple(context.memo.get(BEFORE) or ())
+    subject = Subject(nics.complete(context.node), rows, told["inventory"], told["plugin_data"], taken, serials_before=last)
     applied = await asyncio.to_thread(_examine, subject, chosen, list(context.rows_of(InspectionRule)))
     for level, text in subject.said:
         _log.log(logging.getLevelNamesMapping()[level.upper()], "node %s: %s", context.node.label, mask_text(text))
@@ -86,6 +91,11 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
         context.memo.pop(_USED, None)
         context.forget()
         raise
+
+
+def serials(document: bytes) -> list[str]:
+    """The serial numbers of the disks in a kept inventory. Blocks."""
+    return list(more_hooks.serials(_decoded(document)["inventory"]))
 
 
 def _decoded(document: bytes) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 from metald.drivers.root_device import GIB, Disk, choose
 from metald.errors import InspectionError, MetaldError
 from metald.model.masking import mask_text
-from metald.statemachine.inspection import nics
+from metald.statemachine.inspection import more_hooks, nics
 from metald.statemachine.inspection.subject import Subject
 
 
@@ -23,6 +23,11 @@ class Options:
     keep_ports: str = "all"
     update_pxe_enabled: bool = True
     mask_secrets: str = "always"
+    cpu_capabilities: Sequence[str] = ()
+    pci_device_alias: Sequence[str] = ()
+    accelerators: Sequence[str] = ()
+    physical_network_cidr_map: Sequence[str] = ()
+    extra_hardware_strict: bool = False
 
 
 Hook = Callable[[Subject, Options], None]
@@ -120,6 +125,15 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "cpus": cpus,
         "memory": memory,
         "root-device": root_device,
+        "accelerators": more_hooks.accelerators,
+        "boot-mode": more_hooks.boot_mode,
+        "cpu-capabilities": more_hooks.cpu_capabilities,
+        "extra-hardware": more_hooks.extra_hardware,
+        "local-link-connection": more_hooks.local_link_connection,
+        "parse-lldp": more_hooks.parse_lldp,
+        "pci-devices": more_hooks.pci_devices,
+        "physical-network": more_hooks.physical_network,
+        "raid-device": more_hooks.raid_device,
     }
 )
 """Every hook by its name."""

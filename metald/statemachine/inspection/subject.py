@@ -44,6 +44,8 @@ class Subject:
     inventory: Json
     plugin_data: Json
     taken: frozenset[str] = frozenset()
+    serials_before: tuple[str, ...] = ()
+    """Serial numbers of the disks that the inspection before this one found."""
     removed: set[str] = field(default_factory=set)
     """UUIDs of ports that shall go."""
     said: list[tuple[str, str]] = field(default_factory=list)

@@ -39,6 +39,15 @@ class Inspection(Section, frozen=True):
             "network, and whoever serves it offers the ramdisk."
         ),
     ] = False
+    discovery: Annotated[
+        bool,
+        Meta(description="Make nodes of machines that nobody enrolled, of inventories that come with `discovery_secret`."),
+    ] = False
+    discovery_secret: Annotated[
+        str,
+        Meta(description="What their ramdisks' callback URL must have as its argument `discovery_secret`: 16 letters or more."),
+    ] = ""
+    discovery_driver: Annotated[str, Meta(min_length=1, description="Hardware type of discovered nodes.")] = "ipmi"
     hooks: Annotated[
         list[Hook],
         Meta(description="What is done with an inventory, in this order. `ports` needs `validate-interfaces` before it."),

@@ -84,7 +84,7 @@ class Agents:
         self._own_ports = frozenset(_ports(self._settings))
         self._given: dict[str, str] = {}
         self._beats: dict[str, float] = {}
-        self.inspections = Inspections(store, engine)
+        self.inspections = Inspections(store, engine, self._settings.inspection)
 
     async def lookup(
         self, *, addresses: Sequence[str], node_uuid: str | None, called_from: str = "", wants_token: bool = True

@@ -377,6 +377,49 @@ async def test_a_machine_that_lies_about_its_uuid_is_not_known(house: AgentHouse
     assert (await house.agents.lookup(addresses=[mac], node_uuid=mine))[0].uuid == mine
 
 
+async def test_of_two_machines_with_one_address_only_the_first_has_a_token(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid, mac = await house.machine(provision_state=P.WAIT_CALL_BACK), "52:54:00:00:00:07"
+    await house.store.commit(Change(save=[Port(node_uuid=uuid, address=mac)]))
+    await agent.call(house.agents, uuid)
+    _, second = await house.agents.lookup(addresses=[mac], node_uuid=None, called_from="192.0.2.66")
+    assert second == MASKED
+    with pytest.raises(Invalid, match="token"):
+        await house.agents.heartbeat(uuid, callback_url="https://192.0.2.66:9999", called_from="192.0.2.66", agent_token=second)
+    assert house.node(uuid).driver_internal_info["agent_url"] == agent.url
+    told = [event for event in await house.conductor.timeline(uuid) if event.type == "node.agent_token"]
+    assert told[-1].data["address"] == "192.0.2.66"
+
+
+async def test_one_machine_with_cards_of_two_nodes_is_neither(house: AgentHouse) -> None:
+    nodes = [await house.machine(provision_state=P.WAIT_CALL_BACK) for _ in range(2)]
+    macs = ["52:54:00:00:00:08", "52:54:00:00:00:09"]
+    await house.store.commit(Change(save=[Port(node_uuid=uuid, address=mac) for uuid, mac in zip(nodes, macs, strict=True)]))
+    with pytest.raises(NotFound):
+        await house.agents.lookup(addresses=macs, node_uuid=None)
+
+
+async def test_a_heartbeat_with_another_certificate_or_url_is_refused(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
+    uuid = await house.machine(provision_state=P.WAIT_CALL_BACK)
+    await agent.call(house.agents, uuid)
+    other = ScriptedAgent(tmp_path / "other").pem
+    for more, field in (({"agent_verify_ca": other}, "agent_verify_ca"), ({"callback_url": "https://127.0.0.1:1"}, "callback_url")):
+        told = {"callback_url": agent.url, "agent_version": "13.0.0", "agent_token": agent.token, "called_from": "127.0.0.1", **more}
+        with pytest.raises(Invalid) as refused:
+            await house.agents.heartbeat(uuid, **told)
+        assert refused.value.field == field
+    assert house.node(uuid).driver_internal_info["agent_verify_ca"] == agent.pem
+
+
+async def test_a_heartbeat_is_not_lost_to_a_workflow_that_owns_the_node(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine(provision_state=P.CLEANING)
+    async with house.store.owning(uuid):
+        beat = asyncio.ensure_future(agent.call(house.agents, uuid))
+        await asyncio.sleep(0)
+        assert not beat.done()
+    await beat
+    assert house.node(uuid).driver_internal_info["agent_url"] == agent.url
+
+
 async def test_a_flood_of_heartbeats_is_not_written(house: AgentHouse, agent: ScriptedAgent) -> None:
     uuid = await house.machine(provision_state=P.CLEANING)
     await agent.call(house.agents, uuid)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metald.errors import Conflict, Invalid
+from metald.errors import Conflict, Invalid, NotFound
 from metald.http import values, versions
 from metald.http.call import Call
 from metald.http.problem import RoutingError
@@ -126,7 +126,13 @@ async def continue_inspection(call: Call) -> dict[str, Any]:
     inspections = call.services.agents.inspections
     told = dict(call.body)
     inventory = told.pop("inventory")
-    uuid = inspections.find(inventory, call.args.get("node_uuid")).uuid
+    try:
+        uuid = inspections.find(inventory, call.args.get("node_uuid")).uuid
+    except NotFound:
+        if call.args.get("node_uuid") or not inspections.discovery.admits(call.args.get("discovery_secret")):
+            raise
+        node = call.services.fleet.nodes.prepared(inspections.discovery.fields(inventory))
+        return {"uuid": await inspections.discovery.enrol(node, inventory, told)}
     answer = {"uuid": uuid} if call.version < _TOLD_SINCE else await _known(call, [], uuid)
     await inspections.take(uuid, inventory, told)
     return answer
@@ -138,7 +144,7 @@ ROUTES = (
         "/v1/continue_inspection",
         continue_inspection,
         "Hand in the inventory of a machine under inspection",
-        args=(Arg("node_uuid", UUID),),
+        args=(Arg("node_uuid", UUID), Arg("discovery_secret")),
         body=INVENTORY,
         body_name="inventory",
         limit="max_inspection_body",

@@ -10,17 +10,17 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from typing import Any
-from urllib.parse import urlsplit
 
+from metald.config import Inspection as Settings
 from metald.drivers.inspect_agent import INVENTORY
 from metald.errors import Invalid, NotFound
 from metald.model import Event, Node, Port, ProvisionState, Workflow
 from metald.model.inventory import Inventory, packed
 from metald.statemachine.engine import Engine
 from metald.statemachine.inspection import findings, nics
+from metald.statemachine.inspection.discovery import Discovery
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -35,11 +35,13 @@ class Inspections:
     Args:
         store: the state.
         engine: is told when one has come.
+        settings: the section `inspection`.
     """
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, settings: Settings) -> None:
         self._store = store
         self._engine = engine
+        self.discovery = Discovery(store, settings)
 
     def find(self, inventory: dict[str, Any], node_uuid: str | None) -> Node:
         """The node that an inventory is of.
@@ -53,13 +55,13 @@ class Inspections:
             NotFound: no node fits, several do, or the one is not waiting. The text never tells which.
         """
         macs = [found for card in inventory["interfaces"] if (found := nics.mac(card["mac_address"])) is not None]
-        bmcs = {found for name in ("bmc_address", "bmc_v6address") if (found := _address(inventory.get(name))) is not None}
+        bmcs = findings.bmcs_of(inventory)
         if node_uuid is None and not macs and not bmcs:
             raise Invalid("No lookup information provided", remedy="Send MAC addresses, a BMC address or node_uuid.", field="inventory")
         candidates: list[set[str]] = [] if node_uuid is None else [{node_uuid}]
         if owners := {port.node_uuid for one in macs if (port := self._store.table(Port).by("address", one)) is not None}:
             candidates.append(owners)
-        if bmcs and (managed := {n.uuid for n in self._waiting() if bmcs & _bmc_addresses(n)}):
+        if bmcs and (managed := {n.uuid for n in self._waiting() if bmcs & findings.bmc_addresses(n)}):
             # Several nodes may share a BMC; the other proofs say which of them it is.
             candidates.append(managed)
         fitting = set.intersection(*candidates) if candidates else set()
@@ -101,27 +103,3 @@ class Inspections:
 
 def _refused() -> NotFound:
     return NotFound("No node that waits for an inspection fits these addresses and this UUID.")
-
-
-def _address(value: Any) -> str | None:
-    """An IP address in its canonical form; None for what is none, and for addresses that mean nothing elsewhere."""
-    try:
-        found = ipaddress.ip_address(str(value).strip("[]"))
-    except ValueError:
-        return None
-    return None if found.is_loopback or found.is_unspecified else str(found)
-
-
-def _bmc_addresses(node: Node) -> set[str]:
-    """The IP addresses of a node's BMC, as its driver_info tells them: `ipmi_address`, or a URL in `redfish_address`."""
-    found = set()
-    for key, value in node.driver_info.items():
-        if not key.endswith("_address") or not isinstance(value, str):
-            continue
-        try:
-            host = urlsplit(value).hostname if "//" in value else value
-        except ValueError:
-            continue
-        if (address := _address(host)) is not None:
-            found.add(address)
-    return found

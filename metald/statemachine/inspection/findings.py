@@ -6,10 +6,12 @@ The work on large inventories is done in threads. A second run after a crash fin
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -66,7 +68,7 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
     row = context.rows_of(Inventory).get(uuid) if uuid else None
     if row is None or context.memo.get(_USED):
         return
-    chosen = hooks.Options(**{name: options[name] for name in hooks.Options.__slots__ if name in options})
+    chosen = options_of(options)
     told = await asyncio.to_thread(_decoded, row.document)
     before = nics.complete(context.node)
     own = {port.address for port in context.ports}
@@ -75,7 +77,7 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
     rows = [nics.complete(port) for port in context.ports]
     last = tuple(context.memo.get(BEFORE) or ())
     subject = Subject(nics.complete(context.node), rows, told["inventory"], told["plugin_data"], taken, serials_before=last)
-    applied = await asyncio.to_thread(_examine, subject, chosen, list(context.rows_of(InspectionRule)))
+    applied = await asyncio.to_thread(examine, subject, chosen, list(context.rows_of(InspectionRule)))
     for level, text in subject.said:
         _log.log(logging.getLevelNamesMapping()[level.upper()], "node %s: %s", context.node.label, mask_text(text))
     fields = _node_fields(context, before, subject)
@@ -103,7 +105,14 @@ def _decoded(document: bytes) -> Json:
     return found
 
 
-def _examine(subject: Subject, options: hooks.Options, known: Sequence[InspectionRule]) -> list[str]:
+def options_of(settings: Any) -> hooks.Options:
+    """What hooks need of the settings of `inspection`, which come as they are or as JSON."""
+    told = settings if isinstance(settings, Mapping) else msgspec.to_builtins(settings)
+    return hooks.Options(**{name: told[name] for name in hooks.Options.__slots__ if name in told})
+
+
+def examine(subject: Subject, options: hooks.Options, known: Sequence[InspectionRule]) -> list[str]:
+    """Run hooks and rules. Blocks. Returns the rules that were applied. Raises InspectionError."""
     hooks.run(subject, options)
     return rules.run(known, subject, mask=options.mask_secrets)
 
@@ -116,7 +125,7 @@ def _node_fields(context: Context, before: Json, subject: Subject) -> dict[str, 
         Invalid: the node's driver does not admit its interfaces.
     """
     names = [name for name in (*sorted(NODE_FIELDS), "traits") if subject.node[name] != before[name]]
-    after = _converted(subject.node, Node, "node")
+    after = converted(subject.node, Node, "node")
     if "name" in names and after.name is not None and _NAME.fullmatch(after.name) is None:
         raise InspectionError(f"{after.name[:80]!r} cannot be the name of a node.")
     if "driver" in names or any(name.endswith("_interface") for name in names):
@@ -124,7 +133,8 @@ def _node_fields(context: Context, before: Json, subject: Subject) -> dict[str, 
     return {name: getattr(after, name) for name in names}
 
 
-def _converted(fields: Json, kind: type[Any], what: str) -> Any:
+def converted(fields: Json, kind: type[Any], what: str) -> Any:
+    """A resource of the fields that hooks and rules left. Raises InspectionError when they cannot be one."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
@@ -142,7 +152,7 @@ def _gather(context: Context, subject: Subject, fields: dict[str, Any]) -> None:
                 context.delete(old)
                 context.notes.append(_event("port.delete", old))
             continue
-        port: Port = _converted(told, Port, "port")
+        port: Port = converted(told, Port, "port")
         if old is None:
             context.save(port)
             context.notes.append(_event("port.create", port))
@@ -153,3 +163,32 @@ def _gather(context: Context, subject: Subject, fields: dict[str, Any]) -> None:
 
 def _event(kind: str, port: Port) -> Event:
     return Event(type=kind, node_uuid=port.node_uuid, subject=port.uuid, data={"address": port.address})
+
+
+def _address(value: Any) -> str | None:
+    """An IP address in its canonical form; None for what is none, and for addresses that mean nothing elsewhere."""
+    try:
+        found = ipaddress.ip_address(str(value).strip("[]"))
+    except ValueError:
+        return None
+    return None if found.is_loopback or found.is_unspecified else str(found)
+
+
+def bmcs_of(inventory: Mapping[str, Any]) -> set[str]:
+    """The addresses of the machine's BMC, as its ramdisk tells them."""
+    return {found for name in ("bmc_address", "bmc_v6address") if (found := _address(inventory.get(name))) is not None}
+
+
+def bmc_addresses(node: Node) -> set[str]:
+    """The IP addresses of a node's BMC, as its driver_info tells them: `ipmi_address`, or a URL in `redfish_address`."""
+    found = set()
+    for key, value in node.driver_info.items():
+        if not key.endswith("_address") or not isinstance(value, str):
+            continue
+        try:
+            host = urlsplit(value).hostname if "//" in value else value
+        except ValueError:
+            continue
+        if (address := _address(host)) is not None:
+            found.add(address)
+    return found

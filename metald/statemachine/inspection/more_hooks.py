@@ -14,6 +14,9 @@ from metald.drivers.boot_mode import capabilities
 from metald.statemachine.inspection import lldp, nics
 from metald.statemachine.inspection.subject import Json, Subject
 
+SECRET = 16
+"""Letters that the secret of discovery has at least."""
+
 
 def boot_mode(subject: Subject, options: Any) -> None:  # noqa: ARG001
     """The firmware mode that the machine booted in, as the capability `boot_mode`."""
@@ -163,6 +166,8 @@ def serials(inventory: Mapping[str, Any]) -> Sequence[str]:
 
 def wrong(options: Any) -> str:
     """What of the settings cannot be used; empty when all can."""
+    if options.discovery and len(options.discovery_secret) < SECRET:
+        return f"inspection.discovery_secret: discovery needs one of at least {SECRET} letters."
     for entry in options.physical_network_cidr_map:
         try:
             ipaddress.ip_network(entry.rpartition(":")[0])

@@ -29,6 +29,7 @@ from metald.drivers.network_noop import NoopNetwork
 from metald.drivers.noop import Noop, NoopManagement, absents
 from metald.drivers.registry import Registry, outsiders
 from metald.drivers.ssh.deploy import SshDeploy
+from metald.drivers.ssh.inspect import SshInspect
 from metald.drivers.ssh_host.console import SshConsole
 from metald.drivers.ssh_host.hosts import Hosts
 from metald.drivers.ssh_host.management import SshManagement
@@ -70,6 +71,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         NoopNetwork(),
         Noop("storage"),
         NoopManagement(),
+        SshInspect(ssh),
         AgentInspect(settings.conductor.inspect_timeout),
         *fake.interfaces(hardware),
         *absents(),

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from metald.drivers.base import Done, Inspect, Outcome, StepContext, Wait
 
+FOUND = "found"
+"""In a workflow's memo: `inventory` and `plugin_data` that an interface found out by itself, before they are kept."""
 INVENTORY = "inventory"
 """The signal that an inventory has come, and its place in the workflow's memo."""
 

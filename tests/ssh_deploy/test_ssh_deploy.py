@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from aiohttp import web
 
 from metald.drivers.ssh.deploy import SshDeploy
+from metald.drivers.ssh.inspect import SshInspect
 from metald.drivers.ssh.partitions import LINUX_DATA, Partition, Table
 from metald.errors import DeployError, ImageError, Invalid, RamdiskLost
 from metald.images.config_drive import make_iso
 from metald.model import BootDevice
+from tests.support.boot_fleet import MAC
 from tests.support.deploy_site import MIB, Site, gpt_image
 
 DRIVE = {"meta_data": {"hostname": "n1"}, "user_data": "#cloud-config\n"}
@@ -295,6 +298,39 @@ async def test_cleaning_wipes_tables_and_signatures(site: Site) -> None:
         assert not any(disk[:MIB])
         assert not any(disk[-MIB:])
         assert b"CD001" not in disk
+
+
+async def test_cleaning_erases_whole_disks_and_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metald.drivers.ssh.deploy.ERASED_AT_ONCE", MIB)
+    with site.disk.open("r+b") as file:
+        file.write(b"x" * site.disk.stat().st_size)
+    await site.boot()
+    steps = site.steps()
+    await site.deploy.erase_devices(steps)
+    assert not any(site.disk.read_bytes())
+    (key,) = steps.memo["erased"]
+    assert steps.memo["erased"][key] == site.disk.stat().st_size
+    with site.disk.open("r+b") as file:
+        file.write(b"y" * (2 * MIB))
+    steps.memo["erased"][key] = MIB  # as after a crash behind the first piece
+    await site.deploy.erase_devices(steps)
+    disk = site.disk.read_bytes()
+    assert disk[:MIB] == b"y" * MIB
+    assert not any(disk[MIB:])
+
+
+async def test_an_inspection_tells_of_machine_cards_and_disks(site: Site) -> None:
+    await site.boot()
+    steps: Any = site.steps()
+    inspect = SshInspect(site.deploy)
+    assert await inspect.ramdisk_ready(steps)
+    await inspect.inspect_hardware(steps)
+    found = steps.memo["found"]["inventory"]
+    assert found["cpu"]["architecture"] == os.uname().machine
+    assert found["cpu"]["count"] >= 1
+    assert found["memory"]["physical_mb"] > 0
+    assert [disk["size"] for disk in found["disks"]] == [site.disk.stat().st_size]
+    assert MAC in [card["mac_address"] for card in found["interfaces"]]
 
 
 async def test_tear_down_forgets_the_image_and_the_drive(site: Site) -> None:

@@ -29,6 +29,8 @@ from metald.model.boot import boot_id
 IMAGE_KEY = "deploy_image"
 """Where `driver_internal_info` says which raw disk the ramdisk may fetch; `ImageCache.image_for` reads it."""
 
+ERASED_AT_ONCE = 1 << 30
+"""Bytes that are overwritten before it is written down that they are."""
 _ENTRY_TITLE = "metald instance"
 
 
@@ -88,7 +90,8 @@ class SshDeploy(Deploy):
             ctx.set(driver_internal_info={key: value for key, value in info.items() if key != IMAGE_KEY})
         await self._images.release(ctx.node.uuid)
 
-    async def _ramdisk(self, node: Node) -> Ramdisk:
+    async def ramdisk(self, node: Node) -> Ramdisk:
+        """The ramdisk of the node's present boot. Raises like `Connections.to`."""
         return Ramdisk(await self._connections.to(node), node.label)
 
     async def _root_disk(self, ctx: StepContext, ramdisk: Ramdisk) -> Disk:
@@ -112,7 +115,7 @@ class SshDeploy(Deploy):
     async def write_image(self, ctx: StepContext) -> Outcome:
         """Write the image to the root disk and read it back."""
         image = await self._image(ctx)
-        ramdisk = await self._ramdisk(ctx.node)
+        ramdisk = await self.ramdisk(ctx.node)
         disk = await self._root_disk(ctx, ramdisk)
         if image.size > disk.size:
             raise DeployError(
@@ -142,7 +145,7 @@ class SshDeploy(Deploy):
         given = ctx.node.instance_info.get("configdrive")
         if not given:
             return Done("There is no config drive.")
-        ramdisk = await self._ramdisk(ctx.node)
+        ramdisk = await self.ramdisk(ctx.node)
         disk = await self._root_disk(ctx, ramdisk)
         drive = await self._config_drive(ctx, given)
         layout = await read_layout(ramdisk, disk)
@@ -175,7 +178,7 @@ class SshDeploy(Deploy):
     async def prepare_instance_boot(self, ctx: StepContext) -> Outcome:
         """Make the disk bootable in the machine's firmware mode, and the disk its boot device."""
         node = ctx.node
-        ramdisk = await self._ramdisk(node)
+        ramdisk = await self.ramdisk(node)
         disk = await self._root_disk(ctx, ramdisk)
         layout = await read_layout(ramdisk, disk)
         if layout.table is not None and layout.table.repaired:
@@ -217,7 +220,7 @@ class SshDeploy(Deploy):
     @step(Phase.DEPLOY, 40, requires_ramdisk=True)
     async def tear_down_agent(self, ctx: StepContext) -> Outcome:
         """Everything is on the disk; the ramdisk has done its work."""
-        ramdisk = await self._ramdisk(ctx.node)
+        ramdisk = await self.ramdisk(ctx.node)
         await ramdisk.flush([await self._root_disk(ctx, ramdisk)])
         await self._connections.close(boot_id(ctx.node))
         await self._images.release(ctx.node.uuid)
@@ -226,7 +229,7 @@ class SshDeploy(Deploy):
     @step(Phase.CLEAN, 99, abortable=True, requires_ramdisk=True)
     async def erase_devices_metadata(self, ctx: StepContext) -> Outcome:
         """Wipe partition tables and the signatures of file systems, RAID and LVM from every writable disk."""
-        ramdisk = await self._ramdisk(ctx.node)
+        ramdisk = await self.ramdisk(ctx.node)
         disks = [disk for disk in await ramdisk.disks() if disk.size and not disk.read_only]
         for number, disk in enumerate(disks, start=1):
             ctx.progress(message=f"Wiping {disk.name}", done=number - 1, total=len(disks))
@@ -234,6 +237,26 @@ class SshDeploy(Deploy):
             await ramdisk.zero(disk, erase_ranges(layout))
         await self._connections.close(boot_id(ctx.node))
         return Done(f"Wiped: {_listed(disks)}.")
+
+    @step(Phase.CLEAN, 0, abortable=True, requires_ramdisk=True)
+    async def erase_devices(self, ctx: StepContext) -> Outcome:
+        """Overwrite every writable disk with zeros, wholly. Goes on where it was when it is called again."""
+        ramdisk = await self.ramdisk(ctx.node)
+        disks = [disk for disk in await ramdisk.disks() if disk.size and not disk.read_only]
+        for disk in disks:
+            await self._erase(ctx, ramdisk, disk)
+        await self._connections.close(boot_id(ctx.node))
+        return Done(f"Erased: {_listed(disks)}.")
+
+    async def _erase(self, ctx: StepContext, ramdisk: Ramdisk, disk: Disk) -> None:
+        erased: dict[str, int] = ctx.memo.setdefault("erased", {})
+        key = " ".join(map(str, _identity(disk)))
+        while (done := erased.get(key, 0)) < disk.size:
+            ctx.progress(message=f"Erasing {disk.name}", bytes=done, total=disk.size)
+            length = min(ERASED_AT_ONCE, disk.size - done)
+            await ramdisk.zero(disk, [(done, length)])
+            erased[key] = done + length
+            await ctx.checkpoint()
 
     async def close(self) -> None:
         """Close every connection to ramdisks."""

@@ -43,6 +43,17 @@ class Ramdisk:
         output = await self._session.run("disks")
         return [disk(json.loads(line)) for line in output.splitlines()]
 
+    async def facts(self) -> list[dict[str, Any]]:
+        """What the machine is made of: first itself (`cpus`, `architecture`, `model`, `memory_kb`, DMI's texts), then each card.
+
+        Raises:
+            DeployError: the ramdisk is one that does not know the command, or says what cannot be read.
+        """
+        try:
+            return [dict(json.loads(line)) for line in (await self._session.run("facts")).splitlines()]
+        except (ValueError, TypeError):
+            raise DeployError(f"Node {self._label}: the ramdisk's facts cannot be read.") from None
+
     async def read(self, target: Disk, parts: Sequence[tuple[int, int]]) -> bytes:
         """The bytes of (offset, length) ranges, one after the other; what lies behind the disk's end is left out."""
         return await self._session.run("read", target.kernel_name, *ranges(parts))

@@ -3,7 +3,7 @@
  * It does only what must happen on the machine itself: fetch over plain HTTP, move bytes between network and disk,
  * hash what the disk holds, and report facts. Every decision is made by metald.
  *
- * Paths can be moved by the environment (METALD_RUN, METALD_SYS, METALD_DEV), which is how the tests run it on a host.
+ * Paths can be moved by the environment (METALD_RUN, METALD_SYS, METALD_DEV, METALD_PROC), which is how the tests run it on a host.
  */
 #ifndef METALD_RAMDISK_H
 #define METALD_RAMDISK_H
@@ -67,5 +67,6 @@ int command_flush(int argc, char **argv);
 int command_loaders(int argc, char **argv);
 int command_efivar(int argc, char **argv);
 int command_image(int argc, char **argv);
+int command_facts(int argc, char **argv);
 
 #endif

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from metald.drivers.inspect_agent import INVENTORY
+from metald.drivers.inspect_agent import FOUND, INVENTORY
 from metald.errors import InspectionError
 from metald.model import Event, Node, Port
 from metald.model.catalogue import InspectionRule
@@ -34,8 +34,6 @@ _SHOWN = 100
 
 BEFORE = "serials_before"
 """In a workflow's memo: the serial numbers of the disks that the inspection before this one found."""
-FOUND = "found"
-"""In a workflow's memo: `inventory` and `plugin_data` that an interface found out by itself, before they are kept."""
 
 
 async def keep(context: Context) -> None:

@@ -313,6 +313,12 @@ class Agent(Section, frozen=True):
     stream_raw_images: Annotated[bool, Meta(description="Have raw images written to the disk as they come, without a copy in memory.")] = (
         True
     )
+    fast_track: Annotated[
+        bool, Meta(description="Leave machines on with their agent behind inspection and cleaning, and use it again without a boot.")
+    ] = False
+    fast_track_timeout: Annotated[
+        Positive, Meta(description="Seconds since its last heartbeat within which such an agent is used again.")
+    ] = 300
     clean_step_priorities: Annotated[
         list[str],
         Meta(description="Other priorities for steps of automated cleaning, as `deploy.erase_devices:0`; 0 leaves the step out."),

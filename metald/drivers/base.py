@@ -383,6 +383,15 @@ class Deploy(Interface):
         """Wait until the installer has written the disk."""
         raise Unsupported(f"Node {ctx.node.label}: deploy interface {self.name} boots no installer.")
 
+    @property
+    def fast_track(self) -> bool:
+        """Whether a ramdisk that has done its work stays, and is used again (`reusable`) without another boot."""
+        return False
+
+    async def reusable(self, ctx: StepContext) -> bool:  # noqa: ARG002
+        """Whether a ramdisk runs on the machine that takes work now."""
+        return False
+
     async def prepare(self, ctx: StepContext) -> Outcome:  # noqa: ARG002
         """Before the machine is touched: check and fetch what the deployment needs."""
         return Done()

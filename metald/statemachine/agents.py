@@ -41,6 +41,8 @@ _LOOKUP = frozenset(
         ProvisionState.SERVICE_WAIT,
     }
 )
+_IDLE = frozenset({ProvisionState.ENROLL, ProvisionState.MANAGEABLE, ProvisionState.AVAILABLE})
+"""States in which an agent runs that waits for its next work (`agent.fast_track`)."""
 _OF_AN_AGENT = (
     "agent_url",
     "agent_called_from",
@@ -105,7 +107,8 @@ class Agents:
         """
         refused = NotFound("Lookup failed: no node that expects an agent has these addresses or this UUID.")
         found = self._find(addresses, node_uuid)
-        if found is None or found.provision_state not in _LOOKUP or self._too_early(found):
+        expected = _LOOKUP | _IDLE if self._settings.agent.fast_track else _LOOKUP
+        if found is None or found.provision_state not in expected or self._too_early(found):
             raise refused
         if not wants_token:
             return found, None

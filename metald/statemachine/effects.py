@@ -33,6 +33,7 @@ _CORE: Mapping[tuple[str, str], Effect] = MappingProxyType(
         ("deploy", "prepare"): ("Checks the settings and fetches the image; the machine is not touched.", "nothing"),
         ("deploy", "wait_ramdisk"): ("Waits for the ramdisk to boot and call.", "ramdisk"),
         ("deploy", "agent_steps"): ("Asks the agent in the ramdisk which steps it offers, and plans them.", "ramdisk"),
+        ("deploy", "reuse_ramdisk"): ("Looks whether the ramdisk runs already, and then leaves its boot out.", "ramdisk"),
         ("deploy", "install"): ("Waits for the installer to write the disk.", "disks"),
         ("deploy", "tear_down"): ("Gives up what the deployment holds outside the machine.", "nothing"),
         ("deploy", "begin_cleaning"): ("Forgets the instance; its data leaves the node.", "nothing"),

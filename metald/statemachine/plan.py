@@ -172,6 +172,11 @@ def ramdisk_up(purpose: str, timeout: float, *, ask: Phase | None = None, automa
     ]
 
 
+def reused(deploy: Deploy, up: list[PlannedStep]) -> list[PlannedStep]:
+    """The steps of `ramdisk_up`, which are left out when the deploy interface's ramdisk runs already."""
+    return [core("deploy", "reuse_ramdisk"), *up] if deploy.fast_track else up
+
+
 def ramdisk_down() -> list[PlannedStep]:
     """The steps that end a ramdisk and leave the machine off."""
     return [

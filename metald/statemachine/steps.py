@@ -166,6 +166,15 @@ async def wait_ramdisk(context: Context, timeout: float, boots: int = 1, of: str
     return Wait(whose.calls_by, share, "the ramdisk to boot and call", callback=True, instead=again)
 
 
+async def reuse_ramdisk(context: Context) -> Outcome:
+    """Leave out the boot of the ramdisk when one runs that takes work."""
+    steps = list(context.following)
+    waits = next((at for at, step in enumerate(steps) if step.step == "wait_ramdisk"), None)
+    if waits is None or not await context.deploy.reusable(context):
+        return Done("The ramdisk is booted.")
+    return Done("The ramdisk that runs is used again.", following=steps[waits + 1 :])
+
+
 async def install(context: Context) -> Outcome:
     """Wait until the installer that was booted has written the disk."""
     return await context.deploy.install(context)
@@ -324,6 +333,7 @@ CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
         ("deploy", "agent_steps"): agent_steps,
         ("deploy", "begin_cleaning"): begin_cleaning,
         ("deploy", "install"): install,
+        ("deploy", "reuse_ramdisk"): reuse_ramdisk,
         ("deploy", "adopt"): adopt,
         ("inspect", "boot"): boot_inspection,
         ("inspect", "inspect_hardware"): inspect_hardware,

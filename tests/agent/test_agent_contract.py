@@ -569,3 +569,33 @@ async def test_no_logical_disk_is_made_of_nothing(house: AgentHouse, agent: Scri
     await house.conductor.provision(uuid, Verb.CLEAN, SYSTEM, clean_steps=[{"interface": "raid", "step": "create_configuration"}])
     await house.boots(agent, uuid, P.CLEAN_WAIT)
     assert "no logical disk" in ((await house.until(uuid, P.CLEAN_FAILED)).last_error or "")
+
+
+# -- fast track
+
+
+async def test_an_agent_that_stays_is_used_again_without_a_boot(tmp_path: Path, agent: ScriptedAgent) -> None:
+    async with AgentHouse(tmp_path / "house", settings(fast_track=True)).living() as house:
+        agent.steps["clean"] = CLEAN
+        uuid = await house.machine(provision_state=P.MANAGEABLE)
+        await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+        await house.boots(agent, uuid, P.CLEAN_WAIT)
+        node = await house.until(uuid, P.AVAILABLE)
+        assert node.power_state == "power on"
+        await house.do(uuid, Verb.DEPLOY, P.ACTIVE)
+        assert "standby.prepare_image" in agent.names()
+        assert "agent_secret_token" not in house.node(uuid).driver_internal_info
+
+
+async def test_an_agent_that_has_gone_is_booted_again(tmp_path: Path, agent: ScriptedAgent) -> None:
+    async with AgentHouse(tmp_path / "house", settings(fast_track=True)).living() as house:
+        uuid = await house.machine(provision_state=P.MANAGEABLE)
+        await house.conductor.provision(uuid, Verb.PROVIDE, SYSTEM)
+        await house.boots(agent, uuid, P.CLEAN_WAIT)
+        await house.until(uuid, P.AVAILABLE)
+        await agent.stop()
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+        async with await second_boot(tmp_path) as second:
+            await house.boots(second, uuid, P.WAIT_CALL_BACK)
+            await house.until(uuid, P.ACTIVE)
+            assert "standby.prepare_image" in second.names()

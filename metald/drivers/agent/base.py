@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,20 @@ class AgentBased(Deploy):
                 ctx.note("agent_logs", file=str(path), bytes=size)
         except (MetaldError, TimeoutError, OSError, ValueError) as error:
             ctx.progress(message=f"The agent's logs could not be kept: {error}")
+
+    @property
+    def fast_track(self) -> bool:
+        """See Deploy."""
+        return self._settings.agent.fast_track
+
+    async def reusable(self, ctx: StepContext) -> bool:
+        """Whether an agent has called lately, without a complaint, and answers."""
+        info = ctx.node.driver_internal_info
+        last = info.get("agent_last_heartbeat")
+        if not (self.fast_track and info.get("agent_url") and last) or info.get("agent_status") == "error":
+            return False
+        age = (now() - datetime.fromisoformat(str(last))).total_seconds()
+        return age < self._settings.agent.fast_track_timeout and await self.alive(ctx.node)
 
     async def alive(self, node: Node) -> bool:
         """Whether the agent that last called for a node still answers."""

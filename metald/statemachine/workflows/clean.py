@@ -10,7 +10,7 @@ from metald.drivers.base import Deploy, Phase
 from metald.drivers.registry import Registry
 from metald.model import Fault, Node, PlannedStep, ProvisionState, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition, Fields
-from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested, without_ramdisk
+from metald.statemachine.plan import automatic, ramdisk_down, ramdisk_up, requested, reused, without_ramdisk
 
 
 def unfinished(workflow: Workflow, fault: Fault) -> Fields:
@@ -46,7 +46,8 @@ def wrapped(registry: Registry, node: Node, steps: list[PlannedStep], settings: 
     if not (deploy.uses_ramdisk and ((automatic and deploy.in_band) or any(s.requires_ramdisk for s in steps))):
         return steps
     ask = Phase.CLEAN if deploy.in_band else None
-    return [*ramdisk_up("clean", settings.clean_callback_timeout, ask=ask, automatic=automatic), *steps, *ramdisk_down()]
+    up = reused(deploy, ramdisk_up("clean", settings.clean_callback_timeout, ask=ask, automatic=automatic))
+    return [*up, *steps, *([] if deploy.fast_track else ramdisk_down())]
 
 
 def automated(node: Node, settings: Settings) -> bool:

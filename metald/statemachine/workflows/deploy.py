@@ -12,7 +12,7 @@ from metald.drivers.registry import Registry
 from metald.errors import Invalid
 from metald.model import Node, PlannedStep, Workflow, WorkflowKind
 from metald.statemachine.definition import Definition
-from metald.statemachine.plan import core, offered, ordered, planned, ramdisk_up, requested
+from metald.statemachine.plan import core, offered, ordered, planned, ramdisk_up, requested, reused
 
 
 def cleanup(node: Node, workflow: Workflow) -> list[PlannedStep]:  # noqa: ARG001
@@ -48,12 +48,13 @@ def plan(registry: Registry, node: Node, settings: Settings, deploy_steps: Seque
         return [core("deploy", "prepare"), *body, core("boot", "prepare_instance"), core("power", "power_on")]
     if deploy.netboots:
         return _netbooted(node, deploy, body)
+    up = ramdisk_up("deploy", settings.deploy_callback_timeout, ask=Phase.DEPLOY if deploy.in_band else None, automatic=True)
     before = [s for s in body if not s.requires_ramdisk and s.priority > 100]
     rest = [s for s in body if s not in before]
     return [
         core("deploy", "prepare"),
         *before,
-        *ramdisk_up("deploy", settings.deploy_callback_timeout, ask=Phase.DEPLOY if deploy.in_band else None, automatic=True),
+        *reused(deploy, up),
         *rest,
         core("power", "power_off"),
         core("boot", "clean_up_ramdisk"),

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from metald.config import Settings
-from metald.drivers.base import Inspect, Rescue
+from metald.drivers.base import Deploy, Inspect, Rescue
 from metald.drivers.noop import Absent
 from metald.drivers.registry import Registry
 from metald.errors import Unsupported
@@ -59,7 +59,8 @@ def plan(registry: Registry, node: Node, settings: Settings, verb: Verb) -> list
         raise Unsupported(f"Driver {node.driver} does not support {verb.value} (disabled or not implemented).", field="target")
     match verb:
         case Verb.INSPECT:
-            return _inspection(cast(Inspect, registry.for_node(node, "inspect")), settings)
+            stays = cast(Deploy, registry.for_node(node, "deploy")).fast_track
+            return _inspection(cast(Inspect, registry.for_node(node, "inspect")), settings, stays=stays)
         case Verb.RESCUE if cast(Rescue, registry.for_node(node, "rescue")).in_ramdisk:
             return _rescue(settings)
         case Verb.UNRESCUE if cast(Rescue, registry.for_node(node, "rescue")).in_ramdisk:
@@ -67,12 +68,12 @@ def plan(registry: Registry, node: Node, settings: Settings, verb: Verb) -> list
     return [core(interface, step)]
 
 
-def _inspection(interface: Inspect, settings: Settings) -> list[PlannedStep]:
+def _inspection(interface: Inspect, settings: Settings, *, stays: bool) -> list[PlannedStep]:
     work = core("inspect", "inspect_hardware", options=msgspec.to_builtins(settings.inspection))
     if not interface.in_ramdisk:
         return [work]
     timeout, required = settings.conductor.inspect_timeout, settings.inspection.require_managed_boot
-    return [core("inspect", "boot", timeout=timeout, required=required), work, *ramdisk_down()]
+    return [core("inspect", "boot", timeout=timeout, required=required), work, *([] if stays and interface.agent else ramdisk_down())]
 
 
 def _rescue(settings: Settings) -> list[PlannedStep]:

@@ -17,7 +17,8 @@ venv: .venv/.complete  ## make .venv with everything metald needs, as locked in 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed." >&2; exit 1; }
 	@$(PYTHON) -m venv --help >/dev/null 2>&1 && $(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/install-packages
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@# --no-deps: the lock is whole, and pip of Debian 12 refuses a lock once an extra's newest release is not the locked one
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@# compiled now, or where PYTHONDONTWRITEBYTECODE is set each start would compile it anew, for 0.3 s
 	$(BIN)/python -m compileall -q metald
@@ -45,7 +46,7 @@ agent: build/ipa/.complete  ## the unmodified Ironic Python Agent from PyPI in b
 
 build/ipa/.complete: tests/agent/constraints.txt
 	$(PYTHON) -m venv $(BUILD)/ipa
-	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/agent/constraints.txt
+	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/agent/constraints.txt
 	@touch $@
 
 test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, killing metald in between

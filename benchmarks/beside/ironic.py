@@ -72,7 +72,7 @@ def installed() -> Path:
         print("installing Ironic into build/ironic ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(_VENV)], check=True)
         pip = [str(_VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--require-hashes", "-r", str(_HERE / "constraints.txt")], check=True)
+        subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(_HERE / "constraints.txt")], check=True)
         (_VENV / ".complete").touch()
     return _VENV / "bin"
 

@@ -38,6 +38,10 @@ KEYS = (
 the ramdisk is metald's own."""
 
 
+IMAGE_TOKEN = "agent_image_token"  # noqa: S105  # the name of one
+"""The key in `driver_internal_info` of the secret by which an agent fetches its image and config drive, whoever booted it."""
+
+
 def new_credentials(purpose: str) -> dict[str, Any]:
     """Credentials of a new boot, as entries of `driver_internal_info`.
 
@@ -67,9 +71,9 @@ def wants_ramdisk(node: Node) -> bool:
     return bool(node.driver_internal_info.get("boot_token"))
 
 
-def check_token(node: Node | None, token: str) -> bool:
+def check_token(node: Node | None, token: str, key: str = "boot_token") -> bool:
     """Whether `token` is that of the node's present boot. Takes as long for a wrong token as for no node at all."""
-    kept = node.driver_internal_info.get("boot_token") if node is not None else None
+    kept = node.driver_internal_info.get(key) if node is not None else None
     expected = kept if isinstance(kept, str) and kept else ""
     same = hmac.compare_digest(token.encode(), (expected or "x" * 43).encode())
     return same and bool(expected)

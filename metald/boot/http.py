@@ -59,6 +59,7 @@ LINGER = 1.0
 STOP_GRACE = 2.0
 """Seconds that running requests have when the server stops; as many again after they were cancelled."""
 _NOT_KEPT = {"Cache-Control": "no-store"}
+_OF_AGENTS = ("image", "configdrive")
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -259,14 +260,19 @@ class BootHttp:
 
     # -- what belongs to one boot
 
-    def _boot_of(self, request: web.Request) -> Node:
+    def _boot_of(self, request: web.Request, *keys: str) -> Node:
         """The node whose present boot the request has proved to be of.
+
+        Args:
+            request: the request.
+            keys: of other tokens than the boot's that prove it too.
 
         Raises:
             NotAllowed: no such node, or not the token of its present boot.
         """
         node = self._directory.node(request.match_info["node"])
-        if not credentials.check_token(node, request.match_info["token"]):
+        token = request.match_info["token"]
+        if not any(credentials.check_token(node, token, key) for key in ("boot_token", *keys)):
             if node is not None:
                 request[_NODE] = node.uuid
             raise NotAllowed("This is not the token of the node's present boot.")
@@ -317,8 +323,8 @@ class BootHttp:
         return web.Response(text=f"{key}\n", headers=_NOT_KEPT)
 
     async def _prepared(self, request: web.Request) -> web.StreamResponse:
-        node = self._boot_of(request)
         what = request.match_info["what"]
+        node = self._boot_of(request, *([credentials.IMAGE_TOKEN] if what in _OF_AGENTS else []))
         path = self._image_source(node, what)
         if path is None:
             raise NotFound(f"This boot has no {what}.")

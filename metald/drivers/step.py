@@ -117,6 +117,9 @@ class Wait:
     """Whether the deadline begins anew when the step, called again, waits on."""
     instead: Sequence[PlannedStep] = ()
     """Steps that run at the deadline instead of failing, before the plan goes on behind this one."""
+    look: Callable[[], Awaitable[None]] | None = None
+    """Looks out for what no signal may tell of, and returns when there is something to see: the step is then called again. It
+    is not durable; after a restart of metald the step is called again at once instead."""
 
 
 @dataclass(frozen=True, slots=True)

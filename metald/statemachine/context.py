@@ -153,6 +153,8 @@ class Context(NodeView):
         self.fires: list[str] = []
         self.rows: list[Resource] = []
         self.gone: list[Resource] = []
+        self.lookout: Callable[[], Awaitable[None]] | None = None
+        """What looks out while the workflow waits (`Wait.look`)."""
         self._checkpoint = checkpoint
         self._progress = progress
         self._looked = 0

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from metald.config import Conductor as ConductorSettings
@@ -25,7 +25,7 @@ from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeGone, moved, step_event
 from metald.statemachine.last_seen import last_seen
 from metald.statemachine.progress import Progress
-from metald.statemachine.runner import RETRY, UNHOLD, Runner
+from metald.statemachine.runner import LOOKOUT, RETRY, UNHOLD, Runner
 from metald.statemachine.table import Table
 from metald.statemachine.timers import Timers
 from metald.store.changes import Change
@@ -40,6 +40,10 @@ STORE_PAUSE = 5.0
 """Seconds until a wake-up that the store could not take is tried again."""
 _STEPS_EACH_ROUND = 3
 """Steps that begin in one round of the loop; requests are not held up by more."""
+
+
+async def _at_once() -> None:
+    """What looks out for a step that shall be called again now."""
 
 
 class Engine:
@@ -71,6 +75,7 @@ class Engine:
         self._timers = Timers(self._expired)
         self._turns = Turns(_STEPS_EACH_ROUND)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lookouts: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stop = asyncio.Event()
         self._progress = Progress(store, settings.progress_interval)
@@ -88,6 +93,8 @@ class Engine:
             await self._stop.wait()
             resumed.cancel()
             self._timers.close()
+            for uuid in list(self._lookouts):
+                self._end_lookout(uuid)
             await self._drain()
             telling.cancel()
         self._group = None
@@ -116,6 +123,7 @@ class Engine:
         """Run a workflow that is durable already."""
         if self._group is None or self._stop.is_set() or workflow.uuid in self._tasks:
             return
+        self._end_lookout(workflow.uuid)
         task = self._group.create_task(self._advance(workflow), name=f"workflow {workflow.uuid}")
         self._tasks[workflow.uuid] = task
 
@@ -249,6 +257,7 @@ class Engine:
     def forget(self, workflow: Workflow) -> None:
         """Drop the deadline of a workflow that another one has taken the place of."""
         self._timers.drop(workflow.uuid)
+        self._end_lookout(workflow.uuid)
 
     async def _tell_resumed(self, count: int, begun: float) -> None:
         # This task began after those of the workflows, and turns are taken in order: when ours comes, each of them is at its step.
@@ -258,6 +267,8 @@ class Engine:
     def _resume(self, workflow: Workflow) -> None:
         if workflow.state is WorkflowState.RUNNING:
             self.start(workflow)
+        elif workflow.memo.get(LOOKOUT):
+            self._look_out(workflow, _at_once)
         else:
             # The machine may have called while nobody listened; it does so again within the grace.
             self._arm(workflow, self._settings.restart_grace if workflow.wait_for not in _TIMED else 0.0)
@@ -275,13 +286,36 @@ class Engine:
     async def _overdue(self, workflow: Workflow) -> None:
         """The deadline of a waiting workflow has come: go on, or give up when something was awaited in vain."""
         try:
-            woken = await self._wake(workflow)
+            woken = await self._wake(workflow, overdue=workflow.wait_for not in _TIMED)
         finally:
             self._tasks.pop(workflow.uuid, None)
         if woken is not None:
             self.start(woken)
 
-    async def _wake(self, workflow: Workflow) -> Workflow | None:
+    def _look_out(self, workflow: Workflow, look: Callable[[], Awaitable[None]]) -> None:
+        """Call the step of a waiting workflow again when `look` returns; until then signals and the deadline hold."""
+        if self._group is not None:
+            self._lookouts[workflow.uuid] = self._group.create_task(self._seen_by(workflow, look), name=f"lookout {workflow.uuid}")
+
+    async def _seen_by(self, workflow: Workflow, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await look()
+        except Exception:
+            _log.exception("workflow %s of node %s waits without looking out", workflow.uuid, workflow.node_uuid)
+            return
+        woken = await self._wake(workflow, overdue=False)
+        if self._lookouts.get(workflow.uuid) is asyncio.current_task():
+            del self._lookouts[workflow.uuid]
+        if woken is not None:
+            self._timers.drop(workflow.uuid)
+            self.start(woken)
+
+    def _end_lookout(self, workflow_uuid: str) -> None:
+        task = self._lookouts.pop(workflow_uuid, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def _wake(self, workflow: Workflow, *, overdue: bool) -> Workflow | None:
         async with self._store.owning(workflow.node_uuid):
             node = self._store.table(Node).get(workflow.node_uuid)
             current = self._store.table(Workflow).get(workflow.uuid)
@@ -289,7 +323,7 @@ class Engine:
                 return None
             fields, fact = self._resumed(node, {}, current)
             memo = copy.deepcopy(current.memo)
-            if current.wait_for not in _TIMED:
+            if overdue:
                 memo["overdue"] = True
             change = Change(
                 save=[current.changed(state=WorkflowState.RUNNING, memo=memo), node.changed(**fields)], events=[fact] if fact else []
@@ -324,7 +358,7 @@ class Engine:
             event = self._idle.pop(workflow.node_uuid, None)
             if event is not None:
                 event.set()
-        self._look_again(context.workflow)
+        self._look_again(context)
 
     async def _give_up(self, context: Context) -> None:
         text = f"Internal error in workflow {context.workflow.uuid}; the daemon's log has the details."
@@ -340,13 +374,16 @@ class Engine:
         with contextlib.suppress(NodeGone):
             await self._journal.boundary(context, workflow=ends, node=fields, fire=fail)
 
-    def _look_again(self, left: Workflow) -> None:
+    def _look_again(self, context: Context) -> None:
         """After a task ended: wait for what its workflow waits for, or go on when a signal came in that very moment."""
+        left = context.workflow
         current = self._store.table(Workflow).get(left.uuid)
         if current is None or self._stop.is_set():
             return
         if current.state is WorkflowState.WAITING:
             self._arm(current)
+            if context.lookout is not None and current.memo.get(LOOKOUT):
+                self._look_out(current, context.lookout)
         elif current.state is WorkflowState.RUNNING and current.version != left.version:
             self.start(current)
 

@@ -38,6 +38,9 @@ RETRY = "retry"
 UNHOLD = "unhold"
 """What a held workflow waits for."""
 
+LOOKOUT = "lookout"
+"""In a workflow's memo: whether the step that waits looks out by itself (`Wait.look`)."""
+
 
 class Runner:
     """Advances one workflow.
@@ -95,6 +98,8 @@ class Runner:
             await self._done(step, started, outcome)
         elif isinstance(outcome, Wait) and outcome.instead:
             await self._detour(step, started, outcome.instead, error)
+        elif isinstance(outcome, Wait) and outcome.look is not None:
+            await self._wait(step, started, outcome)  # it saw that what it waits for goes on, whatever nobody told
         else:
             await self._failed(step, started, error, error.code)
 
@@ -187,6 +192,8 @@ class Runner:
         again = workflow.wait_for == outcome.signal and workflow.deadline is not None and outcome.signal != "timer"
         deadline = workflow.deadline if again and not outcome.renew else now() + timedelta(seconds=outcome.timeout)
         self._context.memo["waiting"] = outcome.reason
+        self._context.memo[LOOKOUT] = outcome.look is not None
+        self._context.lookout = outcome.look
         # When the node changed while the step looked, `run` calls the step again instead.
         with contextlib.suppress(NodeChanged):
             await self._journal.boundary(

@@ -38,6 +38,7 @@ _OF_ONE_BOOT = frozenset(
         "agent_version",
         "agent_status",
         "agent_status_message",
+        "agent_image_token",
         "ramdisk",
     }
 )

@@ -105,7 +105,6 @@ async def test_a_deployment_tells_the_agent_what_to_do(house: AgentHouse, agent:
         "deploy.get_deploy_steps",
         "standby.prepare_image",
         "deploy.execute_deploy_step",
-        "standby.sync",
         "standby.power_off",
     ]
     told = agent.given[1][1]
@@ -118,6 +117,33 @@ async def test_a_deployment_tells_the_agent_what_to_do(house: AgentHouse, agent:
     assert "s3cret" not in str(agent.given)
     assert agent.token not in str(agent.given)
     assert "agent_secret_token" not in node.driver_internal_info
+
+
+async def test_an_image_of_metalds_is_fetched_whatever_boot_interface_the_node_has(tmp_path: Path, agent: ScriptedAgent) -> None:
+    """By a secret of its own, which ends with the machine's power."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "image").write_bytes(bytes(1 << 16))
+    base = settings()
+    images = msgspec.structs.replace(base.images, file_roots=[str(files)])
+    boot = msgspec.structs.replace(base.boot, http_listen="192.0.2.1:8080")
+    async with AgentHouse(tmp_path / "house", msgspec.structs.replace(base, images=images, boot=boot)).living() as house:
+        node = await deploy(house, agent, instance_info={"image_source": (files / "image").as_uri(), "image_disk_format": "raw"})
+    (url,) = dict(agent.given)["standby.prepare_image"]["image_info"]["urls"]
+    start, token, name = url.rsplit("/", 2)
+    assert (start, name, len(token)) == (f"http://192.0.2.1:8080/boot/{node.uuid}", "image", 43)
+    assert "agent_image_token" not in node.driver_internal_info
+
+
+async def test_a_machine_that_must_stay_on_has_its_agent_locked_down(house: AgentHouse, agent: ScriptedAgent) -> None:
+    async def gone(_: Mapping[str, Any]) -> Any:
+        agent.token = "another"
+        return {}
+
+    agent.answers["system.lockdown"] = gone
+    node = await deploy(house, agent, disable_power_off=True)
+    assert agent.names()[-2:] == ["standby.sync", "system.lockdown"]
+    assert node.power_state == "power on"
 
 
 async def test_a_partition_image_gets_a_loader(house: AgentHouse, agent: ScriptedAgent) -> None:
@@ -174,6 +200,58 @@ async def test_a_restart_follows_the_command_that_runs(tmp_path: Path, agent: Sc
         await house.until(uuid, P.ACTIVE)
     assert agent.names().count("standby.prepare_image") == 1
     assert agent.names().count("deploy.get_deploy_steps") == 1
+
+
+async def test_a_restart_looks_at_a_command_that_was_waited_for(
+    tmp_path: Path, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metald.drivers.agent.commands.LOOKED_AT", 0.0)
+    goes_on = asyncio.Event()
+
+    async def write(_: Mapping[str, Any]) -> Any:
+        await goes_on.wait()
+        return {"result": "done"}
+
+    agent.answers["standby.prepare_image"] = write
+    async with AgentHouse(tmp_path / "house", settings()).living() as house:
+        uuid = await house.machine()
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+        await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+        async with asyncio.timeout(20):
+            while house.node(uuid).deploy_step.get("step") != "write_image" or house.node(uuid).provision_state is not P.WAIT_CALL_BACK:
+                await asyncio.sleep(0.01)
+    goes_on.set()
+    async with AgentHouse(tmp_path / "house", settings()).living() as house:
+        await house.until(uuid, P.ACTIVE)
+    assert agent.names().count("standby.prepare_image") == 1
+
+
+async def test_an_agent_that_works_and_whose_heartbeats_do_not_come_is_not_given_up(
+    tmp_path: Path, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metald.drivers.agent.commands.LOOKED_AT", 0.0)
+    waited, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def write(_: Mapping[str, Any]) -> Any:
+        await goes_on.wait()
+        return {"result": "done"}
+
+    agent.answers["standby.prepare_image"] = write
+    async with AgentHouse(tmp_path / "house", settings(heartbeat_timeout=1)).living() as house:
+        overdue = house.engine._overdue
+
+        async def expired(workflow: Any) -> None:
+            await overdue(workflow)
+            waited.set()
+
+        house.engine._overdue = expired  # type: ignore[method-assign]
+        uuid = await house.machine()
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+        await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+        await asyncio.wait_for(waited.wait(), 20)
+        goes_on.set()
+        await house.until(uuid, P.ACTIVE)
+    assert agent.names().count("standby.prepare_image") == 1
 
 
 async def test_a_failed_command_fails_the_deployment_and_its_logs_are_kept(house: AgentHouse, agent: ScriptedAgent, tmp_path: Path) -> None:
@@ -291,7 +369,7 @@ async def test_a_step_that_asks_for_a_reboot_gets_one(house: AgentHouse, agent: 
 
 
 async def test_a_long_step_can_be_aborted(house: AgentHouse, agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metald.drivers.agent.base._LOOKED_AT", 0.1)
+    monkeypatch.setattr("metald.drivers.agent.commands.LOOKED_AT", 0.1)
     ends = asyncio.Event()
 
     async def clean(_: Mapping[str, Any]) -> Any:
@@ -312,8 +390,7 @@ async def test_a_long_step_can_be_aborted(house: AgentHouse, agent: ScriptedAgen
     await agent.call(house.agents, uuid, lookup=False)
     await waits()
     ends.set()
-    await agent.call(house.agents, uuid, lookup=False)
-    await house.until(uuid, P.AVAILABLE)
+    await house.until(uuid, P.AVAILABLE)  # it is seen that the step has ended; no heartbeat tells
     assert agent.names().count("clean.execute_clean_step") == 1
     ends.clear()
     await house.do(uuid, Verb.MANAGE, P.MANAGEABLE)

@@ -27,7 +27,18 @@ def test_any_text_is_a_url_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "https://", "ftp://192.0.2.1", "https://u:p@192.0.2.1", "https://192.0.2.1/x", "https://192.0.2.1?x", "https://192.0.2.1:99999"],
+    [
+        *(
+            "",
+            "https://",
+            "ftp://192.0.2.1",
+            "https://u:p@192.0.2.1",
+            "https://192.0.2.1/../x",
+            "https://192.0.2.1/%2e",
+            "https://192.0.2.1//x",
+        ),
+        *("https://192.0.2.1?x", "https://192.0.2.1:99999"),
+    ],
 )
 def test_what_is_no_url_of_an_agent(url: str) -> None:
     with pytest.raises(Invalid):
@@ -52,8 +63,25 @@ def test_where_an_agent_may_be_called() -> None:
     for url in ("https://198.51.100.2:9999", "https://ramdisk.example:9999"):
         with pytest.raises(Invalid):
             callback.permit(url, "198.51.100.1", networks)
+    for url in ("https://127.0.0.1:6385", "https://127.8.9.1:6385", "https://localhost:6385"):
+        with pytest.raises(Invalid):
+            callback.check(url, "127.0.0.1", (6385,))
+
+
+def test_all_of_loopback_is_one_host() -> None:
+    for url in ("http://127.0.0.9:9999", "http://localhost:9999", "http://[::1]:9999"):
+        callback.check(url, "127.0.0.1", (6385,))
+        callback.permit(url, "127.0.0.1", ())
+        with pytest.raises(Invalid):
+            callback.check(url, "192.0.2.1", ())
+
+
+def test_only_the_caller_itself_has_its_api_below_a_path() -> None:
+    networks = callback.networks(["192.0.2.0/24"])
+    callback.permit("https://192.0.2.1:9999/agents/one/", "192.0.2.1", ())
+    callback.permit("https://192.0.2.9:9999/", "192.0.2.1", networks)
     with pytest.raises(Invalid):
-        callback.check("https://127.0.0.1:6385", "127.0.0.1", (6385,))
+        callback.permit("https://192.0.2.9:9999/agents/one", "192.0.2.1", networks)
 
 
 OFFERS = st.lists(

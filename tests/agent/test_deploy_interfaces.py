@@ -120,7 +120,7 @@ async def test_a_custom_agent_does_what_its_own_steps_do(house: Interfaces, agen
     await house.until(uuid, P.WAIT_CALL_BACK)
     await agent.call(house.agents, uuid)
     await house.until(uuid, P.ACTIVE)
-    assert agent.names() == ["deploy.get_deploy_steps", "deploy.execute_deploy_step", "standby.sync", "standby.power_off"]
+    assert agent.names() == ["deploy.get_deploy_steps", "deploy.execute_deploy_step", "standby.power_off"]
 
 
 async def test_a_container_is_installed_by_bootc(house: Interfaces, agent: ScriptedAgent) -> None:

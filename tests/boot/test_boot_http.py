@@ -253,6 +253,17 @@ async def test_images_of_the_boot(site: Site, web: aiohttp.ClientSession) -> Non
     assert token not in json.dumps(site.fleet.events)
 
 
+async def test_an_agents_token_opens_image_and_config_drive_and_no_more(site: Site, web: aiohttp.ClientSession) -> None:
+    """Somebody else may have booted the agent: it has no token of a boot then."""
+    node = site.fleet.add(MAC, driver_internal_info={"agent_image_token": "t" * 43})
+    for what in ("image", "configdrive", "deploy_kernel", "keys", "ready"):
+        site.images[node.uuid, what] = site.folder / "ramdisk/kernel"
+        status = 200 if what in ("image", "configdrive") else 403 if what != "ready" else 405
+        await text(web, site.own(node, what, "t" * 43), status)
+        if status == 200:
+            await text(web, site.own(node, what, "u" * 43), 403)
+
+
 async def test_ready_by_form_and_by_json(site: Site, web: aiohttp.ClientSession) -> None:
     node = site.fleet.boot(site.fleet.add(MAC))
     url = site.own(node, "ready")

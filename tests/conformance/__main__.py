@@ -66,7 +66,18 @@ def environment(suite: str) -> Path:
     stamp = place / ".requirements"
     if not stamp.exists() or stamp.read_text() != digest:
         venv.create(place, with_pip=True, clear=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", requirements]
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            requirements,
+        ]
         subprocess.run(pip, check=True, timeout=DEADLINE)
         stamp.write_text(digest)
     return python

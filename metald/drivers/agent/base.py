@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import msgspec
 from metald.config import Settings
 from metald.drivers.agent import images, logs, steps
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, Command
-from metald.drivers.agent.commands import LOOKED_AT, MEMO, AgentLost, Commands, StillRunning, VersionMismatch
+from metald.drivers.agent.commands import MEMO, AgentLost, Commands, StillRunning, VersionMismatch, failed
 from metald.drivers.base import Deploy, Done, Outcome, Phase, StepContext, Wait, ramdisk_again, step
 from metald.errors import DeployError, Invalid, MetaldError
 from metald.images.cache import ImageCache
@@ -30,10 +31,9 @@ from metald.model import Node, PlannedStep, PowerState, now
 
 BOOTS = 2
 """How often in a workflow the machine is booted again because its agent was lost, or knows other steps than before."""
-_LOOKED_AT = 30.0
-"""Seconds for which a step of the agent's is looked at before it is waited for, when it can be aborted."""
 _LOG_TIME = 60.0
 """Seconds that collecting logs may take."""
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 
 
 class AgentBased(Deploy):
@@ -142,9 +142,7 @@ class AgentBased(Deploy):
             return {"step": told, f"{phase}_version": versions, **about, "node": {**about["node"], **(more or {})}}
 
         try:
-            name = f"{phase}.execute_{phase}_step"
-            looked_at = LOOKED_AT if phase == Phase.DEPLOY else _LOOKED_AT
-            command = await self.commands.carry_out(ctx, name, params, _key(ctx), looked_at=looked_at)
+            command = await self.commands.carry_out(ctx, f"{phase}.execute_{phase}_step", params, _key(ctx))
         except VersionMismatch:
             return self._mismatched(ctx, phase)
         result = result_of(command, f"{phase}_result")
@@ -184,9 +182,10 @@ class AgentBased(Deploy):
         """Do a step's work; boot the ramdisk again when its agent is lost, take the agent's logs when it fails."""
         try:
             return await work()
-        except StillRunning:
+        except StillRunning as still:
             timeout = float(self._settings.agent.heartbeat_timeout)
-            return Wait("heartbeat", timeout, "a sign of life of the agent while it works", callback=True, renew=True)
+            look = partial(self.commands.ended, still.agent, still.ident)
+            return Wait("heartbeat", timeout, "a sign of life of the agent while it works", callback=True, renew=True, look=look)
         except AgentLost as error:
             if self._lost(ctx) > BOOTS:
                 raise
@@ -269,31 +268,58 @@ class CustomAgentDeploy(AgentBased):
 
     async def _power_off(self, ctx: StepContext) -> str:
         """Off by the agent, which leaves the disks in order. What it does not do, the BMC does in the plan's next step."""
+        oob = ctx.node.driver_info.get("deploy_forces_oob_reboot")
         try:
-            await self.commands.ask(ctx, "standby.sync")
-            if ctx.node.driver_info.get("deploy_forces_oob_reboot") or ctx.node.disable_power_off:
+            if ctx.node.disable_power_off:
+                return await self._lock_down(ctx)
+            if str(oob or "").lower() in _TRUE:
+                await self.commands.ask(ctx, "standby.sync")
                 return "Everything is on the disk."
-            agent = self.commands.agent(ctx.node)
-            await self.client.run(agent, "standby.power_off", {}, wait=False)
+            # The agent writes everything to the disks before.
+            command = await self.client.run(self.commands.agent(ctx.node), "standby.power_off", {}, wait=False)
+            if command.command_status == "FAILED":
+                raise failed(ctx.node, command)
         except MetaldError as error:
             if await self._is_off(ctx):  # the step was called before, or the machine was faster than the answer
                 return "The machine is off."
             return f"The BMC powers the machine off, for the agent did not: {error}"
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._settings.agent.power_off_timeout
-        pause = 0.1
-        while loop.time() < until:
-            if await self._is_off(ctx):
-                return "The agent powered the machine off."
-            await asyncio.sleep(min(pause, max(0.0, until - loop.time())))
-            pause = min(2.0, pause * 1.5)
-        return f"The agent did not power the machine off within {self._settings.agent.power_off_timeout:g} s; the BMC does."
+        within = self._settings.agent.power_off_timeout
+        if await _comes_true(lambda: self._is_off(ctx), within):
+            return "The agent powered the machine off."
+        return f"The agent did not power the machine off within {within:g} s; the BMC does."
+
+    async def _lock_down(self, ctx: StepContext) -> str:
+        """The machine must never be off: have the agent write everything to the disks and leave the network."""
+        agent = self.commands.agent(ctx.node)
+        await self.commands.ask(ctx, "standby.sync")
+        await self.client.run(agent, "system.lockdown", {}, wait=True)
+
+        async def gone() -> bool:
+            return not await self.client.alive(agent)
+
+        if await _comes_true(gone, self._settings.agent.power_off_timeout):
+            return "The agent has ended."
+        return "Everything is on the disk; the agent still answers."
 
     async def _is_off(self, ctx: StepContext) -> bool:
         try:
             return await ctx.power.get_power_state(ctx) is PowerState.OFF
         except MetaldError:
             return False
+
+
+async def _comes_true(look: Callable[[], Awaitable[bool]], within: float) -> bool:
+    """Look, in pauses that grow, for so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within
+    pause = 0.1
+    while not await look():
+        left = until - loop.time()
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(2.0, pause * 1.5)
+    return True
 
 
 def result_of(command: Command, key: str) -> Any:

@@ -5,12 +5,14 @@ networks that only metald reaches. Rules:
 
 - The host is an IP address; nothing is looked up, so nothing can change between the check and the call.
 - Addresses that no ramdisk has (unspecified, multicast, link-local, among them clouds' metadata services) are refused.
-  Loopback is one of them unless the agent itself calls from loopback.
-- metald calls an agent at the address that its heartbeat came from, or inside `agent.callback_networks`.
+  Loopback is one of them unless the agent itself calls from loopback; then all of loopback is one host, `localhost` its name.
+- metald calls an agent at the address that its heartbeat came from, or inside `agent.callback_networks`. Only the first may
+  have its API below a path: elsewhere that would let an agent choose what is asked of a neighbour.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -22,6 +24,8 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _FIELD = "callback_url"
+_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?", re.ASCII)
+_LOOPBACK = ip_address("127.0.0.1")
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -48,16 +52,15 @@ def parse(url: str) -> tuple[Address | None, int]:
     except ValueError:
         host, port, parts = "", None, urlsplit("")
     plain = parts.scheme in ("http", "https") and host and not parts.username and not parts.query and not parts.fragment
-    if not plain or parts.path.strip("/") or any(ord(letter) < 33 for letter in url):
+    if not plain or not _PATH.fullmatch(parts.path) or any(ord(letter) < 33 for letter in url):
         raise Invalid(
             f"Agent callback URL {url[:200]!r} is not an HTTP URL of an agent.", remedy="It is https://ADDRESS:PORT.", field=_FIELD
         )
+    port = port or (443 if parts.scheme == "https" else 80)
     try:
-        found = ip_address(host)
+        return (_LOOPBACK if host == "localhost" else _address(host)), port
     except ValueError:
-        return None, port or (443 if parts.scheme == "https" else 80)
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found, port or (443 if parts.scheme == "https" else 80)
+        return None, port
 
 
 def check(url: str, called_from: str, own_ports: Collection[int]) -> None:
@@ -89,9 +92,11 @@ def permit(url: str, called_from: str, allowed: Sequence[Network]) -> None:
     address, _ = parse(url)
     if address is None:
         raise Invalid(f"Agent callback URL {url!r} names a host.", remedy="Agents must tell their IP address.", field=_FIELD)
-    if any(address.version == network.version and address in network for network in allowed):
+    caller = _address(called_from) if called_from else address
+    if address == caller or (address.is_loopback and caller.is_loopback):
         return
-    if not called_from or address == _address(called_from):
+    inside = any(address.version == network.version and address in network for network in allowed)
+    if inside and not urlsplit(url).path.strip("/"):
         return
     raise Invalid(
         f"The agent called from {called_from}, but asks to be called at {url}.",

@@ -52,6 +52,10 @@ class CommandFailed(DeployError):
     advice = "Read the agent's words; its logs are kept below agent.deploy_logs_dir."
 
 
+class NotKnown(CommandFailed):
+    """The agent knows no such command."""
+
+
 class Command(msgspec.Struct, frozen=True):
     """One command of an agent, as the agent tells of it."""
 
@@ -133,8 +137,14 @@ class AgentClient:
         return (await self._decoded(agent, data, _Listed)).commands
 
     async def command(self, agent: Target, ident: str) -> Command:
-        """One command by its id. Raises like `commands`."""
-        return await self._decoded(agent, await self._ask(agent, "GET", f"/v1/commands/{ident}"), Command)
+        """One command by its id, of the list of all where the agent tells of no single one. Raises like `commands`."""
+        try:
+            return await self._decoded(agent, await self._ask(agent, "GET", f"/v1/commands/{ident}"), Command)
+        except NotKnown:
+            found = next((one for one in await self.commands(agent) if one.id == ident), None)
+            if found is None:
+                raise
+            return found
 
     async def run(self, agent: Target, name: str, params: Mapping[str, Any], *, wait: bool) -> Command:
         """Give a command.
@@ -243,4 +253,5 @@ def _refusal(agent: Target, status: int, data: bytes) -> DeployError:
             f"Node {agent.label}: the agent does not take the token of this boot.",
             remedy="It was restarted outside of metald's sight; start the operation again.",
         )
-    return CommandFailed(f"Node {agent.label}: the agent answered {status}: {text or 'no reason given'}.")
+    kind = NotKnown if status == 404 else CommandFailed
+    return kind(f"Node {agent.label}: the agent answered {status}: {text or 'no reason given'}.")

@@ -6,8 +6,9 @@ Rules:
   is called again asks the agent for its list, and follows the command that is new there.
 - One boot of the agent, one command: what an earlier boot was doing is over, and is told to the caller (`AgentLost`).
 - A command that runs is looked at in pauses that grow. One that takes longer than it may hold a task is waited for
-  (`StillRunning`): heartbeats, one of which the agent sends when a command ends, have it looked at again.
-- An agent that is out of reach is asked again until `agent.command_timeout` is over.
+  (`StillRunning`), and looked at meanwhile (`ended`); nobody waits for the agent's next heartbeat.
+- An agent that is out of reach is asked again until `agent.command_timeout` is over, or `agent.heartbeat_timeout` if that is
+  shorter.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from metald.model import Node
 MEMO = "agent_command"
 FIRST_PAUSE = 0.1
 _GROWTH = 1.5
-LOOKED_AT = 1200.0
-"""Seconds for which a command is looked at without a pause worth telling."""
+_SHARE = 0.03
+"""How much later than a command ended that may be noticed, as a share of how long it took."""
+_LONGEST = 5.0
+"""Seconds between two looks at a command that is waited for, at most."""
+LOOKED_AT = 20.0
+"""Seconds for which a step holds its task while it looks at a command. Then the node waits, and can be told to abort."""
 
 T = TypeVar("T")
 
@@ -40,7 +45,17 @@ class AgentLost(DeployError):
 
 
 class StillRunning(Exception):  # no error
-    """The command goes on; look again at the next heartbeat."""
+    """The command goes on; look again when it has ended.
+
+    Args:
+        agent: that runs it.
+        ident: the command's id.
+    """
+
+    def __init__(self, agent: Target, ident: str) -> None:
+        super().__init__(ident)
+        self.agent = agent
+        self.ident = ident
 
 
 class VersionMismatch(Exception):  # no error
@@ -59,6 +74,7 @@ class Commands:
         self._settings = settings
         self._client = client
         self._allowed = callback.networks(settings.callback_networks)
+        self._patience = min(settings.command_timeout, float(settings.heartbeat_timeout))
 
     def agent(self, node: Node) -> Target:
         """The agent of the node's present boot. Raises like `client.target`."""
@@ -95,8 +111,6 @@ class Commands:
         name: str,
         params: Callable[[], Awaitable[Mapping[str, Any]]],
         key: str,
-        *,
-        looked_at: float = LOOKED_AT,
     ) -> Command:
         """Give a command that runs for a while, or follow it when it was given already, until it has ended.
 
@@ -105,7 +119,6 @@ class Commands:
             name: of the command.
             params: makes its parameters, when it is given.
             key: what tells this command from others of the same name in the workflow.
-            looked_at: seconds after which it counts as one that takes long.
 
         Returns:
             The command, which has succeeded.
@@ -126,7 +139,9 @@ class Commands:
         command = await self._patiently(ctx, agent, lambda: self._found(agent, given)) if given else None
         if command is None:
             command = await self._give(ctx, agent, name, await params(), key)
-        command = await self._followed(ctx, agent, command, looked_at)
+        elif command.running:
+            raise StillRunning(agent, command.id)
+        command = await self._followed(ctx, agent, command)
         ctx.memo.pop(MEMO, None)
         if command.command_status == "CLEAN_VERSION_MISMATCH":
             raise VersionMismatch
@@ -139,7 +154,7 @@ class Commands:
         known = await self._patiently(ctx, agent, lambda: self._client.commands(agent))
         for other in known:
             if other.running:
-                await self._followed(ctx, agent, other, LOOKED_AT)
+                await self._followed(ctx, agent, other)
         word = name.rpartition(".")[2]
         given = ctx.memo[MEMO] = {"key": key, "name": word, "boot": agent.boot, "seen": [one.id for one in known]}
         await ctx.checkpoint()
@@ -155,21 +170,37 @@ class Commands:
         given["id"] = command.id
         return command
 
+    async def ended(self, agent: Target, ident: str) -> None:
+        """Return when a command has ended, or when its agent has been out of reach for as long as it may be."""
+        loop = asyncio.get_running_loop()
+        began = heard = loop.time()
+        while loop.time() - heard < self._patience:
+            await asyncio.sleep(min(_LONGEST, max(self._settings.poll_interval, (loop.time() - began) * _SHARE)))
+            try:
+                if not (await self._client.command(agent, ident)).running:
+                    return
+            except CommandFailed:
+                return
+            except AgentUnreachable:
+                continue
+            heard = loop.time()
+
     async def _found(self, agent: Target, given: Mapping[str, Any]) -> Command | None:
         """The command that was given, in the agent's list; None when the agent never got it."""
         for command in reversed(await self._client.commands(agent)):
-            if command.id == given.get("id") or (command.command_name == given["name"] and command.id not in given["seen"]):
+            word = command.command_name.rpartition(".")[2]
+            if command.id == given.get("id") or (word == given["name"] and command.id not in given["seen"]):
                 return command
         return None
 
-    async def _followed(self, ctx: StepContext, agent: Target, command: Command, looked_at: float) -> Command:
+    async def _followed(self, ctx: StepContext, agent: Target, command: Command) -> Command:
         loop = asyncio.get_running_loop()
-        until = loop.time() + looked_at
+        until = loop.time() + LOOKED_AT
         pause = min(FIRST_PAUSE, self._settings.poll_interval)
         ident = command.id
         while command.running:
             if loop.time() > until:
-                raise StillRunning
+                raise StillRunning(agent, ident)
             ctx.progress(message=f"The agent runs {command.command_name}")
             await asyncio.sleep(pause)
             pause = min(self._settings.poll_interval, pause * _GROWTH)
@@ -183,13 +214,13 @@ class Commands:
             AgentLost: it stays out of reach, or another boot of it has called.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._settings.command_timeout
+        until = loop.time() + self._patience
         pause = FIRST_PAUSE
         while True:
             try:
                 return await ask()
             except AgentBusy:
-                until = loop.time() + self._settings.command_timeout
+                until = loop.time() + self._patience
             except AgentUnreachable as error:
                 if loop.time() > until:
                     raise AgentLost(error.message, remedy=error.remedy) from None

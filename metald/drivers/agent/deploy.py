@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,12 @@ from metald.drivers.agent.base import CustomAgentDeploy
 from metald.drivers.base import Done, NodeContext, Outcome, Phase, StepContext, step
 from metald.drivers.boot_mode import requested_boot_mode
 from metald.drivers.root_device import parse_hints, root_hints
-from metald.errors import DeployError
 from metald.images.cache import CachedImage
 from metald.images.config_drive import build_config_drive, check_config_drive
-from metald.model import BootDevice, BootMode, Node
+from metald.model import BootDevice, BootMode
 
+IMAGE_TOKEN = "agent_image_token"  # noqa: S105  # the name of one
+"""Where `driver_internal_info` has the secret of the image's URL (`boot/credentials.py`); it ends with the machine's power."""
 IMAGE_KEY = "deploy_image"
 """Where `driver_internal_info` says which raw disk the ramdisk may fetch; `ImageCache.image_for` reads it."""
 
@@ -80,7 +82,7 @@ class AgentDeploy(CustomAgentDeploy):
 
         async def params() -> Mapping[str, Any]:
             node = ctx.node
-            url = self._boot_url(node, "image") if image is not None else ""
+            url = self._own_url(ctx, "image") if image is not None else ""
             info = images.image_info(node, images.request(node), self._settings, image, url)
             given = node.instance_info.get("configdrive")
             return {"image_info": info, "configdrive": await self._config_drive(ctx, given) if given else None}
@@ -93,24 +95,22 @@ class AgentDeploy(CustomAgentDeploy):
         ctx.note("image_written", disk=_device(said), seconds=round(time.monotonic() - began, 3), **written)
         return Done(said[:1000])
 
-    def _boot_url(self, node: Node, what: str) -> str:
-        base = images.own_url(self._settings, str(node.driver_internal_info.get("agent_url")))
-        token = node.driver_internal_info.get("boot_token")
-        if not token:
-            raise DeployError(
-                f"Node {node.label}: its boot interface {node.boot_interface} gives its ramdisk no access to metald's boot server.",
-                remedy="Use boot_interface ipxe, or image_download_source http with an http URL.",
-            )
-        return f"{base}/boot/{node.uuid}/{token}/{what}"
+    def _own_url(self, ctx: StepContext, what: str) -> str:
+        """The URL of what metald itself serves to this boot of the agent, whoever booted it."""
+        info = ctx.node.driver_internal_info
+        if not info.get(IMAGE_TOKEN):
+            info = {**info, IMAGE_TOKEN: secrets.token_urlsafe(32)}
+            ctx.set(driver_internal_info=info)
+        return f"{images.own_url(self._settings, str(info.get('agent_url')))}/boot/{ctx.node.uuid}/{info[IMAGE_TOKEN]}/{what}"
 
     async def _config_drive(self, ctx: StepContext, given: str | Mapping[str, Any]) -> str:
         """The config drive as the agent takes it: packed, or the URL of a large one."""
         data = await build_config_drive(given, ctx.node)
         text = await asyncio.to_thread(images.packed, data)
-        if len(text) <= images.INLINE or not ctx.node.driver_internal_info.get("boot_token"):
+        if len(text) <= images.INLINE or not self._settings.boot.http_listen:
             return text
         await self.images.store_config_drive(ctx.node.uuid, data)
-        return self._boot_url(ctx.node, "configdrive")
+        return self._own_url(ctx, "configdrive")
 
     @step(Phase.DEPLOY, 60, requires_ramdisk=True)
     async def prepare_instance_boot(self, ctx: StepContext) -> Outcome:

@@ -89,7 +89,8 @@ def own_url(settings: Settings, agent_url: str) -> str:
     host, port = parse_listen(first)
     if host in ("0.0.0.0", "::"):  # noqa: S104
         host = _source_towards(agent_url)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.boot.http_tls_certificate else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _source_towards(url: str) -> str:

@@ -7,6 +7,7 @@ What the account could not use later is found now, while somebody looks at the s
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pwd
 import stat
@@ -86,6 +87,9 @@ def check(user: str, needs: Mapping[Path, tuple[str, int]]) -> None:
             )
 
 
+_LOADED_LATER = ("asyncssh", "prometheus_client", "pycdlib", "pyghmi.ipmi.command", "regex")
+"""What other daemons load when they first need it. Python may be installed where the account cannot read, below /root for instance."""
+
 READ = os.R_OK
 WRITE = os.R_OK | os.W_OK
 ENTER = os.R_OK | os.W_OK | os.X_OK
@@ -118,5 +122,7 @@ def drop_root(settings: Settings, database: Path | None, images: Path) -> None:
         if text:
             needs[Path(text)] = (setting, mode)
     hand_over(found, own)
+    for module in _LOADED_LATER:
+        importlib.import_module(module)
     become(found)
     check(settings.user, needs)

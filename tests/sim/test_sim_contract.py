@@ -66,7 +66,7 @@ async def test_an_image_and_a_config_drive_are_written_once_and_the_disk_boots(s
     await site.boot()
     await deploy(site, steps)
     await site.deploy.write_image(steps)
-    ramdisk = await site.deploy._ramdisk(steps.node)
+    ramdisk = await site.deploy.ramdisk(steps.node)
     (disk,) = await ramdisk.disks()
     layout = await read_layout(ramdisk, disk)
     assert layout.table is not None
@@ -100,7 +100,7 @@ async def test_a_bad_image_and_a_small_disk_are_refused(site: Site) -> None:
     steps = site.steps()
     await site.deploy.prepare(steps)
     await site.boot()
-    ramdisk = await site.deploy._ramdisk(steps.node)
+    ramdisk = await site.deploy.ramdisk(steps.node)
     (disk,) = await ramdisk.disks()
     assert disk.size == 128 * MIB
     image = steps.node.driver_internal_info["deploy_image"]
@@ -115,7 +115,7 @@ async def test_a_bad_image_and_a_small_disk_are_refused(site: Site) -> None:
 async def test_a_power_cut_ends_everything_and_the_connection(site: Site) -> None:
     await site.boot()
     steps = site.steps()
-    ramdisk = await site.deploy._ramdisk(steps.node)
+    ramdisk = await site.deploy.ramdisk(steps.node)
     await ramdisk.disks()
     site.bmc.set_power(False)
     assert site.machine.ramdisk is None
@@ -148,4 +148,4 @@ async def test_another_key_is_not_let_in(site: Site) -> None:
     info = {**stranger.driver_internal_info, "boot_client_private_key": keys["boot_client_private_key"]}
     site.fleet.change(stranger, driver_internal_info=info)
     with pytest.raises(DeployError, match="refuses the key"):
-        await site.deploy._ramdisk(site.fleet.nodes[site.uuid])
+        await site.deploy.ramdisk(site.fleet.nodes[site.uuid])

@@ -67,7 +67,7 @@ class Case:
         async def said(_self: SshDeploy, _node: Any) -> SaidRamdisk:
             return ramdisk
 
-        self.monkeypatch.setattr(SshDeploy, "_ramdisk", said)
+        self.monkeypatch.setattr(SshDeploy, "ramdisk", said)
         steps: Steps = self.site.steps()
         outcome = await self.site.deploy.prepare_instance_boot(steps)
         return str(getattr(outcome, "detail", ""))

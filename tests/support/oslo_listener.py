@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -15,6 +16,8 @@ from oslo_config import cfg
 
 
 class Endpoint:
+    _one_line = threading.Lock()
+
     def info(self, _context: Any, publisher_id: str, event_type: str, payload: Any, metadata: Any) -> None:
         self._tell("INFO", publisher_id, event_type, payload, metadata)
 
@@ -23,7 +26,8 @@ class Endpoint:
 
     def _tell(self, priority: str, publisher_id: str, event_type: str, payload: Any, metadata: Any) -> None:
         line = {"priority": priority, "publisher_id": publisher_id, "event_type": event_type, "payload": payload, "metadata": metadata}
-        print(json.dumps(line), flush=True)
+        with self._one_line:  # each target has a thread, and print writes a line and its end apart
+            print(json.dumps(line), flush=True)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ from tests.support.daemon import Refused
 _LOOK = 0.4
 _FIELDS = "uuid,provision_state,target_provision_state,reservation,last_error,power_state,target_power_state,maintenance"
 _AT_ONCE = 48
+_RESTING = 10
+"""Looks that a machine is given to come to rest before something new is asked of it."""
 PATIENCE = 240.0
 """Seconds after which something that was accepted and has not ended is lost."""
 
@@ -136,12 +138,21 @@ class Fleet:
         await self._later()
         while not self.ending:
             state = self._seen[machine.uuid]["provision_state"]
-            judged = state in machine.verbs
-            verb = self._chance.choice(machine.verbs[state]) if judged else RECOVERY[state]
+            known = state in machine.verbs
+            verb = self._chance.choice(machine.verbs[state]) if known else RECOVERY[state]
+            judged = known and await self._at_rest(machine)
             with contextlib.suppress(Refused):
                 if self._seen[machine.uuid]["maintenance"]:
                     await self._mended(machine)
                 await self._perform(machine, verb, state, judged=judged)
+
+    async def _at_rest(self, machine: Machine) -> bool:
+        """Whether a machine has come to rest, which one that fate struck may never do: what it did before would count for what comes now."""
+        for _ in range(_RESTING):
+            if machine.settled():
+                break
+            await self._later()
+        return machine.settled()
 
     async def _perform(self, machine: Machine, verb: Verb, state: str, *, judged: bool = True) -> None:
         was_on, before, faults = machine.is_on(), machine.counts(), machine.faults()

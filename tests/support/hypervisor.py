@@ -212,7 +212,8 @@ class HypervisorHost:
             f"<interface type='user'><mac address='{address}'/><model type='virtio'/></interface>"
             f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/>"
             "<target dev='vda' bus='virtio'/></disk>"
-            f"<graphics type='vnc' passwd='hush'/>{devices}</devices></domain>"
+            # a socket: ports are taken by whoever else runs machines here
+            f"<graphics type='vnc' passwd='hush'><listen type='socket'/></graphics>{devices}</devices></domain>"
         )
         path = self.folder / "domain.xml"
         path.write_text(text)

@@ -147,7 +147,7 @@ class Fleet:
                 await self._perform(machine, verb, state, judged=judged)
 
     async def _at_rest(self, machine: Machine) -> bool:
-        """Whether a machine has come to rest, or what it does still would count for what comes next. One that fate struck may never do so."""
+        """Whether a machine has come to rest, or what it does still would count for what comes next. One that fate struck never may."""
         for _ in range(_RESTING):
             if machine.settled():
                 break

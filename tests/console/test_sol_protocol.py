@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metald.drivers.ipmi.sol import SolProtocol
+from metald.drivers.ipmi.sol import SolProtocol, believable
 from metald.sim.sol import SIZE, Sol
 
 
@@ -84,3 +85,8 @@ def test_whatever_comes_from_a_bmc_does_no_harm(payloads: list[bytes]) -> None:
     for now, payload in enumerate(payloads):
         console.take(float(now))
         console.feed(payload, float(now))
+
+
+@pytest.mark.parametrize(("said", "size"), [(5, 5), (255, 255), (1024, 1024), (0, 68), (4, 68), (0x8000, 128), (0xFF00, 255), (0xFFFF, 68)])
+def test_sizes_that_cannot_be_are_read_as_what_they_may_mean(said: int, size: int) -> None:
+    assert believable(said) == size

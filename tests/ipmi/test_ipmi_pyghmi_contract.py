@@ -11,6 +11,7 @@ from pyghmi.ipmi.private import constants
 from pyghmi.ipmi.private import session as pyghmi_session
 from pyghmi.ipmi.private.session import Session
 
+from metald.drivers.ipmi.plain_session import PlainSession
 from metald.drivers.ipmi.session import BmcSession
 
 CALLED = {
@@ -133,7 +134,7 @@ def test_our_own_names_are_none_of_pyghmis() -> None:
     """pyghmi keeps data in plain attributes: a method of ours with such a name would be overwritten (`timeout` is one)."""
     theirs = {name for name, value in vars(Session).items() if callable(value)}
     fields = set().union(*(_assigned(getattr(Session, name)) for name in theirs if inspect.isfunction(getattr(Session, name))))
-    ours = {name for name in vars(BmcSession) if not name.startswith("__")}
+    ours = {name for name in {**vars(PlainSession), **vars(BmcSession)} if not name.startswith("__")}
     assert not ours & fields
     assert ours & set(vars(Session)) == {
         *REPLACED,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metald.drivers.ipmi.info import BmcInfo
-from metald.drivers.ipmi.wire import PATIENCE
+from metald.drivers.ipmi.pace import PATIENCE
 from metald.sim.chassis import SimBmc
 from metald.sim.rmcp import User
 from tests.support.bmc import AUTH_CAPABILITIES
@@ -77,7 +77,7 @@ def test_a_bmc_without_free_slots_is_asked_again_until_one_is_free() -> None:
     second.session.login()
     second.run(lambda: second.session.established, limit=3.5)
     assert not second.session.established
-    assert second.session.full
+    assert "no free session slot" in second.session.hindrance
     first.session.close()
     first.run(lambda: False, limit=1.0)
     second.run(lambda: second.session.established, limit=3.0)

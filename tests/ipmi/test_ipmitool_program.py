@@ -122,6 +122,9 @@ async def test_a_missing_program_is_said_to_be_missing(tmp_path: Path) -> None:
         ("Unable to send RAW command (channel=0x0 netfn=0x0 lun=0x0 cmd=0x2 rsp=0xd5): Command not supported", BmcRefused),
         ("Address lookup for nosuch failed\nCould not open socket!", BmcUnreachable),
         ("Get Auth Capabilities error\nError: Unable to establish IPMI v2 / RMCP+ session", BmcUnreachable),
+        ("Authentication algorithm 0x01 is not what we requested 0x03", BmcCipherUnsupported),
+        ("> Error: no response from RAKP 1 message\nSet Session Privilege Level to ADMINISTRATOR failed", BmcUnreachable),
+        ("> Error: no response from RAKP 3 message", BmcUnreachable),
         ("password hush-hush printed by some odd version", BmcUnreachable),
         ("", BmcUnreachable),
     ],
@@ -161,7 +164,7 @@ async def test_an_unsupported_suite_and_stuck_power() -> None:
         info = BmcInfo(server.address, server.port, ADMIN.name, ADMIN.password)
         tool = Ipmitool(quick())
         assert await Bmc(tool, info).power_is_on() is False
-        assert tool._suites[server.address, server.port] == 3
+        assert tool._known[server.address, server.port].suite == 3
 
 
 def test_nothing_of_the_daemons_environment_is_passed_on() -> None:

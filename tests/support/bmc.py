@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metald.config import Ipmi
 from metald.drivers.ipmi.hub import IpmiHub
-from metald.model import Node, Port
+from metald.model import BootDevice, Node, Port
 from metald.sim.bmc import Fleet
 from metald.sim.chassis import SimBmc
 from metald.sim.rmcp import User
@@ -62,7 +63,13 @@ async def hub(**changes: Any) -> AsyncIterator[IpmiHub]:
 class Simulated:
     """One simulated BMC at an address of its own."""
 
-    faithful = True
+    checks_privilege = knows_levels = names_the_unknown = True
+    suites = (3, 17)
+
+    @staticmethod
+    def shown(device: BootDevice, *, persistent: bool) -> tuple[BootDevice | None, bool | None]:
+        """What it says of its boot device, once one was chosen."""
+        return device, persistent
 
     def __init__(self, bmc: SimBmc, fleet: Fleet) -> None:
         self.bmc, self.address, self.port = bmc, bmc.address, fleet.port
@@ -87,11 +94,16 @@ async def simulated(address: str = "127.0.0.1", **arguments: Any) -> AsyncIterat
 class OpenIpmi:
     """OpenIPMI's `ipmi_sim` with a chassis script.
 
-    Not faithful: it shows boot flags as not valid and keeps neither the UEFI nor the persistent bit, it lets a user
-    have more than its privilege limit, and it has no SHA-256.
+    It shows boot flags as not valid and keeps neither the UEFI nor the persistent bit, it lets a user have more than its
+    privilege limit, and it has no SHA-256.
     """
 
-    faithful = False
+    checks_privilege, knows_levels, names_the_unknown = False, True, True
+    suites = (3,)
+
+    @staticmethod
+    def shown(device: BootDevice, *, persistent: bool) -> tuple[BootDevice | None, bool | None]:
+        return None, None
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory, self.address, self.port = directory, "127.0.0.1", port
@@ -143,13 +155,25 @@ _MACHINE = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0x
 async def open_ipmi(directory: Path, more: str = "", lan: str = "") -> AsyncIterator[OpenIpmi]:
     """Run `ipmi_sim` until the block ends. `more` are further commands for it, `lan` is more of its BMC's settings."""
     port = free_udp_port()
+    script = _chassis(directory)
+    (directory / "lan.conf").write_text(_LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH) + lan)
+    (directory / "machine.emu").write_text(_MACHINE + more)
+    async with ipmi_sim(directory, [port]):
+        yield OpenIpmi(directory, port)
+
+
+def _chassis(directory: Path) -> Path:
     script = directory / "chassis"
     script.write_text(_SCRIPT)
     script.chmod(0o755)
     (directory / "power").write_text("0\n")
     (directory / "boot").write_text("none\n")
-    (directory / "lan.conf").write_text(_LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH) + lan)
-    (directory / "machine.emu").write_text(_MACHINE + more)
+    return script
+
+
+@asynccontextmanager
+async def ipmi_sim(directory: Path, ports: Sequence[int]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `ipmi_sim` with `lan.conf` and `machine.emu` of a directory; yields once it answers on the last of its ports."""
     process = await asyncio.create_subprocess_exec(
         *("ipmi_sim", "-c", str(directory / "lan.conf"), "-f", str(directory / "machine.emu"), "-s", str(directory), "-n"),
         stdin=asyncio.subprocess.DEVNULL,
@@ -157,12 +181,39 @@ async def open_ipmi(directory: Path, more: str = "", lan: str = "") -> AsyncIter
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(20):
-            await _answers(port)
-        yield OpenIpmi(directory, port)
+        async with asyncio.timeout(60):
+            await _answers(ports[-1])
+        yield process
     finally:
         process.kill()
         await process.wait()
+
+
+_RACK_BMC = """set_working_mc {mc:#x}
+  startlan 1
+    addr 127.0.0.1 {port}
+    priv_limit admin
+    allowed_auths_admin none md2 md5 straight
+    guid a123456789abcdefa1234567{port:08x}
+  endlan
+  user 2 true "admin" "word-{port}" admin 10 none md2 md5 straight
+"""
+
+
+def rack(directory: Path, count: int) -> list[int]:
+    """Settings for one `ipmi_sim` with so many BMCs, each with a port, a password (`word-PORT`) and a product number of its own."""
+    ports: list[int] = []
+    with ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind(("127.0.0.1", 0))
+            ports.append(int(sock.getsockname()[1]))
+    controllers = [0x20 + index for index in range(count)]
+    settings = [_RACK_BMC.format(mc=mc, port=port) for mc, port in zip(controllers, ports, strict=True)]
+    (directory / "lan.conf").write_text('name "rack"\n' + "".join(settings))
+    machines = [f"mc_add {mc:#x} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 {mc:#x}\nmc_enable {mc:#x}\n" for mc in controllers]
+    (directory / "machine.emu").write_text("mc_setbmc 0x20\n" + "".join(machines))
+    return ports
 
 
 def free_udp_port() -> int:
@@ -170,6 +221,39 @@ def free_udp_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+class PyghmiBmc(OpenIpmi):
+    """pyghmi's BMC, as virtualbmc runs it.
+
+    It has one suite, takes every level for the highest, keeps no persistent bit, and says nothing to a user that it does not
+    know. After a session has ended it goes on taking the client's address and port for that session's.
+    """
+
+    checks_privilege = knows_levels = names_the_unknown = False
+
+    @staticmethod
+    def shown(device: BootDevice, *, persistent: bool) -> tuple[BootDevice | None, bool | None]:
+        return device, False
+
+
+@asynccontextmanager
+async def pyghmi_bmc(directory: Path) -> AsyncIterator[PyghmiBmc]:
+    """Run pyghmi's BMC with the users ADMIN and WATCH until the block ends."""
+    port = free_udp_port()
+    (directory / "power").write_text("0\n")
+    users = [f"{user.name}={user.password}" for user in (ADMIN, WATCH)]
+    program = Path(__file__).with_name("pyghmi_bmc.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore", str(program), str(port), str(directory), *users), stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(60):
+            await _answers(port)
+        yield PyghmiBmc(directory, port)
+    finally:
+        process.kill()
+        await process.wait()
 
 
 AUTH_CAPABILITIES = bytes.fromhex("0600ff07 00 00000000 00000000 09 2018c8 8100388e04 b5".replace(" ", ""))

@@ -79,6 +79,9 @@ class MemoryWire:
 
     # -- Wire
 
+    def time(self) -> float:
+        return self.now
+
     def transmit(self, data: bytes | bytearray) -> None:
         self._send(False, bytes(data))
 

@@ -21,9 +21,11 @@ from metald.model import BootDevice, BootMode
 
 _CHASSIS = 0x00
 _APP = 0x06
-_BOOT_FLAGS = 5
+_SET_IN_PROGRESS = 0
 _BOOT_FLAG_CLEARING = 3
+_BOOT_FLAGS = 5
 _PARAMETER_UNSUPPORTED = 0x80
+_HELD_BY_ANOTHER = 0x81
 
 
 class Transport(Protocol):
@@ -195,13 +197,37 @@ class Bmc:
             if quirk.device is device and quirk.uefi == uefi and await self._is_vendor(quirk.vendor, vendor):
                 selector = quirk.selector
         flags = BootFlags(valid=True, persistent=persistent, uefi=uefi, selector=selector)
-        await self._transport.raw(self.info, _CHASSIS, 0x08, bytes((_BOOT_FLAGS,)) + flags.pack())
+        try:
+            await self._set_boot_option(_BOOT_FLAGS, flags.pack())
+        except CompletionCode as error:
+            raise self._unbootable(error, device, mode, persistent=persistent) from None
+
+    async def _set_boot_option(self, parameter: int, value: bytes) -> None:
+        """Set System Boot Options, section 28.12. A change that somebody else began and never ended is ended."""
+        request = bytes((parameter,)) + value
+        try:
+            await self._transport.raw(self.info, _CHASSIS, 0x08, request)
+        except CompletionCode as error:
+            if error.completion != _HELD_BY_ANOTHER:
+                raise
+            await self._transport.raw(self.info, _CHASSIS, 0x08, bytes((_SET_IN_PROGRESS, 0)))
+            await self._transport.raw(self.info, _CHASSIS, 0x08, request)
+
+    def _unbootable(self, error: CompletionCode, device: BootDevice, mode: BootMode | None, *, persistent: bool) -> CompletionCode:
+        kind = " ".join(("persistent" if persistent else "one-time", *(["UEFI"] if mode is BootMode.UEFI else []), "boot device"))
+        ways = ["set the device in the firmware and use management interface noop"]
+        if mode is BootMode.UEFI:
+            ways.insert(0, "set boot_mode:bios in the node's capabilities")
+        if persistent:
+            ways.insert(0, "set ipmi_force_boot_device, so that the device is asked for anew before each boot")
+        remedy = f"If the BMC does not support this, {', or '.join(ways)}."
+        return CompletionCode(f"{error.message} It was asked for {device.value} as {kind}.", completion=error.completion, remedy=remedy)
 
     async def _keep_flags(self) -> None:
         # Boot flag valid bit clearing, bit 3: without it the BMC forgets the flags after 60 s, which is less than a
         # power cycle with a long POST. BMCs that do not know the parameter mostly do not have the limit either.
         try:
-            await self._transport.raw(self.info, _CHASSIS, 0x08, bytes((_BOOT_FLAG_CLEARING, 0x08)))
+            await self._set_boot_option(_BOOT_FLAG_CLEARING, b"\x08")
         except CompletionCode as error:
             if error.completion not in quirks.PARAMETER_MISSING:
                 raise

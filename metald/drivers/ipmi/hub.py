@@ -37,6 +37,7 @@ _MAX_LINKS = 50_000
 _RECEIVE_BUFFER = 16 << 20
 _SO_RCVBUFFORCE = 33
 _LINES_OF_AN_ERROR = 8
+_MOST_STRAYS = 256
 
 _background: Final[ContextVar[bool]] = ContextVar("ipmi_background", default=False)
 
@@ -71,6 +72,7 @@ class IpmiHub:
         self.logins = 0
         self.strays = 0
         """Datagrams that came from no BMC we know."""
+        self._stray_ports: OrderedDict[str, int] = OrderedDict()
         self._links: OrderedDict[Peer, Link] = OrderedDict()
         self._names: OrderedDict[tuple[str, int], _Name] = OrderedDict()
         self._sockets: dict[int, list[socket.socket]] = {}
@@ -163,6 +165,10 @@ class IpmiHub:
         now = asyncio.get_running_loop().time()
         return sum(link.breaker.is_open(now) for link in self._links.values())
 
+    def answers_from(self, peer: Peer) -> int | None:
+        """The port from which something answered of late at the address of a BMC that says nothing itself."""
+        return self._stray_ports.get(peer[0])
+
     @property
     def behind(self) -> bool:
         """Whether answers may lie unread in a socket, because the last read ended at its bound."""
@@ -240,10 +246,17 @@ class IpmiHub:
             link = links.get(peer)
             session = link.session if link is not None else None
             if session is None:
-                self.strays += 1
+                self._stray(peer)
             else:
                 session.datagram(data)
         self._full_drain = asyncio.get_running_loop().time()
+
+    def _stray(self, peer: Peer) -> None:
+        self.strays += 1
+        if peer not in self._links:
+            self._stray_ports[peer[0]] = peer[1]
+            if len(self._stray_ports) > _MOST_STRAYS:
+                self._stray_ports.popitem(last=False)
 
 
 def _open(family: int) -> socket.socket:

@@ -7,6 +7,8 @@ Rules:
 - Each run has a deadline and is killed at it, and when its caller is cancelled; it is always waited for.
 - One program at a time per BMC, and a bounded number in all: a run costs 30 ms of CPU.
 - Commands are sent raw, so that both interfaces share one client, and answers carry the BMC's completion code.
+- What a busy or full BMC refuses is tried again until the command's time is over, as the native interface does.
+- The recent exchange is recorded for each BMC, as the native interface does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import asyncio
 import os
 import re
 from collections import OrderedDict
-from typing import ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
 from metald.config import Ipmi
@@ -24,19 +27,28 @@ from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.info import BmcInfo
 from metald.drivers.ipmi.management import IpmiManagement
 from metald.drivers.ipmi.power import IpmiPower
+from metald.drivers.ipmi.recorder import Recorder
+from metald.drivers.ipmi.refusal import CompletionCode
 from metald.errors import BmcCipherUnsupported, BmcUnreachable, DriverError, Unsupported
 
 _FIRST_WAIT = "1"  # seconds for the first answer; ipmitool waits a second longer with each try
 _TRIES = 3
 _CONCURRENT = 16
-_REMEMBERED = 10_000  # BMCs whose cipher suite is kept in mind
+_REMEMBERED = 10_000  # BMCs of which something is kept in mind
 _OUTPUT = 4096
+_PAUSE = 1.0
+_LINES_OF_AN_ERROR = 8
 
 _COMPLETION: Final = re.compile(r"rsp=0x([0-9a-fA-F]{1,2})\)")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}\s*)*")
 
 # What ipmitool 1.8 says when a session cannot be opened, and what it means. The first that occurs decides.
 _SAYINGS: Final = (
+    ("insufficient resources for session", "full"),
+    ("insufficient resources to create a session", "full"),
+    ("is not what we requested", "suite"),
+    ("no response from rakp 1 message", "EXPECTINGRAKP2"),
+    ("no response from rakp 3 message", "EXPECTINGRAKP4"),
     ("unauthorized name", "user"),
     ("rakp 2 hmac is invalid", "password"),
     ("rakp 4 message has invalid integrity check value", "kg"),
@@ -58,6 +70,20 @@ _SAYINGS: Final = (
 )
 
 
+class _Full(Exception):
+    """The BMC has no free session slot at present."""
+
+
+class _Known:
+    """What is kept in mind of one BMC."""
+
+    __slots__ = ("recorder", "suite")
+
+    def __init__(self) -> None:
+        self.suite: int | None = None
+        self.recorder = Recorder()
+
+
 class Ipmitool:
     """Runs the program. One for all interfaces of the daemon, so that a BMC sees one command at a time."""
 
@@ -65,7 +91,7 @@ class Ipmitool:
         self._settings = settings
         self._locks: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
         self._running = asyncio.Semaphore(_CONCURRENT)
-        self._suites: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
 
     async def raw(self, info: BmcInfo, netfn: int, command: int, data: bytes = b"", *, idempotent: bool = True, lun: int = 0) -> bytes:
         """See `client.Transport.raw`.
@@ -79,30 +105,60 @@ class Ipmitool:
             lock = self._locks[key] = asyncio.Lock()
         words = ["-l", str(lun)] if lun else []
         words += ["raw", *(f"0x{byte:02x}" for byte in (netfn, command, *data))]
-        async with lock, self._running:
-            for suite in self._order(info, key):
-                code, output, errors = await self._run(info, suite, words, tries=_TRIES if idempotent else 1)
-                if code == 0:
-                    self._remember(key, suite)
-                    return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
-                error = self._error(info, netfn, command, errors or output)
-                if not isinstance(error, BmcCipherUnsupported):
-                    break
+        known = self._of(key)
+        async with lock:
+            try:
+                answer = await self._until_it_passes(info, known, words, repeat=idempotent)
+            except DriverError as error:
+                now = asyncio.get_running_loop().time()
+                if isinstance(error, CompletionCode):
+                    known.recorder.command(now, netfn, command, data, error.completion)
+                else:
+                    known.recorder.note(now, "failed", error.message)
+                error.exchange = known.recorder.lines(_LINES_OF_AN_ERROR)
+                raise
+        known.recorder.command(asyncio.get_running_loop().time(), netfn, command, data, 0, answer)
+        return answer
+
+    async def _until_it_passes(self, info: BmcInfo, known: _Known, words: list[str], *, repeat: bool) -> bytes:
+        loop = asyncio.get_running_loop()
+        last_try = loop.time() + self._settings.command_timeout - _PAUSE
+        while True:
+            try:
+                async with self._running:
+                    return await self._by_some_suite(info, known, words, repeat=repeat)
+            except _Full:
+                if loop.time() >= last_try:
+                    raise refusal.unreachable(info, self._settings.command_timeout, refusal.IS_FULL) from None
+            except CompletionCode as error:
+                if not refusal.passes(error.completion, repeat=repeat) or loop.time() >= last_try:
+                    raise
+            known.recorder.note(loop.time(), "busy")
+            await asyncio.sleep(_PAUSE)
+
+    async def _by_some_suite(self, info: BmcInfo, known: _Known, words: list[str], *, repeat: bool) -> bytes:
+        # Always one by name: left to itself ipmitool asks for the BMC's list, which some BMCs do not answer, for seconds.
+        for suite in sorted(info.suites, key=lambda suite: suite != known.suite):
+            code, output, errors = await self._run(info, suite, words, tries=_TRIES if repeat else 1)
+            if code == 0:
+                known.suite = suite
+                return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
+            error = self._error(info, words, errors or output)
+            if not isinstance(error, BmcCipherUnsupported):
+                break
         raise error
 
-    def _order(self, info: BmcInfo, key: tuple[str, int]) -> list[int]:
-        """The suites to try, the one that worked last time first.
+    def exchange(self, info: BmcInfo) -> list[dict[str, Any]]:
+        """The recent exchange with a BMC as JSON values, oldest first, without secrets."""
+        known = self._known.get((info.address, info.port))
+        return known.recorder.export(asyncio.get_running_loop().time()) if known else []
 
-        Always one by name: left to itself ipmitool asks for the BMC's list, which some BMCs do not answer, for seconds.
-        """
-        last = self._suites.get(key)
-        return sorted(info.suites, key=lambda suite: suite != last)
-
-    def _remember(self, key: tuple[str, int], suite: int) -> None:
-        self._suites[key] = suite
-        self._suites.move_to_end(key)
-        if len(self._suites) > _REMEMBERED:
-            self._suites.popitem(last=False)
+    def _of(self, key: tuple[str, int]) -> _Known:
+        known = self._known.setdefault(key, _Known())
+        self._known.move_to_end(key)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return known
 
     async def _run(self, info: BmcInfo, suite: int, words: list[str], *, tries: int) -> tuple[int, str, str]:
         try:
@@ -130,12 +186,17 @@ class Ipmitool:
         assert process.returncode is not None
         return process.returncode, output[:_OUTPUT].decode("ascii", "replace").strip(), errors[:_OUTPUT].decode("ascii", "replace").strip()
 
-    def _error(self, info: BmcInfo, netfn: int, command: int, text: str) -> DriverError:
+    def _error(self, info: BmcInfo, words: list[str], text: str) -> DriverError:
         found = _COMPLETION.search(text)
         if found:
+            netfn, command = (int(word, 16) for word in words[words.index("raw") + 1 :][:2])
             return refusal.refused(info, netfn, command, int(found[1], 16))
         lower = text.lower()
         meaning = next((meaning for saying, meaning in _SAYINGS if saying in lower), "silence")
+        if meaning == "full":
+            raise _Full
+        if meaning in refusal.SILENT:
+            return refusal.unreachable(info, self._settings.command_timeout, refusal.SILENT[meaning])
         if meaning == "user":
             return refusal.unknown_user(info)
         if meaning == "password":
@@ -227,7 +288,12 @@ class IpmitoolManagement(IpmiManagement):
     name: ClassVar[str] = "ipmitool"
 
     def __init__(self, settings: Ipmi, program: Ipmitool | None = None) -> None:
-        super().__init__(program or Ipmitool(settings), settings)
+        self._program = program or Ipmitool(settings)
+        super().__init__(self._program, settings)
+
+    def exchange(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """See `Management.exchange`."""
+        return self._program.exchange(self._info(ctx))
 
     async def validate(self, ctx: NodeContext) -> None:
         """See `Interface.validate`."""

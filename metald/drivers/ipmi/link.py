@@ -4,6 +4,7 @@ Rules:
 
 - Whatever happens, `command` ends: each wait in it has a cut-off, counted from the first datagram and not from the
   queueing. A dead BMC costs its callers `login_timeout`; those who queued behind a dead BMC get the same answer at once.
+  A BMC that answers is not dead, only slow: its login goes on for as long as the whole command may take.
 - One timer per BMC, moved lazily: an answered command leaves it where it is, and it finds out when it fires that
   nothing is due. The same timer closes an idle session, because BMCs have few session slots.
 - Cancellation leaves the link usable: the request is forgotten and a late answer to it fits nothing.
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.guard import Breaker, Bucket
 from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.pace import PATIENCE, PATIENT, Patience
 from metald.drivers.ipmi.recorder import Recorder
 from metald.drivers.ipmi.session import BmcSession
-from metald.drivers.ipmi.wire import PATIENCE, PATIENT, Patience
 from metald.errors import BmcUnreachable, DriverError
 
 if TYPE_CHECKING:
@@ -77,12 +78,16 @@ class Link:
         "_cause",
         "_cutoff",
         "_deadline",
+        "_due",
         "_failed_at",
         "_failure",
         "_hub",
+        "_latest",
         "_lock",
         "_loop",
         "_place",
+        "_seen",
+        "_shy",
         "_sock",
         "_suite",
         "_timer",
@@ -101,11 +106,13 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
-        self._cutoff = 0.0
+        self._deadline = self._due = 0.0
+        self._cutoff = self._latest = 0.0
         self._waiter: asyncio.Future[Any] | None = None
         self._place = _NONE
         self._suite: int | None = None
+        self._seen = 0.0
+        self._shy = False
         self._failed_at = -1.0
         self._failure: tuple[BmcInfo, DriverError] | None = None
         self._cause = ""
@@ -189,7 +196,7 @@ class Link:
             now = self._loop.time()
             self.recorder.command(now, request.netfn, request.command, request.data, code, answer)
             left -= now - started
-            if code != refusal.NODE_BUSY or left <= _BUSY_PAUSE:
+            if left <= _BUSY_PAUSE or not refusal.passes(code, repeat=request.repeat):
                 return code, answer
             left -= _BUSY_PAUSE
             await asyncio.sleep(_BUSY_PAUSE)
@@ -204,11 +211,11 @@ class Link:
             self._release()
             raise _stopping(info)
         started = self._loop.time()
-        session = self.session = BmcSession(info, self, suite=self._suite)
+        session = self.session = BmcSession(info, self, suite=self._suite, seen=self._seen, hasty=not self._shy)
         self._cause = ""
         self._note("login")
         try:
-            await self._wait(session.login, min(left, hub.settings.login_timeout))
+            await self._wait(session.login, min(left, hub.settings.login_timeout), most=left)
         except BaseException as error:
             self._drop()
             if isinstance(error, _OutOfTime):
@@ -216,7 +223,7 @@ class Link:
             raise
         finally:
             self._release()
-        self._suite = session.suite
+        self._suite, self._seen, self._shy = session.suite, session.pace.seen, session.shy
         hub.logins += 1
         hub.window.login_ended(crowded=session.crowded)
         self._note("logged in", f"suite {session.suite}")
@@ -234,10 +241,11 @@ class Link:
                 session.cancel()
         return answer
 
-    async def _wait(self, begin: Callable[[], None], seconds: float) -> Any:
-        """Run `begin`, which sends, and wait for the session's verdict until the cut-off."""
+    async def _wait(self, begin: Callable[[], None], seconds: float, *, most: float = 0.0) -> Any:
+        """Run `begin`, which sends, and wait for the session's verdict until the cut-off; at `most` so long if there are answers."""
         waiter = self._waiter = self._loop.create_future()
         self._cutoff = self._loop.time() + max(seconds, 0.0)
+        self._latest = self._loop.time() + most
         try:
             begin()
             return await waiter
@@ -248,10 +256,13 @@ class Link:
                 self._set_timer(self._deadline)
 
     def _why(self, session: BmcSession) -> str:
-        if session.full:
-            return "it has no free session slot; other clients hold them all"
+        if session.hindrance:
+            return session.hindrance
         if session.heard:
             return "it answers, but the login did not come to its end"
+        port = self._hub.answers_from(self.peer)
+        if port is not None:
+            return f"something at its address answers from port {port}, which metald does not take for the BMC: see what translates ports"
         return self._cause
 
     def _note(self, what: str, detail: str = "") -> None:
@@ -284,6 +295,10 @@ class Link:
 
     # -- Wire: what the session calls
 
+    def time(self) -> float:
+        """See `Wire.time`."""
+        return self._loop.time()
+
     def transmit(self, data: bytes | bytearray) -> None:
         """Send. What the kernel does not take now is sent again by the retry timer."""
         try:
@@ -293,7 +308,8 @@ class Link:
 
     def arm(self, seconds: float) -> None:
         """See `Wire.arm`."""
-        self._deadline = deadline = min(self._loop.time() + seconds, self._cutoff)
+        self._due = self._loop.time() + seconds
+        self._deadline = deadline = min(self._due, self._cutoff)
         if self._timer is None or self._timer.when() > deadline + _SLACK:
             self._set_timer(deadline)
 
@@ -340,7 +356,7 @@ class Link:
         elif self._waiter.done():
             self._set_timer(now + _BEHIND_PAUSE)
         elif now >= self._cutoff - _SLACK:
-            self._waiter.set_exception(_OutOfTime())
+            self._out_of_time(session, now)
         elif self._hub.behind:
             # Answers may lie unread in the socket: a late loop is no reason to send again.
             self._set_timer(now + _BEHIND_PAUSE)
@@ -350,6 +366,17 @@ class Link:
             session.expired()
             if self._timer is None:
                 self._set_timer(min(self._cutoff, now + 1.0))
+
+    def _out_of_time(self, session: BmcSession, now: float) -> None:
+        """The cut-off has come: it moves if the BMC was heard meanwhile."""
+        assert self._waiter is not None
+        cutoff = min(self._latest, session.heard_at + self._hub.settings.login_timeout)
+        if session.established or cutoff <= now + _SLACK:
+            self._waiter.set_exception(_OutOfTime())
+            return
+        self._cutoff = cutoff
+        self._deadline = max(now, min(self._due, cutoff))
+        self._set_timer(self._deadline)
 
     def _idle(self) -> None:
         if self._lock.locked() or self.tenant is not None:

@@ -5,7 +5,8 @@ Rules:
 - Look first: a target that is reached causes no command. REBOOT is off, wait for off, on; each part looks again, so
   that a second run after a crash does only what is left.
 - A command counts when the BMC says that it happened, not when it accepted it. While waiting, a BMC that does not
-  answer is no failure yet: some drop off the network as the machine's power changes.
+  answer is no failure yet: some drop off the network as the machine's power changes. Nor is one that cannot do it now:
+  some refuse a power on while they still see to the power off before it.
 - Nothing of the machine is remembered between calls.
 """
 
@@ -21,6 +22,7 @@ from metald.drivers.ipmi import boot_override, info
 from metald.drivers.ipmi.client import Bmc, Control, Transport
 from metald.drivers.ipmi.hub import IpmiHub
 from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
+from metald.drivers.ipmi.refusal import NOT_NOW, CompletionCode
 from metald.errors import BmcUnreachable, DeadlineExceeded
 from metald.model import PowerState, PowerTarget
 
@@ -69,12 +71,14 @@ class IpmiPower(Power):
             return
         if control is Control.ON:
             await boot_override.apply(ctx, bmc)
-        await bmc.control(control)
+        refused = await _not_now(bmc, control)
         if timeout is None:
             timeout = self._settings.soft_power_timeout if control is Control.SOFT_OFF else self._settings.power_timeout
-        await self._await_state(ctx, bmc, wanted, control, timeout)
+        await self._await_state(ctx, bmc, wanted, control, timeout, refused)
 
-    async def _await_state(self, ctx: NodeContext, bmc: Bmc, wanted: PowerState, control: Control, timeout: float) -> None:
+    async def _await_state(
+        self, ctx: NodeContext, bmc: Bmc, wanted: PowerState, control: Control, timeout: float, refused: CompletionCode | None
+    ) -> None:
         silence: BmcUnreachable | None = None
         pause = min(_FIRST_POLL, self._settings.power_poll)
         try:
@@ -83,6 +87,8 @@ class IpmiPower(Power):
                     try:
                         if await _look(bmc) is wanted:
                             return
+                        if refused is not None:
+                            refused = await _not_now(bmc, control)
                         silence = None
                     except BmcUnreachable as error:
                         silence = error
@@ -90,8 +96,8 @@ class IpmiPower(Power):
                     pause = min(2 * pause, self._settings.power_poll)
         except TimeoutError:
             pass
-        if silence is not None:
-            raise silence
+        if silence is not None or refused is not None:
+            raise silence or refused  # type: ignore[misc]
         remedy = "Look at the machine's console and at the BMC's event log, then repeat the request."
         if control is Control.SOFT_OFF:
             remedy = "Its operating system does not obey the power button; use a hard power off."
@@ -128,6 +134,17 @@ class PyghmiPower(IpmiPower):
             self._parsed.clear()
         self._parsed[node.uuid] = (node.driver_info, parsed)
         return parsed
+
+
+async def _not_now(bmc: Bmc, control: Control) -> CompletionCode | None:
+    """Send a command; returns the refusal of a BMC that cannot do it in its present state, and may a little later."""
+    try:
+        await bmc.control(control)
+    except CompletionCode as error:
+        if error.completion != NOT_NOW:
+            raise
+        return error
+    return None
 
 
 async def _look(bmc: Bmc) -> PowerState:

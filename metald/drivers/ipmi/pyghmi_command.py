@@ -12,6 +12,7 @@ loop's task and sleeps until that has the answer. Rules:
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _DEADLINE: Final = 120.0
 _KEPT: Final = 512
+_STUMBLES: Final = (PyghmiException, NotImplementedError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, struct.error)
 
 
 async def spawn(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -109,7 +111,7 @@ class PyghmiCommands:
                 return await spawn(work, command)
         except TimeoutError:
             raise DeadlineExceeded(f"{info.label} did not get through within {_DEADLINE:.0f} seconds.") from None
-        except (PyghmiException, NotImplementedError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except _STUMBLES as error:
             # pyghmi takes what BMCs send at its word; what it stumbles over is the BMC's doing.
             raise BmcRefused(
                 f"{info.label} gave an answer that cannot be used: {type(error).__name__}: {error}.", remedy="Update the BMC's firmware."

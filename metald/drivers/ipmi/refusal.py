@@ -12,13 +12,30 @@ from pyghmi.ipmi.private import constants
 from metald.drivers.ipmi.info import BmcInfo
 from metald.errors import BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused, BmcUnreachable, DriverError
 
-NODE_BUSY: Final = 0xC0
-"""Completion code: try again shortly (IPMI 2.0 table 5-2)."""
+BUSY: Final = frozenset((0xC0, 0xC4, 0xD2))
+"""Completion codes of a BMC that did nothing and wants to be asked again shortly (IPMI 2.0 table 5-2): busy, out of space,
+still starting."""
+
+UNSURE: Final = frozenset((0xC3, 0xCE, 0xCF))
+"""Those of a BMC that may have done what it was asked and cannot say: timed out, no response to be had, and what comes for a
+repetition instead of the first answer. What may happen twice is asked anew."""
+
+NOT_NOW: Final = 0xD5
+"""Completion code: not possible in the present state."""
+
+IS_FULL: Final = "it has no free session slot; other clients hold them all"
+IS_BUSY: Final = "it says that it is busy"
+SILENT: Final = {
+    "EXPECTINGRAKP2": "it opens a session and then says nothing to the user's name, as some BMCs do when they do not know it",
+    "EXPECTINGRAKP4": "it says nothing to the proof of the password, as some BMCs do when password or Kg key is wrong",
+}
+"""Why a login does not go on, by what pyghmi calls the place where it stands."""
 
 PRIVILEGE_TOO_LOW: Final = 0xD4
 
 # RMCP+ and RAKP status codes, IPMI 2.0 table 13-15.
-FULL: Final = frozenset((0x01, 0x0B))
+FULL: Final = frozenset((0x01, 0x0B, 0xC0))
+"""No room for another session; some BMCs send the completion code of a busy one here."""
 _STALE_SESSION: Final = frozenset((0x02, 0x08))
 _ROLE: Final = frozenset((0x09, 0x0A))
 _NAME: Final = frozenset((0x0C, 0x0D))
@@ -34,6 +51,15 @@ class CompletionCode(BmcRefused):
     def __init__(self, message: str, *, completion: int = 0xFF, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.completion = completion
+
+
+def passes(code: int, *, repeat: bool) -> bool:
+    """Whether a completion code says no more than that the command should be sent anew, a little later.
+
+    Args:
+        repeat: whether the command may be carried out twice.
+    """
+    return code in BUSY or (repeat and code in UNSURE)
 
 
 def completion_text(netfn: int, command: int, code: int) -> str:

@@ -13,19 +13,17 @@ pyghmi that touches sockets, threads, clocks or global tables is overridden here
 
 from __future__ import annotations
 
-import collections
-import random
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pyghmi.ipmi.private.session import Session
-
 from metald.drivers.ipmi import refusal
 from metald.drivers.ipmi.bridge import SEND_MESSAGE, Passage
 from metald.drivers.ipmi.info import BmcInfo
+from metald.drivers.ipmi.pace import LOGIN_PATIENCE, PATIENCE, SLOT_PAUSE, Pace, Patience
+from metald.drivers.ipmi.plain_session import PlainSession
 from metald.drivers.ipmi.sealing import Sealing
-from metald.drivers.ipmi.wire import LOGIN_PATIENCE, PATIENCE, SLOT_PAUSE, Patience, Wire
+from metald.drivers.ipmi.wire import Wire
 from metald.errors import BmcRefused, DriverError
 
 # Cipher suite number (IPMI 2.0 table 22-20) -> pyghmi's `attemptedhash`, and the authentication algorithm on the wire.
@@ -43,57 +41,42 @@ _IPMI = 0
 _SOL = 1  # payload type, IPMI 2.0 table 13-16
 
 
-class BmcSession(Session):  # type: ignore[misc]
-    """A session with one BMC; made anew for each login that follows a loss or a refusal."""
+class BmcSession(PlainSession):
+    """A session with one BMC; made anew for each login that follows a loss or a refusal.
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> BmcSession:
-        """Plainly: pyghmi resolves names, shares sessions and opens sockets here."""
-        return object.__new__(cls)
+    Args:
+        info: which BMC, and as whom.
+        wire: the world.
+        suite: the cipher suite that worked last time; it goes first.
+        seen: seconds that the BMC took for an answer last time.
+        hasty: whether a login may leave out the question for what the BMC can, where `suite` tells.
+    """
 
-    def __init__(self, info: BmcInfo, wire: Wire, *, suite: int | None = None) -> None:
-        self.info = info
+    def __init__(self, info: BmcInfo, wire: Wire, *, suite: int | None = None, seen: float = 0.0, hasty: bool = True) -> None:
+        super().__init__(info)
         self._wire = wire
         self._patience = PATIENCE
         self._suites = tuple(s for s in info.suites if s in _HASHES)
-        if suite in self._suites:  # the one that worked last time goes first
+        if suite in self._suites:
             self._suites = (suite, *(s for s in self._suites if s != suite))
-        self._known = self._suites[0] == suite if self._suites else False
+        self._known = hasty and suite in self._suites
         self._hasty = False
+        self.shy = not hasty
+        """Whether the BMC wants every question at each login."""
         self._suite = 0
-        self._tries = 0
+        self.pace = Pace(seen)
+        self._then: Callable[[], None] | None = None  # what a pause is for
         self.established = False
         self.in_flight = False
         self.heard = False
-        self.full = False
+        self.heard_at = float("-inf")
+        self.hindrance = ""
+        """Why the BMC does not let us in at present, in its words."""
         self.malformed = 0
         self.sent = self.received = self.repeats = 0
         self._reserved_bit = False
         self._passage: Passage | None = None
         self._sealing: Sealing | None = None
-        self._pyghmi_fields()
-
-    def _pyghmi_fields(self) -> None:
-        info = self.info
-        self.bmc, self.port = info.address, info.port
-        self.userid = info.username.encode()
-        self.password = info.password.encode()
-        self.kgo = info.kg
-        self.kg = info.kg if info.kg is not None else self.password
-        self.privlevel, self.autopriv = info.privilege, False
-        self.nameonly = 16
-        self.servermode = self.broken = self.logging = False
-        self.logged = 0
-        self.sol_handler: Callable[[bytearray], None] | None = None
-        self.onlogpayload = self.onlogpayloadtype = self.lastpayload = None
-        self.last_payload_type: Any = None
-        self.remseqnumber: Any = None
-        self._customkeepalives = None
-        self.pendingpayloads: collections.deque[Any] = collections.deque()
-        self.request_entry: list[tuple[int, int, int]] = []
-        self.maxtimeout = self.logontries = 0
-        self.hasretried = 0
-        self.seqlun = 0
-        self.sessioncontext: str | None = None
 
     def __repr__(self) -> str:
         return f"<BmcSession {self.info.label} {'established' if self.established else 'not established'}>"
@@ -107,6 +90,7 @@ class BmcSession(Session):  # type: ignore[misc]
 
     def login(self) -> None:
         """Begin, or begin again from the first message."""
+        self._then = None
         self.request_entry.clear()
         self.pendingpayloads.clear()
         self._initsession()
@@ -136,7 +120,7 @@ class BmcSession(Session):  # type: ignore[misc]
         """Send a command: once only where not to `repeat`; to the BMC itself where not `bridged`; to a unit of it (`lun`)."""
         self.in_flight = True
         self._patience = patience
-        self._tries = 0 if repeat else len(self._patience) - 1
+        self.pace.tries = 0 if repeat else len(self._patience) - 1
         self.ipmicallback = self._got_answer
         if self.info.bridge is not None and bridged:
             self._passage = Passage(self.info.bridge, self.seqlun, netfn, command, data)
@@ -194,8 +178,8 @@ class BmcSession(Session):  # type: ignore[misc]
     # -- time
 
     def _request_timed_out(self) -> None:
-        self._tries += 1
-        if self._tries >= len(self._patience) or not self.lastpayload:
+        self.pace.tries += 1
+        if self.pace.tries >= len(self._patience) or not self.lastpayload:
             self.cancel()
             self._wire.lost()
             return
@@ -203,29 +187,30 @@ class BmcSession(Session):  # type: ignore[misc]
         self.send_payload()
 
     def _login_timed_out(self) -> None:
-        self._tries += 1
+        if self._then is not None:
+            then, self._then = self._then, None
+            then()
+            return
+        self.pace.tries += 1
         self.repeats += 1
         context = self.sessioncontext
         # What precedes and what ends the login are plain commands, which may be repeated as they are.
-        plain = context is None or (context == "ESTABLISHED" and self._tries < len(PATIENCE))
-        if self.full:
-            self.full = False
-            self.login()
-        elif context == "OPENSESSION" and not self._hasty:
-            if self._tries >= _SUITE_SILENCE and self._suite + 1 < len(self._suites):
+        plain = context is None or (context == "ESTABLISHED" and self.pace.tries < len(PATIENCE))
+        if context == "OPENSESSION" and not self._hasty:
+            if self.pace.tries >= _SUITE_SILENCE and self._suite + 1 < len(self._suites):
                 self._next_suite()  # some BMCs say nothing to a suite they do not have
-            self._open_rmcpplus_request()
+                self._open_rmcpplus_request()
+            else:
+                self.send_payload()  # the same again, so that a late answer fits
         elif plain and self.lastpayload and self.request_entry:
             self.hasretried = 1
             self.send_payload()
         else:
             # A BMC does not take RAKP 1 or 3 twice; and an answer that was no good ended the exchange: start over.
+            self.hindrance = refusal.SILENT.get(context or "", self.hindrance)
+            self.shy = self.shy or self._hasty
+            self.pace.begin_again()
             self.login()
-
-    def _wait(self) -> float:
-        steps = self._patience if self.in_flight else LOGIN_PATIENCE
-        base = steps[min(self._tries, len(steps) - 1)]
-        return base * (1 + 0.2 * random.random())  # noqa: S311 - jitter
 
     # -- pyghmi's hooks
 
@@ -235,7 +220,8 @@ class BmcSession(Session):  # type: ignore[misc]
         self.sent += 1
         self._wire.transmit(self.netpacket)
         if retry:
-            self._wire.arm(self._wait())
+            steps = self._patience if self.in_flight else LOGIN_PATIENCE
+            self._wire.arm(self.pace.wait(steps, login=not self.in_flight))
 
     def _initsession(self) -> None:
         super()._initsession()
@@ -260,6 +246,8 @@ class BmcSession(Session):  # type: ignore[misc]
     def send_payload(self, payload: Any = (), payload_type: int | None = None, retry: bool = True, **more: Any) -> None:
         """pyghmi's, with our sealing once the session stands."""
         if self._sealing is None or (payload and self.lastpayload):
+            if payload:
+                self.pace.asked(self._wire.time())
             super().send_payload(payload, payload_type, retry, **more)
             return
         payload = payload or self.lastpayload
@@ -297,22 +285,19 @@ class BmcSession(Session):  # type: ignore[misc]
             self._wire.answered(answer.code, answer.data)
         return None
 
-    def _mark_broken(self, error: Any = None) -> None:  # noqa: ARG002
-        self.broken = True
-
-    def _relog(self) -> None:
-        self.login()
-
     def _got_channel_auth_cap(self, response: dict[str, Any]) -> None:
         if response["code"] == 0 and len(response["data"]) < 4:
             self.malformed += 1
             return
-        self.heard = True
-        self._tries = 0
+        self._hear()
+        if response["code"] in refusal.BUSY:
+            self._pause(refusal.IS_BUSY, self.login)
+            return
         if response["code"] == _INVALID_FIELD and not self._reserved_bit:
             # Some BMCs take the bit that asks for IPMI 2.0 amiss. pyghmi would ask again from within the answer to its
             # first question, and then not know the second answer.
             self._reserved_bit = True
+            self._then = self.login
             self._wire.arm(0.0)
             return
         super()._got_channel_auth_cap(response)
@@ -323,10 +308,11 @@ class BmcSession(Session):  # type: ignore[misc]
     def _got_rmcp_response(self, data: bytearray) -> None:
         if self.sessioncontext != "OPENSESSION" or len(data) < 2 or data[0] != self.rmcptag:
             return
-        self.heard = True
+        self._hear()
         if data[1] in refusal.FULL:
-            self._no_slot()
+            self._pause(refusal.IS_FULL, self.login)
         elif data[1] and self._hasty:
+            self.shy = True
             self.login()
         elif data[1] or (len(data) >= 17 and data[16] & 0x3F != _ALGORITHMS[self.suite]):
             if self._suite + 1 < len(self._suites):
@@ -335,20 +321,20 @@ class BmcSession(Session):  # type: ignore[misc]
             else:
                 self._fail(refusal.no_suite(self.info))
         elif len(data) >= 12:
-            self._tries = 0
             super()._got_rmcp_response(data)
 
     def _got_rakp2(self, data: bytearray) -> None:
         if self.sessioncontext == "EXPECTINGRAKP2" and not self._rakp_refused(data) and len(data) >= 40 + self.currhashlib().digest_size:
+            self._hear()
             super()._got_rakp2(data)
 
     def _got_rakp4(self, data: bytearray) -> None:
         if self.sessioncontext == "EXPECTINGRAKP4" and not self._rakp_refused(data) and len(data) >= 8 + self.currhashlen:
+            self._hear()
             super()._got_rakp4(data)
 
     def _req_priv_level(self) -> None:
         # pyghmi blocks here, in the middle of a packet handler.
-        self._tries = 0
         self.ipmicallback = self._got_privilege
         self._send_ipmi_net_payload(*_SET_PRIVILEGE, bytes((self.privlevel,)))
 
@@ -359,32 +345,41 @@ class BmcSession(Session):  # type: ignore[misc]
             return True
         if data[1] == 0:
             return False
+        self._hear()
         if data[1] in refusal.FULL:
-            self._no_slot()
+            self._pause(refusal.IS_FULL, self.login)
         else:
             error = refusal.login_refused(self.info, data[1])
             if error is not None:
                 self._fail(error)
         return True
 
+    def _hear(self) -> None:
+        self._then = None
+        self.heard, self.heard_at = True, self._wire.time()
+        self.pace.answered(self.heard_at)
+
     def _next_suite(self) -> None:
         self._suite += 1
-        self._tries = 0
+        self.pace.tries = 0
         self.attemptedhash = _HASHES[self.suite]
 
-    def _no_slot(self) -> None:
-        self.full = True
+    def _pause(self, hindrance: str, then: Callable[[], None]) -> None:
+        self.hindrance, self._then = hindrance, then
         self.lastpayload = None
         self._wire.arm(SLOT_PAUSE)
 
     def _got_privilege(self, response: Mapping[str, Any]) -> None:
         code = response["code"]
-        if code in (0x80, 0x81, 0x82, refusal.PRIVILEGE_TOO_LOW):
+        self._hear()
+        if code in refusal.BUSY:
+            self._pause(refusal.IS_BUSY, self._req_priv_level)
+        elif code in (0x80, 0x81, 0x82, refusal.PRIVILEGE_TOO_LOW):
             self._fail(refusal.privilege_refused(self.info))
         elif code:
             self._fail(refusal.refused(self.info, *_SET_PRIVILEGE, code))
         else:
-            self.logging, self.logged, self.established, self.full = False, 1, True, False
+            self.logging, self.logged, self.established = False, 1, True
             self._sealing = Sealing(bytes(self.k1), bytes(self.aeskey), _DIGESTS[self.suite], self.currhashlen)
             self._wire.logged_in()
 

@@ -41,18 +41,19 @@ _RETRY_REFUSED = 0.5
 _TRIES = 6
 _ACTIVATIONS = 3
 _MOST_PENDING = 16 << 10
-_LEAST_SIZE = 5
+_HEADER = 4
+_LEAST_SIZE, _USUAL_SIZE, _MOST_SIZE = 5, 68, 1024
 
 
 class SolProtocol:
     """One activated SOL payload, seen from the remote console.
 
     Args:
-        size: most bytes in a packet, its header of four included, as the BMC said.
+        size: most bytes in a packet, its header of four included, as the BMC said; some say nonsense.
     """
 
     def __init__(self, size: int) -> None:
-        self._most = max(1, size - 4)
+        self._most = believable(size) - _HEADER
         self.pending = bytearray()
         """What was typed and is not yet in a packet."""
         self.due: float | None = None
@@ -142,13 +143,20 @@ class SolProtocol:
         return bytes((self._sequence, 0, 0, self._operation)) + self._sent
 
 
+def believable(size: int) -> int:
+    """A BMC's own word for the size of a packet, or what it may have meant: some count bytes in the other order, some say none."""
+    if size > _MOST_SIZE:
+        size = int.from_bytes(size.to_bytes(2, "little"), "big")
+    return size if _LEAST_SIZE <= size <= _MOST_SIZE else _USUAL_SIZE
+
+
 class SolLine:
     """A console line over SOL; see `console.line.Line`. Made by `open_sol`."""
 
     def __init__(self, hub: IpmiHub, info: BmcInfo, link: Link, keepalive: float) -> None:
         self._hub, self._info, self._link, self._keepalive = hub, info, link, keepalive
         self._loop = asyncio.get_running_loop()
-        self._protocol = SolProtocol(_LEAST_SIZE)
+        self._protocol = SolProtocol(_USUAL_SIZE)
         self._received = bytearray()
         self._ready = asyncio.Event()
         self._room = asyncio.Event()

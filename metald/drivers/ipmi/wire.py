@@ -1,29 +1,17 @@
-"""What a session with a BMC asks of the world, and how patient it is."""
+"""What a session with a BMC asks of the world."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from metald.errors import DriverError
-
-Patience = tuple[float, ...]
-
-PATIENCE: Final[Patience] = (0.5, 0.7, 0.9)
-"""Seconds to wait for an answer before each repetition; after the last the session is lost. About 2.1 s in all, so
-that a BMC which forgot its sessions is noticed and entered again within 3 s."""
-
-PATIENT: Final[Patience] = (1.5, 3.0, 6.0)
-"""The same after a session was lost and opened anew: a BMC that is slow, not forgetful, gets time to answer."""
-
-LOGIN_PATIENCE: Final[Patience] = (0.5, 0.7, 1.0, 1.5)
-"""Seconds before each repetition during a login; the last goes on until the login's deadline."""
-
-SLOT_PAUSE: Final = 1.0
-"""Seconds until a BMC without a free session slot is asked again."""
 
 
 class Wire(Protocol):
     """What a session asks of the world and tells it."""
+
+    def time(self) -> float:
+        """Seconds on a clock that never goes back."""
 
     def transmit(self, data: bytes | bytearray) -> None:
         """Send a datagram to the BMC."""

@@ -65,33 +65,29 @@ class Submission:
     keys: set[Key]
     size: int
     future: asyncio.Future[Committed]
-    settled: asyncio.Event | None = None
-    """Set when the change is settled, if its caller was cancelled and waits for that."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is known what became of the change. A caller that is cancelled takes the future with it, but not this."""
     releases: list[tuple[Kind[Resource], str, str]] = field(default_factory=list)
     """(kind, field, uuid): unique values that a row must let go of before another row of this change can have them."""
 
     def succeed(self, committed: Committed) -> None:
         """Tell the caller."""
+        self.settled.set()
         if not self.future.done():
             self.future.set_result(committed)
-        elif self.settled is not None:
-            self.settled.set()
 
     def fail(self, error: BaseException) -> None:
         """Tell the caller."""
+        self.settled.set()
         if not self.future.done():
             self.future.set_exception(error)
-        elif self.settled is not None:
-            self.settled.set()
 
     async def outcome(self) -> Committed:
         """What became of the change. A caller that is cancelled meanwhile leaves when that is known; cancelled twice, at once."""
         try:
             return await self.future
         except asyncio.CancelledError:
-            if self.future.cancelled():
-                self.settled = asyncio.Event()
-                await self.settled.wait()
+            await self.settled.wait()
             raise
 
 

@@ -81,6 +81,18 @@ async def test_a_caller_that_is_cancelled_leaves_when_its_change_is_settled(stor
     assert (await other).saved[0].name == "other"
 
 
+async def test_a_caller_that_is_cancelled_while_its_change_is_being_settled_leaves_too(store: Store) -> None:
+    """It has been cancelled, and has not run since, when the writer tells what became of the change."""
+    tasks: list[asyncio.Task[Any]] = []
+    leave = store.subscribe(lambda _events: tasks[0].cancel())
+    tasks.append(asyncio.create_task(store.commit(Change(save=[node("n")], events=[Event(type="a")]))))
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(60):
+            await tasks[0]
+    leave()
+    assert len(store.table(Node)) == 1
+
+
 async def test_a_caller_that_is_cancelled_before_a_conflict_leaves_too(store: Store) -> None:
     await store.commit(Change(save=[node("n")]))
     task = asyncio.create_task(store.commit(Change(save=[node("n")])))

@@ -4,7 +4,9 @@ Rules: the daemon never waits for the broker. Users are coroutines: each is run 
 is cancelled when that connection is lost; a user that fails for a reason of its own (its channel was closed, its
 exchange is gone) is run again after a pause, on the same connection. Pauses double, with jitter, up to a bound. What went
 wrong is logged once for each cause, without the password, and is counted. Every request of a user needs a deadline of its
-own: `Link.timeout`.
+own: `Link.timeout`. A user with a defect disturbs no other; it is logged with its trace, and run again too. aiormq answers
+the cancellation of a request by one more, which on a dead connection waits for ever, so users are cancelled until they
+have ended.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import aio_pika
@@ -131,8 +133,17 @@ class Link:
 
     async def _connect(self) -> AbstractConnection:
         properties: FieldTable = {"connection_name": self._name, "product": "metald"}
-        async with asyncio.timeout(self.timeout):
-            return await aio_pika.connect(self._url, ssl_context=self._tls, client_properties=properties)
+        connecting = asyncio.create_task(
+            aio_pika.connect(self._url, ssl_context=self._tls, client_properties=properties), name="amqp connect"
+        )
+        try:
+            await asyncio.wait([connecting], timeout=self.timeout)
+        finally:
+            if not connecting.done():
+                await _ended([connecting])
+        if connecting.cancelled():
+            raise TimeoutError
+        return connecting.result()
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Run the users until the connection is lost."""
@@ -144,19 +155,17 @@ class Link:
         self.connects += 1
         self.down.clear()
         self.up.set()
+        tasks = [asyncio.create_task(self._use(name, user, connection, lost), name=f"amqp {name}") for name, user in self._users]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._use(name, user, connection, lost), name=f"amqp {name}") for name, user in self._users]
-                await lost.wait()
-                for task in tasks:
-                    task.cancel()
+            await lost.wait()
         finally:
             self.up.clear()
             self.down.set()
             self._connection = None
-            with contextlib.suppress(*TROUBLE):
-                async with asyncio.timeout(_CLOSING):
-                    await connection.close()
+            await _ended(tasks)
+            closing = asyncio.create_task(connection.close(), name="amqp close")
+            await asyncio.wait([closing], timeout=_CLOSING)
+            await _ended([closing])
 
     async def _use(self, name: str, user: User, connection: AbstractConnection, lost: asyncio.Event) -> None:
         """Run one user, again and again while the connection holds."""
@@ -168,26 +177,27 @@ class Link:
                 with pauses.measured():
                     await user(connection)
                 return
-            except TROUBLE as raised:
-                error = raised
-            except RuntimeError as raised:
-                # how aio-pika says that a connection is closed
-                if not lost.is_set():
-                    raise
-                error = raised
             except asyncio.CancelledError as raised:
                 task = asyncio.current_task()
                 # aiormq also cancels what waits for an answer on a channel that was closed
                 if task is None or task.cancelling():
                     raise
                 error = raised
-            if lost.is_set() or isinstance(error, AMQPConnectionError):
-                return
-            self.refusals += 1
-            text = f"{name}: the broker at {self.address} refused: {str(error) or type(error).__name__}; trying again"
-            _log.log(logging.DEBUG if text == said else logging.WARNING, "%s", text)
-            said = text
-            await pauses.pause()
+            except Exception as raised:
+                error = raised
+            if not (connection.is_closed or isinstance(error, AMQPConnectionError)):
+                said = self._complain(name, error, said)
+            await pauses.pause(lost)
+
+    def _complain(self, name: str, error: BaseException, said: str) -> str:
+        """Say why a user failed, if that was not said last; what is said last now."""
+        self.refusals += 1
+        if not isinstance(error, (*TROUBLE, asyncio.CancelledError)):
+            _log.error("%s: this use of the broker has a defect; trying again", name, exc_info=error)
+            return ""
+        text = f"{name}: the broker at {self.address} refused: {str(error) or type(error).__name__}; trying again"
+        _log.log(logging.DEBUG if text == said else logging.WARNING, "%s", text)
+        return text
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, AuthenticationError | ProbableAuthenticationError):
@@ -218,10 +228,24 @@ class _Pauses:
             if clock() - began > _STEADY:
                 self._next = self._first
 
-    async def pause(self) -> None:
-        """Wait."""
-        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
+    async def pause(self, over: asyncio.Event | None = None) -> None:
+        """Wait; not for longer than until `over` is set."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._next * random.uniform(0.5, 1.0)):  # noqa: S311
+                await (over or asyncio.Event()).wait()
         self._next = min(_LONGEST_PAUSE, 2 * self._next)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended; what they end with was said before, or says nothing."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=_CLOSING)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.debug("%s ended with %r", task.get_name(), error)
 
 
 def _waits(waiting: Any) -> bool:

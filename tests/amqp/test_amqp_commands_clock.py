@@ -13,7 +13,7 @@ from metald.amqp.commands import lanes, ledger
 from metald.model import Event, Node
 from metald.model.command import Command
 from metald.store.changes import Change
-from tests.support.commanding import Place, commanded, producing
+from tests.support.commanding import PATIENCE, Place, commanded, producing
 
 pytestmark = pytest.mark.rabbit
 
@@ -70,7 +70,7 @@ async def test_answers_outlive_a_clock_that_was_ahead(tmp_path: Path, place: Pla
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         done = await producer.ask("node.create", "1", FAKE)
         clock.off = timedelta()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while site.command("1").state.value != "settled":
                 await asyncio.sleep(0.01)
         assert await site.commands.ledger.forget() == 0

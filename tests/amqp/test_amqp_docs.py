@@ -13,6 +13,7 @@ import aio_pika
 import orjson
 import pytest
 
+from tests.support.commanding import PATIENCE
 from tests.support.daemon import Daemon, api
 
 pytestmark = [pytest.mark.rabbit]
@@ -33,7 +34,7 @@ async def test_the_commands_and_the_consumer_of_the_page(tmp_path: Path, url: st
             await _exchange(channel)
             tool = asyncio.create_task(_run(consume, url))
             exchange = await channel.get_exchange("metald.events", ensure=False)
-            async with api(daemon) as client, asyncio.timeout(60):
+            async with api(daemon) as client, asyncio.timeout(PATIENCE):
                 uuid = await client.create(driver="fake-hardware")
                 while not tool.done():
                     # the tool binds its queue at some moment that nobody is told of
@@ -72,7 +73,7 @@ async def test_a_daemon_killed_between_commit_and_publish_publishes_at_its_next_
         seen: dict[int, bytes] = {}
         order: list[int] = []
         created = 0
-        async with asyncio.timeout(60), queue.iterator() as messages:
+        async with asyncio.timeout(PATIENCE), queue.iterator() as messages:
             async for message in messages:
                 await message.ack()
                 event = orjson.loads(message.body)
@@ -108,6 +109,6 @@ async def _exchange(channel: aio_pika.abc.AbstractChannel) -> None:
 
 async def _queue(channel: aio_pika.abc.AbstractChannel, name: str) -> None:
     """Wait until somebody has made a queue and bound it: declaring is done before, by the same client."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await channel.declare_queue(name, durable=True)).declaration_result.consumer_count == 0:
             await asyncio.sleep(0.02)

@@ -10,11 +10,14 @@ import pytest
 from aio_pika import Message
 from aio_pika.abc import AbstractConnection
 
+from metald.amqp import link as link_module
 from metald.amqp import topology
 from metald.amqp.link import Link
 from metald.config import Amqp, ConfigError
 from tests.amqp.conftest import running, settings
+from tests.support.commanding import PATIENCE
 from tests.support.rabbit import PrivateRabbit
+from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.rabbit]
 
@@ -33,7 +36,7 @@ async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str
             ended.set()
 
     link.attach("user", user)
-    async with running(link), asyncio.timeout(60):
+    async with running(link), asyncio.timeout(PATIENCE):
         first = await begun.get()
         assert link.connected
         assert not link.blocked
@@ -55,7 +58,7 @@ async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str
 async def test_wrong_credentials_are_said_once_and_tried_again(broker: PrivateRabbit, caplog: pytest.LogCaptureFixture) -> None:
     link = Link(settings(broker.url(user="nobody:s3cret-word")), "test")
     caplog.set_level(logging.WARNING, "metald")
-    async with running(link), asyncio.timeout(60):
+    async with running(link), asyncio.timeout(PATIENCE):
         while link.failures < 3:
             await asyncio.sleep(0.01)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("metald")]
@@ -80,17 +83,86 @@ async def test_a_user_whose_channel_is_closed_runs_again_on_the_same_connection(
         done.set()
 
     link.attach("user", user)
-    async with running(link), asyncio.timeout(30):
+    async with running(link), asyncio.timeout(PATIENCE):
         await done.wait()
     assert tries[0] is tries[1]
     assert (link.connects, link.refusals) == (1, 1)
 
 
+async def test_a_user_that_holds_on_to_a_cancellation_does_not_keep_the_link_from_coming_back(
+    broker: PrivateRabbit, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As aiormq's requests do, when a connection dies under them."""
+    monkeypatch.setattr(link_module, "_CLOSING", 0.05)
+    begun: asyncio.Queue[AbstractConnection] = asyncio.Queue()
+
+    async def user(connection: AbstractConnection) -> None:
+        begun.put_nowait(connection)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    async with TcpProxy("127.0.0.1", broker.port) as proxy:
+        link = Link(settings(url.replace(f":{broker.port}/", f":{proxy.port}/")), "test")
+        link.attach("user", user)
+        async with running(link), asyncio.timeout(PATIENCE):
+            await begun.get()
+            proxy.cut()
+            await begun.get()
+
+
+async def test_a_user_with_a_defect_is_logged_and_runs_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    link = Link(settings(url), "test")
+    tries: list[str] = []
+    done = asyncio.Event()
+
+    async def broken(_connection: AbstractConnection) -> None:
+        tries.append("broken")
+        if len(tries) == 1:
+            raise KeyError("a defect of its own")
+        done.set()
+
+    link.attach("broken", broken)
+    async with running(link), asyncio.timeout(PATIENCE):
+        await done.wait()
+    assert "broken: this use of the broker has a defect" in caplog.text
+    assert (link.connects, link.refusals) == (1, 1)
+
+
+async def test_what_is_no_broker_is_said_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, running(Link(settings(f"amqp://127.0.0.1:{port}/"), "test")) as link, asyncio.timeout(PATIENCE):
+        while link.failures < 2:
+            await asyncio.sleep(0.01)
+    assert f"the broker at 127.0.0.1:{port} cannot be reached" in caplog.text
+
+
+async def test_a_broker_that_never_answers_is_given_up_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, running(Link(settings(f"amqp://127.0.0.1:{port}/", timeout=0.1), "test")) as link, asyncio.timeout(PATIENCE):
+        while link.failures < 2:
+            await asyncio.sleep(0.01)
+    assert "it does not answer" in caplog.text
+
+
 async def test_tls_is_checked(broker: PrivateRabbit, certificates: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     address = broker.url(tls=True)
-    async with running(Link(settings(address, tls_ca=str(certificates[0])), "test")) as link, asyncio.timeout(30):
+    async with running(Link(settings(address, tls_ca=str(certificates[0])), "test")) as link, asyncio.timeout(PATIENCE):
         await link.up.wait()
-    async with running(Link(settings(address), "test")) as link, asyncio.timeout(30):
+    async with running(Link(settings(address), "test")) as link, asyncio.timeout(PATIENCE):
         while not link.failures:
             await asyncio.sleep(0.01)
         assert not link.connected
@@ -111,7 +183,7 @@ async def test_an_alarm_of_the_broker_is_seen(broker: PrivateRabbit, url: str) -
             await asyncio.sleep(0.05)
 
     link.attach("user", user)
-    async with running(link), asyncio.timeout(60):
+    async with running(link), asyncio.timeout(PATIENCE):
         await opened.wait()
         await asyncio.to_thread(broker.alarm, True)
         try:
@@ -131,7 +203,7 @@ async def test_only_looking_does_not_make(url: str, caplog: pytest.LogCaptureFix
         await topology.topic(await link.channel(connection), settings(url, declare=False), "missing")
 
     link.attach("user", user)
-    async with running(link), asyncio.timeout(30):
+    async with running(link), asyncio.timeout(PATIENCE):
         while not link.refusals:
             await asyncio.sleep(0.01)
     assert "no exchange 'missing'" in caplog.text

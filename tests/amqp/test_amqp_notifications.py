@@ -19,6 +19,7 @@ from metald.model import Chassis, Event, Node, Port
 from metald.store.changes import Change
 from metald.store.store import Store
 from tests.amqp.conftest import settings
+from tests.support.commanding import PATIENCE
 
 _IRONIC = Path("/tmp/ironic-venv/bin/python")
 _FIELDS = """
@@ -76,7 +77,7 @@ async def test_real_oslo_messaging_reads_them(store: Store, url: str) -> None:
         await listener.stdout.readline()
         await store.commit(Change(save=[node, port, chassis], events=tell))
         got: list[dict[str, Any]] = []
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while len(got) < 14:
                 got.append(json.loads(await listener.stdout.readline()))
     finally:

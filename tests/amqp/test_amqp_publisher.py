@@ -22,6 +22,7 @@ from metald.model.cursor import Cursor
 from metald.store.changes import Change
 from metald.store.store import Store
 from tests.amqp.conftest import settings as link_settings
+from tests.support.commanding import PATIENCE
 from tests.support.daemon import Daemon, api
 from tests.support.rabbit import PrivateRabbit
 from tests.support.tcp_proxy import TcpProxy
@@ -77,7 +78,7 @@ class Consumer:
         with contextlib.suppress(Exception):
             await message.ack()
 
-    async def until(self, last: int, timeout: float = 60.0) -> None:
+    async def until(self, last: int, timeout: float = PATIENCE) -> None:
         """Wait for the event of this number."""
         async with asyncio.timeout(timeout):
             while not any(event["id"] == str(last) for event in self.got):
@@ -110,7 +111,7 @@ def _event(node_uuid: str, i: int) -> Event:
 async def settled(service: Broker) -> None:
     """Wait until the broker has confirmed everything."""
     assert service.publisher is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while service.publisher.waiting:
             await asyncio.sleep(0.01)
 
@@ -223,7 +224,7 @@ async def test_an_exchange_of_another_type_is_said_and_waited_for(store: Store, 
     await channel.declare_exchange("metald.events", "fanout", durable=True)
     async with publishing(store, link_settings(url)) as service:
         await emit(store, 5)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while service.link.refusals < 2:
                 await asyncio.sleep(0.01)
         assert "events: the broker" in caplog.text
@@ -243,7 +244,7 @@ async def test_a_memory_alarm_stops_events_and_nothing_else(broker: PrivateRabbi
         await asyncio.to_thread(broker.alarm, True)
         try:
             await emit(store, 200)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while not service.link.blocked:
                     await asyncio.sleep(0.01)
             await emit(store, 200)

@@ -133,11 +133,11 @@ class PrivateRabbit:
     def kill(self) -> None:
         """SIGKILL, as in a crash of a broker that has run for a while.
 
-        RabbitMQ's Raft keeps the names of new quorum queues in tables that are saved seldom; a queue that was made just before a
-        SIGKILL never answers again. That is the broker's own affair, so the tables are saved first.
+        RabbitMQ's Raft keeps the names of new quorum queues in tables that are saved seldom, and its database the bindings; a queue
+        that was made just before a SIGKILL never answers again. That is the broker's own affair, so both are saved first.
         """
         if self._server is not None and self._server.poll() is None:
-            self.ask("[dets:sync(Table) || Table <- dets:all()]")
+            self.ask("[dets:sync(Table) || Table <- dets:all()], mnesia:sync_log()")
             os.killpg(self._server.pid, signal.SIGKILL)
             self._server.wait(30)
 

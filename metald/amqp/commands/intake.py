@@ -2,15 +2,15 @@
 
 Rules: messages are taken in their order; the store commits them together, and one acknowledgement covers them all. What
 cannot be read, or whose sender may not send, goes to the dead-letter exchange with the reason in headers, and is told of by
-an event; it never comes back. A message that kills the daemon comes back `amqp.commands.delivery_limit` times, then the
-broker moves it there too. No more is taken than the store may hold, so that a million commands wait in the broker.
+an event; it never comes back. A message that kills the daemon comes back `amqp.commands.delivery_limit` times, the last
+time to be put there unread. No more is taken than the store may hold, so that a million commands wait in the broker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
@@ -18,6 +18,7 @@ from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError
 
 from metald.amqp import topology
+from metald.amqp.commands.arrivals import Arrival, Arrivals
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.claims import HEADER
 from metald.amqp.commands.door import parts, request
@@ -27,7 +28,7 @@ from metald.amqp.commands.message import Incoming, Order, read
 from metald.amqp.commands.replies import Replies, first
 from metald.amqp.link import Link
 from metald.config import Amqp
-from metald.errors import Conflict, Duplicate, MetaldError, Unavailable
+from metald.errors import Conflict, Duplicate, Invalid, MetaldError, Unavailable
 from metald.model import now
 from metald.model.caller import Caller
 from metald.model.command import Command, CommandState
@@ -37,6 +38,8 @@ _log = logging.getLogger(__name__)
 URGENT = "urgent."
 _PAUSE = 1.0
 _REASON = 1000
+_DEFECTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a message might raise that nobody foresaw."""
 _SAMPLE = 4096
 """Bytes of a body that is too large, which its dead letter keeps."""
 
@@ -81,6 +84,16 @@ class Acks:
                 await self._channel.basic_ack(tag)
 
 
+class _Session(NamedTuple):
+    """What serves the messages of one channel."""
+
+    acks: Acks
+    arrivals: Arrivals
+    replies: AbstractExchange
+    """The default exchange."""
+    dead: AbstractExchange
+
+
 class Intake:
     """One queue of commands.
 
@@ -121,23 +134,24 @@ class Intake:
         gone = asyncio.Event()
         raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        acks = Acks(raw)
+        session = _Session(Acks(raw), Arrivals(self._lanes.add), channel.default_exchange, dead)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(acks.run())
+                group.create_task(session.acks.run())
                 group.create_task(_watch(channel, gone))
                 await queue.consume(inbox.put, timeout=self._link.timeout)
                 self.ready = True
                 while True:
                     message = await inbox.get()
-                    acks.begin(message.delivery_tag or 0)
-                    await self._lanes.room()
-                    self._take(group, acks, dead, message)
+                    session.acks.begin(message.delivery_tag or 0)
+                    await self._lanes.room(urgent=self._urgent)
+                    group.create_task(self._take(session, session.arrivals.begin(), message))
                     del message
         except BaseExceptionGroup as raised:
             raise first(raised) from raised
         finally:
             self.ready = False
+            session.arrivals.close()
 
     async def _declare(self, channel: AbstractChannel) -> tuple[AbstractQueue, AbstractExchange]:
         own, settings = self._settings.commands, self._settings
@@ -156,18 +170,41 @@ class Intake:
             await topology.bind(queue, settings, exchange, f"{URGENT}{kind}.*" if self._urgent else f"{kind}.*")
         return queue, dead
 
-    def _take(self, group: asyncio.TaskGroup, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage) -> None:
+    async def _take(self, session: _Session, arrival: Arrival, message: AbstractIncomingMessage) -> None:
+        """Bring one message to its end: a durable command, or put aside."""
         try:
-            order, caller = self._read(message)
-            many = parts(order.verb, order.arguments)
-            for part in [order.arguments] if many is None else many:
-                request(order.verb, part)
-            if order.not_before is not None and self._lanes.delayed >= self._settings.commands.pending:
-                raise Unavailable("Too many commands wait for their time.", remedy="Send it when it is due.")
-        except MetaldError as error:
-            group.create_task(self._reject(acks, dead, message, error))
-            return
-        group.create_task(self._keep(acks, dead, message, order, caller, many))
+            try:
+                self._check_count(message)
+                order, caller = self._read(message)
+                many = parts(order.verb, order.arguments)
+                for part in [order.arguments] if many is None else many:
+                    request(order.verb, part)
+                if order.not_before is not None and self._lanes.delayed >= self._settings.commands.pending:
+                    raise Unavailable("Too many commands wait for their time.", remedy="Send it when it is due.")
+                await self._keep(arrival, message, order, caller, many)
+            except MetaldError as error:
+                await self._reject(session, message, error)
+            except _DEFECTS as error:
+                _log.exception("a message (%r) cannot be read: a defect", message.message_id)
+                await self._reject(session, message, Invalid(f"The message cannot be read: {type(error).__name__}.", field="body"))
+            else:
+                self.taken += 1
+            session.acks.done(message.delivery_tag or 0)
+        finally:
+            arrival.leave()
+
+    def _check_count(self, message: AbstractIncomingMessage) -> None:
+        """Leave alone what has come so often that it may be what ends daemons or connections.
+
+        Raises:
+            Invalid: it comes for the last time.
+        """
+        count = (message.headers or {}).get("x-delivery-count")
+        if isinstance(count, int) and count >= self._settings.commands.delivery_limit:
+            raise Invalid(
+                f"The message came {count + 1} times and was never taken: metald or its connection ended each time.",
+                remedy="See metald's log for why; send it again when that is mended (amqp.commands.delivery_limit).",
+            )
 
     def _read(self, message: AbstractIncomingMessage) -> tuple[Order, Caller]:
         """What a message asks for, and who asks.
@@ -189,38 +226,32 @@ class Intake:
         return order, claim.caller(request_id)
 
     async def _keep(
-        self,
-        acks: Acks,
-        dead: AbstractExchange,
-        message: AbstractIncomingMessage,
-        order: Order,
-        caller: Caller,
-        many: list[dict[str, Any]] | None,
+        self, arrival: Arrival, message: AbstractIncomingMessage, order: Order, caller: Caller, many: list[dict[str, Any]] | None
     ) -> None:
-        """Make a command durable, then acknowledge it and let it be carried out."""
+        """Make a command durable and let it be carried out.
+
+        Raises:
+            Conflict: its id was another command's.
+            Invalid: a value cannot be stored.
+        """
         while True:
             try:
                 known = await self._ledger.known(order.uuid)
                 if known is None:
-                    for command in await self._ledger.accept(order, caller, many, message.reply_to, message.correlation_id):
-                        self._lanes.add(command)
-                    break
-                if known.digest != order.digest:
-                    raise Conflict(
-                        f"The id {order.sender_id!r} was used for another command.", remedy="Give each command its own id.", field="id"
-                    )
-                self._again(known, message)
-                break
+                    await self._lanes.accept(arrival, order, caller, many, (message.reply_to or "", message.correlation_id))
+                    return
             except Duplicate:
                 continue
             except Unavailable as error:
                 _log.warning("commands wait: %s", error)
                 await asyncio.sleep(_PAUSE)
-            except MetaldError as error:
-                await self._reject(acks, dead, message, error)
-                return
-        self.taken += 1
-        acks.done(message.delivery_tag or 0)
+                continue
+            if known.digest != order.digest:
+                raise Conflict(
+                    f"The id {order.sender_id!r} was used for another command.", remedy="Give each command its own id.", field="id"
+                )
+            self._again(known, message)
+            return
 
     def _again(self, known: Command, message: AbstractIncomingMessage) -> None:
         """The same command came again: its sender gets the same answer."""
@@ -232,7 +263,7 @@ class Intake:
         else:
             self._replies.send(known, address)
 
-    async def _reject(self, acks: Acks, dead: AbstractExchange, message: AbstractIncomingMessage, error: MetaldError) -> None:
+    async def _reject(self, session: _Session, message: AbstractIncomingMessage, error: MetaldError) -> None:
         """Put a message aside for good, and say why to everybody who may want to know."""
         reason = str(error)[:_REASON]
         kept = {name: value for name, value in (message.headers or {}).items() if name != HEADER}
@@ -246,12 +277,12 @@ class Intake:
             delivery_mode=DeliveryMode.PERSISTENT,
         )
         await self._link.unblocked()
-        await dead.publish(put_aside, message.routing_key or "", mandatory=False, timeout=self._link.timeout)
+        await session.dead.publish(put_aside, message.routing_key or "", mandatory=False, timeout=self._link.timeout)
         await self._told_of(message, reason)
         if message.reply_to:
-            self._replies.refuse(message.message_id or "", message.routing_key or "", error, (message.reply_to, message.correlation_id))
+            answer = self._replies.refusal(message.message_id or "", message.routing_key or "", error, message.correlation_id)
+            await session.replies.publish(answer, message.reply_to, mandatory=False, timeout=self._link.timeout)
         self.rejected += 1
-        acks.done(message.delivery_tag or 0)
 
     async def _told_of(self, message: AbstractIncomingMessage, reason: str) -> None:
         while True:
@@ -290,6 +321,7 @@ def _incoming(message: AbstractIncomingMessage) -> Incoming:
         reply_to=message.reply_to,
         expiration=_seconds(message.expiration),
         timestamp=message.timestamp,
+        priority=message.priority,
     )
 
 

@@ -3,7 +3,8 @@
 Rules: what a command needs is asked of the API's door, and what it did is written with its effect. A command that comes
 while its node is busy waits until the node is free, until it expires, or until nobody would want it any more
 (`amqp.commands.patience`); other nodes do not notice. `node.abort` is about what runs now and overtakes those that wait.
-A command that is not due yet waits in a heap, by the wall clock, which may jump.
+A command that is not due yet waits in a heap, by the wall clock, which may jump. What is durable is carried out by this
+daemon, whatever becomes of the connection that it came by meanwhile.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any
 
 import orjson
 
+from metald.amqp.commands.arrivals import Arrival
 from metald.amqp.commands.door import OVERTAKING, Api, about, request
-from metald.amqp.commands.ledger import Ledger, accepted
-from metald.amqp.commands.replies import Replies
+from metald.amqp.commands.ledger import Ledger, accepted, rejection
+from metald.amqp.commands.message import Order
+from metald.amqp.commands.replies import Address, Replies
+from metald.amqp.commands.slots import Slots
 from metald.config import Commands as Settings
 from metald.errors import Busy, Expired, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
 from metald.model import Event, Node, Port, now
+from metald.model.caller import Caller
 from metald.model.command import Command
 from metald.statemachine.table import FAILED, STABLE
 from metald.store.ride import riding
@@ -32,6 +37,8 @@ from metald.store.store import Store
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
+_URGENT_SHARE = 10
+"""What part of the room for commands is kept for urgent ones beside it: one in so many."""
 _PAUSE = 1.0
 _LOOK = 30.0
 _GLANCE = 5.0
@@ -77,28 +84,32 @@ class Lanes:
         self._ledger = ledger
         self._settings = settings
         self._told = replies.told
-        self._denied = replies.denied
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = Slots(_AT_ONCE)
         self._lanes: dict[str, _Lane] = {}
         self._sleepers: dict[str, set[_Lane]] = {}
         self._heap: list[tuple[datetime, int, Command]] = []
         self._due = asyncio.Event()
         self._room = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._running = asyncio.Event()
 
     async def run(self) -> None:
         """Carry out what is durable already, and then whatever is added, for ever."""
         leave = self._store.subscribe(self._look)
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
-                for whole in await self._ledger.resume():
-                    self._told(whole)
-                for command in self._ledger.open():
-                    self.add(command)
-                await self._keep_time()
+                try:
+                    self._group = group
+                    self._running.set()
+                    for whole in await self._ledger.resume():
+                        self._told(whole)
+                    for command in self._ledger.open():
+                        self.add(command)
+                    await self._keep_time()
+                finally:
+                    self._group = None
+                    self._running.clear()
         finally:
-            self._group = None
             leave()
 
     @property
@@ -106,11 +117,45 @@ class Lanes:
         """How many commands wait for their time."""
         return len(self._heap)
 
-    async def room(self) -> None:
-        """Wait until there are few enough commands that have had no effect yet."""
-        while self._ledger.pending - self.delayed >= self._settings.pending:
+    async def room(self, *, urgent: bool) -> None:
+        """Wait until there are few enough commands that have had no effect yet; for urgent ones there is a little more room."""
+        most = self._settings.pending
+        while self._ledger.pending - self.delayed >= most + urgent * (most // _URGENT_SHARE + 1):
             self._room.clear()
             await self._room.wait()
+
+    async def accept(self, arrival: Arrival, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: Address) -> None:
+        """Make a command durable, and carry it out when its turn comes, also when the caller is cancelled meanwhile.
+
+        Args:
+            arrival: the message's place in the order in which messages came.
+            order: what is asked for.
+            caller: who asks.
+            many: the arguments of each, if it is a command of many.
+            address: where the reply goes; empty for nowhere.
+
+        Raises:
+            Duplicate: it is known already.
+            Invalid: a value cannot be stored.
+            Unavailable: the store cannot be used now.
+        """
+        while self._group is None:
+            await self._running.wait()
+        arrival.begin_writing()
+        error = await asyncio.shield(self._group.create_task(self._accept(arrival, order, caller, many, address)))
+        if error is not None:
+            raise error
+
+    async def _accept(
+        self, arrival: Arrival, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: Address
+    ) -> MetaldError | None:
+        try:
+            arrival.settle(await self._ledger.accept(order, caller, many, address))
+        except MetaldError as error:
+            return error
+        finally:
+            arrival.end_writing()
+        return None
 
     def add(self, command: Command) -> None:
         """Carry out a durable command when its turn comes."""
@@ -193,7 +238,7 @@ class Lanes:
             try:
                 if command.expires_at is not None and command.expires_at <= now():
                     raise Expired("The command expired before it could be carried out.", field="expirytime")
-                async with self._slots:
+                async with self._slots.one(urgent=command.urgent):
                     return await self._attempt(command)
             except _Later as later:
                 if not await self._changed(lane, later.node, until) and until == patience:
@@ -232,11 +277,9 @@ class Lanes:
         present = self._ledger.find(command.uuid) or command
         if present.outcome:
             return present  # its effect was durable before something went wrong
-        if isinstance(error, NotAllowed):
-            await self._patiently(lambda: self._ledger.reject(command.verb, str(error), command.caller.user, command.sender_id))
-            self._denied(command, error)
+        told = [rejection(command.verb, str(error), command.caller.user, command.sender_id)] if error.code == NotAllowed.code else []
         outcome = {"status": "refused", "code": error.status, "error": orjson.loads(self._api.problem(error))}
-        closed: Command = await self._patiently(lambda: self._ledger.close(present, outcome))
+        closed: Command = await self._patiently(lambda: self._ledger.close(present, outcome, told))
         return closed
 
     async def _patiently(self, work: Callable[[], Any]) -> Any:

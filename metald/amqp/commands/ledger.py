@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 
 from metald.amqp.commands.message import Order
 from metald.config import Commands as Settings
-from metald.errors import StaleVersion, Unavailable
+from metald.errors import Duplicate, NotAllowed, StaleVersion, Unavailable
 from metald.model import Event, Node, Port, Workflow, now
 from metald.model.caller import Caller
 from metald.model.command import Command, CommandState
@@ -41,6 +42,17 @@ def accepted(change: Change) -> dict[str, Any]:
         elif isinstance(row, Port):
             found["port"], found["node"] = row.uuid, row.node_uuid
     return found
+
+
+def rejection(verb: str, reason: str, user: str | None, sender_id: str | None) -> Event:
+    """What tells of a message that was put aside."""
+    return Event(type="command.rejected", severity="ERROR", user=user, data={"verb": verb[:255], "reason": reason, "id": sender_id})
+
+
+def denied(command: Command) -> bool:
+    """Whether a command that is done was refused because its sender may not do that, whatever the state of the node."""
+    error = command.outcome.get("error")
+    return error is not None and bool(error["metald"]["code"] == NotAllowed.code)
 
 
 class Ledger:
@@ -82,7 +94,7 @@ class Ledger:
         return self._table.where("state", CommandState.ANSWERED)
 
     async def accept(
-        self, order: Order, caller: Caller, many: list[dict[str, Any]] | None, reply_to: str | None, correlation_id: str | None
+        self, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: tuple[str, str | None]
     ) -> list[Command]:
         """Make a command durable. Returns what is to be carried out: the command, or those that it is made of.
 
@@ -102,10 +114,12 @@ class Ledger:
             expires_at=order.expires_at,
             received_at=now(),
             urgent=order.urgent,
-            reply_to=reply_to,
-            correlation_id=correlation_id,
+            reply_to=address[0] or None,
+            correlation_id=address[1],
             parts=0 if many is None else len(many),
         )
+        if whole.uuid in self._coming:
+            raise Duplicate(f"The command {order.sender_id!r} is just being made durable.", field="id")
         settled = self._coming[whole.uuid] = asyncio.Event()
         try:
             return await self._write(whole, many)
@@ -131,13 +145,16 @@ class Ledger:
     @staticmethod
     def done(command: Command, outcome: dict[str, Any]) -> Command:
         """The row of a command that has had its effect, or will have none."""
-        state = CommandState.ANSWERED if command.reply_to else CommandState.SETTLED
-        row: Command = command.changed(state=state, outcome=outcome, arguments={}, ended_at=now())
-        return row
+        row: Command = command.changed(outcome=outcome, ended_at=now())
+        put_aside = denied(row)  # its dead letter tells what was asked
+        state = CommandState.ANSWERED if row.reply_to or (put_aside and row.parent is None) else CommandState.SETTLED
+        settled: Command = row.changed(state=state, arguments=row.arguments if put_aside else {})
+        return settled
 
-    async def close(self, command: Command, outcome: dict[str, Any]) -> Command:
-        """Write the outcome of a command that had no effect to go with."""
-        return (await self._store.commit(Change(save=[self.done(command, outcome)]))).saved[0]  # type: ignore[return-value]
+    async def close(self, command: Command, outcome: dict[str, Any], events: Sequence[Event] = ()) -> Command:
+        """Write the outcome of a command that had no effect to go with, and what is told of that."""
+        change = Change(save=[self.done(command, outcome)], events=list(events))
+        return (await self._store.commit(change)).saved[0]  # type: ignore[return-value]
 
     async def part_done(self, part: Command) -> Command | None:
         """Note that a part is done; with the last one, the whole, which it returns."""
@@ -162,7 +179,10 @@ class Ledger:
             "refused": len(parts) - good,
             "parts": outcomes,
         }
-        committed = await self._store.commit(Change(save=[self.done(whole, outcome)], delete=list(parts)))
+        try:
+            committed = await self._store.commit(Change(save=[self.done(whole, outcome)], delete=list(parts)))
+        except StaleVersion:
+            return None  # another daemon has done it
         return committed.saved[0]  # type: ignore[return-value]
 
     async def resume(self) -> list[Command]:
@@ -177,16 +197,15 @@ class Ledger:
         if row is None or row.state is not CommandState.ANSWERED:
             return
         try:
-            await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED)]))
+            await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED, arguments={})]))
         except StaleVersion:
             return  # the same reply left twice
         except Unavailable as error:
             _log.warning("a reply will be sent again: %s", error)
 
     async def reject(self, verb: str, reason: str, user: str | None, sender_id: str | None) -> None:
-        """Tell of a message that was no command, or that its sender may not send."""
-        data = {"verb": verb[:255], "reason": reason, "id": sender_id}
-        await self._store.commit(Change(events=[Event(type="command.rejected", severity="ERROR", user=user, data=data)]))
+        """Tell of a message that was no command, or whose sender may not send."""
+        await self._store.commit(Change(events=[rejection(verb, reason, user, sender_id)]))
 
     async def forget(self) -> int:
         """Let go of a few old answers. Returns of how many."""

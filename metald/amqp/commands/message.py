@@ -24,6 +24,8 @@ STRUCTURED = "application/cloudevents+json"
 TYPE_PREFIX = "metald.command."
 _SPACE = uuid.UUID("6f2a1b0e-2b54-5d0b-9a3e-5f6a1d7c4e10")
 _LONGEST_ID = 255
+_HIGH = 5
+"""The least priority of a message that goes before others: as the quorum queues of RabbitMQ 4 divide them."""
 _PREFIXES = ("cloudEvents:", "cloudEvents_")
 
 
@@ -40,6 +42,7 @@ class Incoming(NamedTuple):
     expiration: float | None
     """Seconds that it may live from when it was sent."""
     timestamp: datetime | None
+    priority: int | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +93,8 @@ def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Or
         raise Invalid("specversion is missing.", remedy='Write "specversion": "1.0".', field="specversion")
     sender_id = _text(attributes, "id") if cloud else _text({"message_id": message.message_id}, "message_id")
     source = _text(attributes, "source") if cloud else ""
-    urgent = message.routing_key.startswith(urgent_prefix)
-    key = message.routing_key.removeprefix(urgent_prefix) if urgent else message.routing_key
+    key = message.routing_key.removeprefix(urgent_prefix)
+    urgent = key != message.routing_key or (message.priority or 0) >= _HIGH
     verb = _text(attributes, "type").removeprefix(TYPE_PREFIX) if cloud else key
     return Order(
         uuid=str(uuid.uuid5(_SPACE, "\0".join((sender, source, sender_id)))),

@@ -1,13 +1,15 @@
 """Replies: tells the sender of a command what became of it, and the dead-letter exchange of what could not be one.
 
 Rules: a reply leaves after its outcome is durable, and is sent again by the next connection until the broker has
-confirmed it. It goes to `reply_to` by the default exchange (which includes RabbitMQ's direct reply-to); a queue that is
-gone gets nothing and disturbs nobody. Its form is a CloudEvent in binary mode: the body is plain JSON.
+confirmed it; replies that find no room here wait in the ledger. It goes to `reply_to` by the default exchange (which
+includes RabbitMQ's direct reply-to); a queue that is gone gets nothing and disturbs nobody. Its form is a CloudEvent in
+binary mode: the body is plain JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractConnection, AbstractExchange
 
 from metald.amqp.commands.door import Api
-from metald.amqp.commands.ledger import Ledger
+from metald.amqp.commands.ledger import Ledger, denied
 from metald.amqp.link import Link
 from metald.errors import MetaldError
 from metald.model import now
@@ -57,7 +59,7 @@ class _Letter(NamedTuple):
     key: str
     dead: bool = False
     command: Command | None = None
-    """The command whose reply it is, if that is not known to have left."""
+    """The command whose answer it is, if that is not known to have left."""
 
 
 class Replies:
@@ -77,7 +79,12 @@ class Replies:
         self._api = api
         self._source = source
         self._dead = dead
-        self._queue: asyncio.Queue[_Letter] = asyncio.Queue(_MOST_WAITING)
+        self._waiting: deque[_Letter] = deque()
+        self._some = asyncio.Event()
+        self._under_way: set[str] = set()
+        """Commands whose answers wait here, or are with the broker."""
+        self._left_out = False
+        """Whether the ledger has answers that found no room."""
         self._also: dict[str, list[Address]] = {}
         self.sent = 0
         """Letters that the broker has confirmed."""
@@ -85,8 +92,10 @@ class Replies:
     def told(self, command: Command) -> None:
         """A command is done: reply to everybody who asked."""
         addresses = self._also.pop(command.uuid, [])
-        if command.reply_to:
-            addresses.insert(0, (command.reply_to, command.correlation_id))
+        if command.state is CommandState.ANSWERED:
+            self._owe(command)
+        elif denied(command):
+            self._put(_Letter(_put_aside(command), command.verb, dead=True))
         for address in addresses:
             self.send(command, address)
 
@@ -97,13 +106,12 @@ class Replies:
             addresses.append(address)
 
     def send(self, command: Command, address: Address) -> None:
-        """Reply now. What finds no room is sent from the ledger by the next connection, or when it is asked for again."""
+        """Reply now. What finds no room is lost, and sent when it is asked for again."""
         to, correlation_id = address
-        owed = command if command.state is CommandState.ANSWERED and to == command.reply_to else None
-        self._put(_Letter(envelope(command, command.outcome, correlation_id, self._source), to, command=owed))
+        self._put(_Letter(envelope(command, command.outcome, correlation_id, self._source), to))
 
-    def refuse(self, sender_id: str, verb: str, error: MetaldError, address: Address) -> None:
-        """Reply to a message that is no command, as well as can be."""
+    def refusal(self, sender_id: str, verb: str, error: MetaldError, correlation_id: str | None) -> Message:
+        """What is replied to a message that is no command, as well as can be."""
         body = {
             "command": sender_id,
             "verb": verb,
@@ -111,50 +119,95 @@ class Replies:
             "code": error.status,
             "error": orjson.loads(self._api.problem(error)),
         }
-        message = Message(orjson.dumps(body), content_type="application/json", correlation_id=address[1] or sender_id)
-        self._put(_Letter(message, address[0]))
-
-    def denied(self, command: Command, error: MetaldError) -> None:
-        """Put a command aside whose sender may send, but not this."""
-        headers = {"metald-code": error.code, "metald-reason": str(error), "cloudEvents:id": command.sender_id}
-        message = Message(
-            orjson.dumps(command.arguments),
+        return Message(
+            orjson.dumps(body),
             content_type="application/json",
-            message_id=command.sender_id,
+            correlation_id=correlation_id or sender_id,
             delivery_mode=DeliveryMode.PERSISTENT,
-            headers=headers,  # type: ignore[arg-type]  # texts are fields
         )
-        self._put(_Letter(message, command.verb, dead=True))
+
+    def _owe(self, command: Command) -> None:
+        """Send what a command's answer is made of: a reply if one was asked for, a dead letter if its sender may not do that."""
+        if command.uuid in self._under_way:
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            self._left_out = True
+            return
+        self._under_way.add(command.uuid)
+        reply = None
+        if command.reply_to:
+            reply = _Letter(envelope(command, command.outcome, command.correlation_id, self._source), command.reply_to, command=command)
+        if denied(command):
+            self._put(_Letter(_put_aside(command), command.verb, dead=True, command=None if reply else command))
+        if reply:
+            self._put(reply)
 
     def _put(self, letter: _Letter) -> None:
-        if not self._queue.full():
-            self._queue.put_nowait(letter)
+        if letter.command is not None or len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(letter)
+            self._some.set()
+
+    async def _next(self) -> _Letter:
+        while not self._waiting:
+            if self._left_out:
+                self._remember()
+                continue
+            self._some.clear()
+            await self._some.wait()
+        return self._waiting.popleft()
+
+    def _remember(self) -> None:
+        """Take what the ledger has to send."""
+        self._left_out = False
+        for command in self._ledger.answered():
+            self._owe(command)
 
     async def use(self, connection: AbstractConnection) -> None:
         """Send replies as long as the connection holds; for `Link.attach`."""
         channel = await self._link.channel(connection)
         dead = await channel.get_exchange(self._dead, ensure=False)
-        queued = {letter.command.uuid for letter in self._queue._queue if letter.command is not None}  # type: ignore[attr-defined]
-        for command in self._ledger.answered():
-            if command.uuid not in queued:
-                self.send(command, (command.reply_to or "", command.correlation_id))
+        self._remember()
         slots = asyncio.Semaphore(_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await slots.acquire()
-                    letter = await self._queue.get()
+                    letter = await self._next()
                     task = group.create_task(self._deliver(dead if letter.dead else channel.default_exchange, letter))
                     task.add_done_callback(lambda _task: slots.release())
         except BaseExceptionGroup as raised:
             raise first(raised) from raised
 
     async def _deliver(self, exchange: AbstractExchange, letter: _Letter) -> None:
-        await self._link.unblocked()
-        await exchange.publish(letter.message, letter.key, mandatory=False, timeout=self._link.timeout)
+        try:
+            await self._link.unblocked()
+            await exchange.publish(letter.message, letter.key, mandatory=False, timeout=self._link.timeout)
+        except BaseException:
+            self._waiting.appendleft(letter)
+            raise
         self.sent += 1
         if letter.command is not None:
-            await self._ledger.settle(letter.command.uuid)
+            try:
+                await self._ledger.settle(letter.command.uuid)
+            finally:
+                self._under_way.discard(letter.command.uuid)
+
+
+def _put_aside(command: Command) -> Message:
+    """The dead letter of a command whose sender may send, but not this."""
+    error = command.outcome["error"]
+    headers = {
+        "metald-code": error["metald"]["code"],
+        "metald-reason": orjson.loads(error["error_message"])["faultstring"],
+        "cloudEvents:id": command.sender_id,
+    }
+    return Message(
+        orjson.dumps(command.arguments),
+        content_type="application/json",
+        message_id=command.sender_id,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        headers=headers,
+    )
 
 
 def first(group: BaseExceptionGroup[BaseException]) -> BaseException:

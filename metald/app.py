@@ -58,6 +58,7 @@ from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
 from metald.statemachine.inspection.more_hooks import wrong as inspection_mistake
 from metald.statemachine.power_sync import PowerSync
+from metald.statemachine.sensor_sweep import SensorSweep
 from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
 from metald.store.changes import Change
@@ -203,6 +204,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         fleet = Fleet(store, registry, settings)
         await fleet.allocations.resume()
         hardware = Hardware(store, registry, engine, settings)
+        sensors = SensorSweep(store, registry, settings.conductor.sensor_interval, _in_background)
         application = api.build(
             settings=settings,
             store=store,
@@ -215,6 +217,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             ready=ready.is_set,
             metrics=metrics,
             limits=limits,
+            readings=sensors.readings,
         )
         if broker is not None:
             broker.take_commands(application[DISPATCHER])
@@ -233,6 +236,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         forever: dict[str, Callable[[], Awaitable[None]]] = {
             "sightings": sightings.run,
             "power sync": power_sync.run,
+            "sensors": sensors.run,
             "consoles": hardware.resume_consoles,
             "watchdog": sdnotify.watchdog,
             "retention": partial(_purge, store, settings),

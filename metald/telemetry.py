@@ -82,11 +82,15 @@ def queues(limits: Limits) -> Source:
 
 
 def bmcs(hub: IpmiHub) -> Source:
-    """Logins to BMCs."""
+    """Logins to BMCs, sessions with them, and what came from elsewhere."""
 
     def families() -> Iterator[Family]:
         yield Family.one("ipmi_logins_in_flight", "gauge", "Logins to BMCs in flight.", hub.window.taken)
         yield Family.one("ipmi_login_window", "gauge", "Most logins in flight at once, as adapted now.", hub.window.limit)
+        yield Family.one("ipmi_logins", "counter", "Logins to BMCs that succeeded.", hub.logins)
+        yield Family.one("ipmi_sessions", "gauge", "Sessions with BMCs that are open or being opened.", hub.sessions)
+        yield Family.one("ipmi_left_alone", "gauge", "BMCs that power sync leaves alone for a while, because they failed.", hub.left_alone)
+        yield Family.one("ipmi_strays", "counter", "Datagrams that came from no BMC that is known.", hub.strays)
 
     return families
 

@@ -223,6 +223,9 @@ class Conductor(Section, frozen=True):
     name: Annotated[str, Meta(description="Name of this conductor; by default the host's name.")] = ""
     automated_clean: Annotated[bool, Meta(description="Clean nodes between instances.")] = True
     power_sync_interval: Annotated[Seconds, Meta(description="Seconds between two looks at each node's power; 0 never looks.")] = 60.0
+    sensor_interval: Annotated[
+        Seconds, Meta(description="Seconds between two readings of each node's sensors for `GET /metrics/sensors`; 0 never reads.")
+    ] = 0.0
     force_power_state: Annotated[
         bool,
         Meta(

@@ -135,7 +135,37 @@ class Management(Board, Interface):
             Unsupported: this implementation cannot.
             DriverError: the BMC cannot be asked.
         """
-        raise Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot read sensors.")
+        raise self._cannot(ctx, "read sensors")
+
+    async def parts(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """What the BMC knows of the machine's replaceable parts: `name` and `info` each. May take a while.
+
+        Raises:
+            Unsupported: this implementation cannot.
+            DriverError: the BMC cannot be asked.
+        """
+        raise self._cannot(ctx, "read parts")
+
+    async def network(self, ctx: NodeContext) -> Mapping[str, Any]:
+        """How the BMC itself is on the network.
+
+        Raises:
+            Unsupported: this implementation cannot.
+            DriverError: the BMC cannot be asked.
+        """
+        raise self._cannot(ctx, "read the BMC's network settings")
+
+    async def event_log(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """The BMC's own log of events, oldest first. May take a while.
+
+        Raises:
+            Unsupported: this implementation cannot.
+            DriverError: the BMC cannot be asked.
+        """
+        raise self._cannot(ctx, "read an event log")
+
+    def _cannot(self, ctx: NodeContext, what: str) -> Unsupported:
+        return Unsupported(f"Node {ctx.node.label}: management interface {self.name} cannot {what}.")
 
     def exchange(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
         """What was said to the BMC last and what it answered, oldest first: `at` and `what` each, without secrets.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 from aiohttp import web
@@ -30,6 +30,7 @@ from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
+from metald.statemachine.sensor_sweep import Reading
 from metald.store.store import Store
 
 GATE = web.AppKey("gate", Gate)
@@ -54,6 +55,7 @@ def build(
     ready: Callable[[], bool],
     metrics: Metrics | None = None,
     limits: Limits | None = None,
+    readings: Mapping[str, Reading] | None = None,
 ) -> web.Application:
     """The application that serves the whole API.
 
@@ -69,7 +71,23 @@ def build(
     hub = Hub(store, settings.api.watch)
     metrics = metrics or Metrics()
     services = Services(
-        settings, store, registry, conductor, hardware, agents, fleet, ready, views, paths, events, hub, polls, adviser, metrics, limits
+        settings=settings,
+        store=store,
+        registry=registry,
+        conductor=conductor,
+        hardware=hardware,
+        agents=agents,
+        fleet=fleet,
+        ready=ready,
+        views=views,
+        openapi=paths,
+        asyncapi=events,
+        watch=hub,
+        polls=polls,
+        adviser=adviser,
+        metrics=metrics,
+        limits=limits,
+        readings=readings if readings is not None else {},
     )
     authenticator = auth.build(settings)
     application = web.Application(client_max_size=0)

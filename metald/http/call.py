@@ -19,6 +19,7 @@ from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
+from metald.statemachine.sensor_sweep import Reading
 from metald.store.store import Store
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Services:
     metrics: Metrics
     limits: Limits
     """What nodes wait for."""
+    readings: Mapping[str, Reading]
+    """The last readings of sensors, by node."""
 
 
 @dataclass(slots=True)

@@ -112,6 +112,21 @@ class Hardware(Door):
         view = await self._manageable(node_uuid)
         return await view.management.sensors(view)
 
+    async def parts(self, node_uuid: str) -> Sequence[Mapping[str, Any]]:
+        """What a machine's BMC knows of its replaceable parts; errors as of `sensors`."""
+        view = await self._manageable(node_uuid)
+        return await view.management.parts(view)
+
+    async def bmc_network(self, node_uuid: str) -> Mapping[str, Any]:
+        """How a machine's BMC is on the network; errors as of `sensors`."""
+        view = await self._manageable(node_uuid)
+        return await view.management.network(view)
+
+    async def event_log(self, node_uuid: str) -> Sequence[Mapping[str, Any]]:
+        """The log of a machine's BMC, oldest first; errors as of `sensors`."""
+        view = await self._manageable(node_uuid)
+        return await view.management.event_log(view)
+
     async def exchange(self, node_uuid: str) -> Sequence[Mapping[str, Any]]:
         """What was said to a machine's BMC last and what it answered, oldest first, without secrets.
 

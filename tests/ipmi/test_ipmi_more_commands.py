@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from metald.drivers.ipmi.bridge import Answer, Passage
 from metald.drivers.ipmi.client import Bmc
+from metald.drivers.ipmi.hub import background
 from metald.drivers.ipmi.info import Bridge, parse
 from metald.drivers.ipmi.ipmitool import Ipmitool, IpmitoolManagement
 from metald.drivers.ipmi.management import PyghmiManagement
@@ -17,18 +18,11 @@ from metald.drivers.ipmi.recorder import Recorder
 from metald.drivers.ipmi.refusal import CompletionCode
 from metald.drivers.ipmi.vendor import IpmitoolVendor, PyghmiVendor
 from metald.errors import BmcUnreachable, Invalid
-from tests.support.bmc import context, hub, open_ipmi, quick, simulated
+from tests.support.bmc import WITH_SENSOR, context, hub, open_ipmi, quick, simulated
 
-_SENSOR = (
-    "00 00 51 01 32 20 00 01 07 01 7f 68 01 01 85 7a 85 7a 3f 3f 00 01 00 00 01 00 00 00 00 00 07 "
-    "20 30 10 ff 00 60 50 40 00 00 00 02 02 00 00 00 c7 43 50 55 54 65 6d 70"
-)
 _MORE = f"""mc_add 0x30 1 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf03
 mc_enable 0x30
-main_sdr_add 0x20 {" ".join("0x" + byte for byte in _SENSOR.split())}
-sensor_add 0x20 0 1 1 1
-sensor_set_value 0x20 0 1 0x2a 0
-"""
+{WITH_SENSOR}"""
 SINGLE = {"ipmi_bridging": "single", "ipmi_target_channel": "0", "ipmi_target_address": "0x30"}
 
 
@@ -99,6 +93,15 @@ async def test_sensors_are_read_by_both_interfaces(tmp_path: Path) -> None:
         for management in (PyghmiManagement(started, started.settings), IpmitoolManagement(quick())):
             (sensor,) = await management.sensors(context(server.address, server.port))
             assert (sensor.name, sensor.type, sensor.value, sensor.units, sensor.health) == ("CPUTemp", "Temperature", 42.0, "°C", "ok")
+
+
+async def test_sensors_are_read_in_one_session_also_in_the_background(tmp_path: Path) -> None:
+    async with open_ipmi(tmp_path, _MORE) as server, hub() as started:
+        management = PyghmiManagement(started, started.settings)
+        with background():
+            assert await management.sensors(context(server.address, server.port))
+        assert started.logins == 1
+        assert started.sessions == 0
 
 
 async def test_a_bmc_that_goes_away_while_sensors_are_read_is_unreachable() -> None:

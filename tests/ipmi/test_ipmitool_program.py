@@ -48,6 +48,11 @@ async def test_secrets_are_in_the_environment_and_nowhere_else(tmp_path: Path) -
     assert set(environ) <= {"PATH", "LC_ALL", "LC_CTYPE", "IPMI_PASSWORD", "IPMI_KGKEY"}
 
 
+async def test_long_answers_come_in_several_lines(tmp_path: Path) -> None:
+    body = "print('RAW RSP (20 bytes)'); print(' 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f'); print(' 10 11 12 13')"
+    assert await Ipmitool(quick(ipmitool=program(tmp_path, body))).raw(INFO, 0x0A, 0x11) == bytes(range(20))
+
+
 def test_the_options_of_a_bmc_behind_a_bmc() -> None:
     info = BmcInfo("h", 624, "", "", 2, (1,), bridge=Bridge("0x7", "0x82", "0x0", "0x72", "0x20"))
     words = " ".join(arguments(info, 1, 3))

@@ -150,6 +150,16 @@ set_working_mc 0x20
 
 _MACHINE = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n"
 
+_SENSOR = (
+    "00 00 51 01 32 20 00 01 07 01 7f 68 01 01 85 7a 85 7a 3f 3f 00 01 00 00 01 00 00 00 00 00 07 "
+    "20 30 10 ff 00 60 50 40 00 00 00 02 02 00 00 00 c7 43 50 55 54 65 6d 70"
+)
+WITH_SENSOR = f"""main_sdr_add 0x20 {" ".join("0x" + byte for byte in _SENSOR.split())}
+sensor_add 0x20 0 1 1 1
+sensor_set_value 0x20 0 1 0x2a 0
+"""
+"""Commands for `ipmi_sim`: a sensor `CPUTemp` that measures 42 degrees."""
+
 
 @asynccontextmanager
 async def open_ipmi(directory: Path, more: str = "", lan: str = "") -> AsyncIterator[OpenIpmi]:

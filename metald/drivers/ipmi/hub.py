@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -139,6 +139,17 @@ class IpmiHub:
             error.exchange = link.recorder.lines(_LINES_OF_AN_ERROR)
             raise error
         return answer
+
+    @asynccontextmanager
+    async def holding(self, info: BmcInfo) -> AsyncIterator[None]:
+        """Keep a BMC's session between the commands of background work, which would otherwise log in for each.
+
+        Raises:
+            BmcUnreachable: see `link`.
+        """
+        link = await self.link(info)
+        with link.held(urgent=not _background.get()):
+            yield
 
     def history(self, info: BmcInfo) -> list[Moment]:
         """The recent exchange with a BMC, oldest first."""

@@ -142,7 +142,7 @@ class Ipmitool:
             code, output, errors = await self._run(info, suite, words, tries=_TRIES if repeat else 1)
             if code == 0:
                 known.suite = suite
-                return bytes.fromhex("".join(line for line in output.splitlines() if _HEX.fullmatch(line)))
+                return bytes.fromhex("".join(line for line in map(str.strip, output.splitlines()) if _HEX.fullmatch(line)))
             error = self._error(info, words, errors or output)
             if not isinstance(error, BmcCipherUnsupported):
                 break

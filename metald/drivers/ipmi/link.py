@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -137,15 +138,20 @@ class Link:
             DriverError: no answer, or the login was refused.
         """
         arrived = self._loop.time()
+        with self.held(urgent=request.urgent):
+            async with self._lock:
+                return await self._turn(info, request, arrived)
+
+    @contextmanager
+    def held(self, *, urgent: bool) -> Iterator[None]:
+        """Use the link; a session that only polls used is closed at once: BMCs have few slots, and a poll needs none until the next."""
         self._users += 1
         try:
-            async with self._lock:
-                answer = await self._turn(info, request, arrived)
+            yield
         finally:
             self._users -= 1
-        if not request.urgent and not self._users and self.tenant is None:
-            self._drop()  # BMCs have few session slots; a poll needs none until the next one
-        return answer
+            if not urgent and not self._users and self.tenant is None and not self._lock.locked():
+                self._drop()
 
     async def _turn(self, info: BmcInfo, request: Request, arrived: float) -> tuple[int, bytes]:
         if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:

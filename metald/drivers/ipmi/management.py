@@ -1,4 +1,4 @@
-"""Boot device, NMI and sensors over IPMI: the interface `pyghmi`, and the base of the interface `ipmitool`.
+"""Boot device, NMI, sensors, parts and event log over IPMI: the interface `pyghmi`, and the base of the interface `ipmitool`.
 
 Rules:
 
@@ -9,21 +9,25 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-from pyghmi import constants
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from metald.config import Ipmi
 from metald.drivers.base import Management, NodeContext, Sensor
 from metald.drivers.boot_mode import requested_boot_mode
-from metald.drivers.ipmi import boot_override, info
+from metald.drivers.ipmi import boot_override, info, readings
 from metald.drivers.ipmi.client import SELECTORS, Bmc, Transport
 from metald.drivers.ipmi.hub import IpmiHub
 from metald.drivers.ipmi.info import PROPERTIES, BmcInfo
 from metald.drivers.ipmi.pyghmi_command import PyghmiCommands
 from metald.errors import Invalid
 from metald.model import BootDevice
+
+if TYPE_CHECKING:
+    from pyghmi.ipmi.command import Command
+
+T = TypeVar("T")
 
 
 class IpmiManagement(Management):
@@ -75,7 +79,27 @@ class IpmiManagement(Management):
 
     async def sensors(self, ctx: NodeContext) -> Sequence[Sensor]:
         """See `Management.sensors`."""
-        return await self._commands.call(self._info(ctx), lambda command: [_sensor(reading) for reading in command.get_sensor_data()])
+        return await self._read(ctx, readings.sensors)
+
+    async def parts(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """See `Management.parts`: the inventory of its FRU devices."""
+        return await self._read(ctx, readings.parts)
+
+    async def network(self, ctx: NodeContext) -> Mapping[str, Any]:
+        """See `Management.network`: the LAN parameters of the channel that we came by."""
+        return await self._read(ctx, readings.network)
+
+    async def event_log(self, ctx: NodeContext) -> Sequence[Mapping[str, Any]]:
+        """See `Management.event_log`: the system event log."""
+        return await self._read(ctx, readings.event_log)
+
+    async def _read(self, ctx: NodeContext, reading: Callable[[Command], T]) -> T:
+        bmc = self._info(ctx)
+        async with self._holding(bmc):
+            return await self._commands.call(bmc, reading)
+
+    def _holding(self, bmc: BmcInfo) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - a program per command has no session
+        return nullcontext()
 
     def _info(self, ctx: NodeContext) -> BmcInfo:
         return info.parse(ctx.node)
@@ -94,19 +118,10 @@ class PyghmiManagement(IpmiManagement):
         """See `Management.exchange`."""
         return self._hub.exchange(self._info(ctx))
 
+    def _holding(self, bmc: BmcInfo) -> AbstractAsyncContextManager[None]:
+        return self._hub.holding(bmc)
+
     def _info(self, ctx: NodeContext) -> BmcInfo:
         parsed = super()._info(ctx)
         info.require_plain(parsed, ctx.node)
         return parsed
-
-
-def _sensor(reading: Any) -> Sensor:
-    health = {constants.Health.Ok: "ok", constants.Health.Warning: "warning", constants.Health.Critical: "critical"}
-    return Sensor(
-        name=str(reading.name),
-        type=str(reading.type),
-        value=None if reading.unavailable or not isinstance(reading.value, int | float) else float(reading.value),
-        units=(reading.units or "").strip(),
-        health=health.get(reading.health, "failed"),
-        states=tuple(str(state) for state in reading.states),
-    )

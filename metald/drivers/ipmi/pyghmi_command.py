@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import greenlet
 from pyghmi.exceptions import PyghmiException
 
+from metald.drivers.ipmi import quirks
 from metald.drivers.ipmi.client import Transport
 from metald.drivers.ipmi.info import BmcInfo
 from metald.drivers.ipmi.refusal import PRIVILEGE_TOO_LOW, CompletionCode
-from metald.errors import BmcPrivilegeTooLow, BmcRefused, DeadlineExceeded
+from metald.errors import BmcPrivilegeTooLow, BmcRefused, DeadlineExceeded, DriverError
 
 if TYPE_CHECKING:
     from pyghmi.ipmi.command import Command
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 _DEADLINE: Final = 120.0
 _KEPT: Final = 512
+_FEWER_BYTES: Final = 0xCA
+"""Completion code: so many bytes cannot be returned."""
 _STUMBLES: Final = (PyghmiException, NotImplementedError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, struct.error)
 
 
@@ -66,6 +69,8 @@ class _Session:
     def __init__(self, transport: Transport, info: BmcInfo) -> None:
         self._transport, self._info = transport, info
         self.bmc, self.port, self.userid, self.password = info.address, info.port, "", ""
+        self.refusal: DriverError | None = None
+        """What the BMC refused last; pyghmi goes on, or passes it on as a text."""
 
     def raw_command(
         self,
@@ -85,8 +90,11 @@ class _Session:
             received = wait(self._transport.raw(self._info, netfn, command, bytes(bytearray(data)), idempotent=retry, lun=rslun))
             answer["data"] = bytearray(received)
         except CompletionCode as error:
-            answer |= {"code": error.completion, "error": error.message}
+            self.refusal = error
+            too_much = (netfn, command) == quirks.READ_FRU and error.completion in quirks.TOO_MUCH_AT_ONCE
+            answer |= {"code": _FEWER_BYTES if too_much else error.completion, "error": error.message}
         except BmcPrivilegeTooLow as error:
+            self.refusal = error
             answer |= {"code": PRIVILEGE_TOO_LOW, "error": error.message}
         return answer
 
@@ -108,13 +116,14 @@ class PyghmiCommands:
         command, lock = self._command(info)
         try:
             async with asyncio.timeout(_DEADLINE), lock:
-                return await spawn(work, command)
+                return await spawn(_with_refusals, work, command)
         except TimeoutError:
             raise DeadlineExceeded(f"{info.label} did not get through within {_DEADLINE:.0f} seconds.") from None
         except _STUMBLES as error:
             # pyghmi takes what BMCs send at its word; what it stumbles over is the BMC's doing.
             raise BmcRefused(
-                f"{info.label} gave an answer that cannot be used: {type(error).__name__}: {error}.", remedy="Update the BMC's firmware."
+                f"{info.label} gave an answer that cannot be used: {type(error).__name__}: {str(error).rstrip('.')}.",
+                remedy="Update the BMC's firmware.",
             ) from error
 
     def _command(self, info: BmcInfo) -> tuple[Command, asyncio.Lock]:
@@ -125,6 +134,17 @@ class PyghmiCommands:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(info)
         return found
+
+
+def _with_refusals(work: Callable[[Command], T], command: Command) -> T:
+    """Do the work, whose iterators and errors say of a refusal what the BMC said."""
+    try:
+        return work(command)
+    except PyghmiException as error:
+        refusal = command.ipmi_session.refusal
+        if refusal is not None and refusal.message in str(error):
+            raise refusal from None
+        raise
 
 
 def _command(transport: Transport, info: BmcInfo) -> Command:

@@ -33,3 +33,8 @@ BOOT_SELECTORS: Final = (
     # Supermicro boots the UEFI disk only for "remotely connected hard drive" (0x24); Ironic's ipmitool driver does the same.
     BootSelector(SUPERMICRO, BootDevice.DISK, uefi=True, selector=0b1001),
 )
+
+READ_FRU: Final = (0x0A, 0x11)
+TOO_MUCH_AT_ONCE: Final = frozenset((0xC7, 0xC8))
+"""Completion codes with which OpenIPMI's ipmi_sim and others refuse to read so many bytes of a FRU device at once; the standard's,
+which pyghmi knows, is 0xCA (section 34.2)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import resources
 
 from metald.errors import Unavailable
+from metald.http import exposition
 from metald.http.call import Call, Reply
 from metald.http.route import Route
 from metald.http.v1 import lookups
@@ -48,6 +50,12 @@ async def metrics(call: Call) -> Reply:
     return Reply(body, headers={"Content-Type": content_type})
 
 
+async def sensor_metrics(call: Call) -> Reply:
+    """The sensors of the whole fleet for Prometheus, as they were read last (`conductor.sensor_interval`)."""
+    body = await asyncio.to_thread(exposition.sensors, dict(call.services.readings))
+    return Reply(body, headers={"Content-Type": exposition.CONTENT_TYPE})
+
+
 async def openapi(call: Call) -> bytes:
     """The OpenAPI document."""
     return call.services.openapi
@@ -82,6 +90,15 @@ ROUTES = (
     Route("GET", "/healthz", healthz, "Whether the daemon lives", public=True, versioned=False),
     Route("GET", "/readyz", readyz, "Whether the daemon takes requests", public=True, versioned=False),
     Route("GET", "/metrics", metrics, "Numbers for Prometheus", policy="metald:metrics:get", versioned=False, content_type="text/plain"),
+    Route(
+        "GET",
+        "/metrics/sensors",
+        sensor_metrics,
+        "Sensors of the fleet for Prometheus",
+        policy="metald:metrics:get",
+        versioned=False,
+        content_type="text/plain",
+    ),
     Route("GET", "/v1/nodes/{node}/timeline", timeline, "What happened to a node", policy="baremetal:node:history:get"),
     Route("GET", "/v1/nodes/{node}/progress", progress, "How far a node's step is", policy="baremetal:node:get_states"),
 )

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +44,22 @@ test: packages venv  ## every test, with private servers, one real machine and t
 
 agent: build/ipa/.complete  ## the unmodified Ironic Python Agent from PyPI in build/ipa, for tests
 
-build/ipa/.complete: tests/agent/constraints.txt
+build/ipa/.complete: metald/ramdisk/files/agent/constraints.txt
 	$(PYTHON) -m venv $(BUILD)/ipa
-	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/agent/constraints.txt
+	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r metald/ramdisk/files/agent/constraints.txt
 	@touch $@
 
 test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, killing metald in between
 	METALD_TEST_AGENT=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/agent
+
+agent-ramdisk: packages venv  ## the ramdisk with the Ironic Python Agent, twice, in build/agent; fails where the two differ
+	$(BIN)/metald ramdisk build --agent ipa --output $(BUILD)/agent --work $(BUILD)/debian
+	$(BIN)/metald ramdisk build --agent ipa --output $(BUILD)/agent-again --work $(BUILD)/debian
+	cmp $(BUILD)/agent/initramfs $(BUILD)/agent-again/initramfs && cmp $(BUILD)/agent/manifest.json $(BUILD)/agent-again/manifest.json
+	rm -rf $(BUILD)/agent-again
+
+test-agent-ramdisk: agent-ramdisk  ## boot that ramdisk in a virtual machine, and inspect, clean, deploy and rescue it
+	METALD_TEST_AGENT_RAMDISK=1 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 3600 tests/agent/test_agent_ramdisk.py
 
 fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10,000 slow clients at once
 	$(BIN)/python -m tests.support.fuzz
@@ -90,9 +99,12 @@ run: venv  ## run the daemon here, with its state in ./var
 generate: venv  ## write the files that are made from the code
 	$(BIN)/python scripts/generate.py
 
-lock: venv  ## renew constraints.txt within the bounds of pyproject.toml
+lock: venv  ## renew constraints.txt within the bounds of pyproject.toml, and the agent's own lock
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --extra dev --no-emit-index-url \
 	  --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate -o constraints.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate -o metald/ramdisk/files/agent/constraints.txt \
+	  metald/ramdisk/files/agent/constraints.in
 
 clean:  ## remove what the other commands made
 	rm -rf .venv $(BUILD) var .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ numbers. Format: Documentation/driver-api/early-userspace/buffer-format.rst of t
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 
@@ -46,11 +47,15 @@ class Tree:
         """A character device node."""
         self._add(path, stat.S_IFCHR | permissions, device=(major, minor))
 
+    def entries(self) -> Iterator[tuple[str, int, bytes, tuple[int, int]]]:
+        """Name, mode, content (of a link its target) and device numbers of everything, in order of names, parents first."""
+        for name in sorted(self._entries):
+            yield name, *self._entries[name]
+
     def pack(self, time: int = 0) -> bytes:
         """The archive. `time` is every entry's modification time in seconds since 1970."""
         parts: list[bytes] = []
-        for inode, name in enumerate(sorted(self._entries), start=1):
-            mode, data, device = self._entries[name]
+        for inode, (name, mode, data, device) in enumerate(self.entries(), start=1):
             parts += self._entry(name, inode, mode, time, data, device)
         parts += self._entry("TRAILER!!!", 0, 0, 0, b"", (0, 0))
         archive = b"".join(parts)

@@ -7,9 +7,10 @@ texts; `depends=` there is complete, since the kernel's build wrote it from the 
 from __future__ import annotations
 
 import lzma
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from metald.ramdisk.elf import section
 
 WANTED: tuple[str, ...] = (
     # buses and what virtual machines have
@@ -26,7 +27,24 @@ WANTED: tuple[str, ...] = (
     # file systems of EFI partitions and config drives, and the firmware's variables
     *("vfat", "nls_ascii", "nls_cp437", "nls_utf8", "isofs", "efivarfs", "button", "evdev"),
 )
-"""What the ramdisk has, as far as the chosen kernel offers it."""
+"""What the SSH ramdisk has, as far as the chosen kernel offers it."""
+
+AGENT_WANTED: tuple[str, ...] = (
+    *WANTED,
+    *(f"kernel/drivers/{name}/" for name in ("net/ethernet", "net/phy", "net/mdio", "net/hyperv", "net/vmxnet3", "net/fjes")),
+    *(f"kernel/drivers/{name}/" for name in ("ata", "scsi", "nvme/host", "message", "nvdimm", "dax", "mmc", "cdrom", "virtio", "phy")),
+    *(f"kernel/drivers/{name}/" for name in ("char/ipmi", "char/hw_random", "char/tpm", "firmware", "acpi", "usb/host", "usb/storage")),
+    *(f"kernel/drivers/{name}/" for name in ("pci", "dca", "dma", "hv", "xen", "ptp", "i2c/busses", "hid", "input/keyboard", "soc")),
+    # RAID, multipath, and what lies on top of disks
+    *("md_mod", "linear", "raid0", "raid1", "raid10", "raid456", "dm_mod", "dm-multipath", "dm-round-robin", "dm-queue-length"),
+    *("dm-service-time", "dm-mirror", "dm-snapshot", "dm-thin-pool", "dm-crypt", "dm-raid", "nbd", "loop", "zram", "mtip32xx"),
+    *("scsi_dh_alua", "scsi_dh_rdac", "scsi_dh_emc", "scsi_dh_hp_sw", "nvme-tcp", "nvme-rdma", "nvme-fc"),
+    # file systems of images
+    *(f"kernel/fs/{name}/" for name in ("ext4", "xfs", "btrfs", "fat", "nls", "isofs", "udf", "squashfs", "overlayfs", "fuse", "efivarfs")),
+    *("bonding", "macvlan", "8021q", "af_packet", "ipv6", "efi-pstore", "usbhid", "hid-generic", "crc32c_generic", "vmd"),
+    *("mlx5_ib", "mlx4_ib", "ib_ipoib", "rndis_host", "cdc_eem", "cdc_ncm", "ax88179_178a", "asix", "smsc95xx"),
+)
+"""What the agent's ramdisk has: whole directories of drivers for disks and network cards, RAID, and the file systems of images."""
 
 
 def _key(name: str) -> str:
@@ -35,20 +53,6 @@ def _key(name: str) -> str:
 
 def _stem(path: Path) -> str:
     return _key(path.name.split(".ko", 1)[0])
-
-
-def _section(data: bytes, wanted: bytes) -> bytes:
-    """A section of a 64-bit little-endian ELF file (System V ABI, "Sections"); empty when there is none."""
-    if data[:6] != b"\x7fELF\x02\x01":
-        return b""
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    size, count, names_index = struct.unpack_from("<HHH", data, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQ", data, table + size * index) for index in range(count)]
-    names = headers[names_index][4]
-    for name, _, _, _, offset, length in headers:
-        if data.startswith(wanted + b"\0", names + name):
-            return data[offset : offset + length]
-    return b""
 
 
 class Module:
@@ -69,7 +73,7 @@ class Module:
         self._read_info()
 
     def _read_info(self) -> None:
-        for text in _section(self.data, b".modinfo").split(b"\0"):
+        for text in section(self.data, b".modinfo").split(b"\0"):
             key, _, value = text.partition(b"=")
             words = value.decode("ascii", "replace")
             if key == b"depends":
@@ -87,11 +91,17 @@ def _read(path: Path) -> bytes:
 def choose(root: Path, wanted: Iterable[str]) -> list[Module]:
     """The wanted modules below `root` (a `lib/modules/VERSION` directory) with all that they need, in order of path.
 
+    Args:
+        wanted: names of modules; one that ends with `/` is a directory below `root`, and stands for all modules in it.
+
     Names that the kernel lacks (built in, or not configured) are left out; so are optional companions it lacks.
     """
     paths = {_stem(path): path for pattern in ("*.ko", "*.ko.xz") for path in sorted(root.rglob(pattern))}
     chosen: dict[str, Module] = {}
-    queue = [_key(name) for name in wanted]
+    queue: list[str] = []
+    for name in wanted:
+        inside = name.endswith("/")
+        queue += [stem for stem, path in paths.items() if path.is_relative_to(root / name)] if inside else [_key(name)]
     while queue:
         name = queue.pop()
         if name in chosen or name not in paths:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from metald.ramdisk.build import build
-from metald.ramdisk.packages import BuildError, fetch, run
+from metald.ramdisk.packages import BuildError, Debian, run
+from metald.ramdisk.recipe import Recipe
 
 pytestmark = pytest.mark.qemu
 
@@ -30,8 +31,26 @@ def test_the_same_packages_give_the_same_bytes(tmp_path: Path) -> None:
     assert any(name.endswith("virtio_net.ko") for name in names)
 
 
+def test_modules_firmware_and_keys_by_option(tmp_path: Path) -> None:
+    (tmp_path / "firmware" / "acme").mkdir(parents=True)
+    (tmp_path / "firmware" / "acme" / "card.bin").write_bytes(b"words of a card")
+    recipe = Recipe(modules=("dummy",), firmware=(tmp_path / "firmware",), keys=("ssh-ed25519 AAAA me",))
+    build(tmp_path / "made", tmp_path / "work", recipe)
+    packed = subprocess.run(["zstd", "-dqc", tmp_path / "made" / "initramfs"], check=True, capture_output=True).stdout
+    subprocess.run(["cpio", "-idm", "--quiet", "--no-absolute-filenames", "etc/*", "lib/*"], input=packed, cwd=tmp_path, check=True)
+    assert (tmp_path / "lib/firmware/acme/card.bin").read_bytes() == b"words of a card"
+    assert (tmp_path / "etc/metald/authorized_keys").read_text() == "ssh-ed25519 AAAA me\n"
+    assert list((tmp_path / "lib/modules").rglob("dummy.ko"))
+
+
+def test_libraries_are_followed_to_any_depth(tmp_path: Path) -> None:
+    names = Debian(tmp_path).with_libraries(["nvme-cli"])
+    assert {"nvme-cli", "libnvme1", "libc6", "zlib1g"} <= set(names)
+    assert "uuid-runtime" not in names
+
+
 def test_missing_packages_and_tools_are_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"linux-image-of-nobody.*apt-get update"):
-        fetch(["linux-image-of-nobody"], tmp_path)
+        Debian(tmp_path).fetch(["linux-image-of-nobody"])
     with pytest.raises(BuildError, match=r"no-such-tool is not installed\. Install it: apt-get install no-such-tool"):
         run("no-such-tool")

@@ -8,11 +8,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from metald.ramdisk.agent import build_agent
-from metald.ramdisk.build import build
-from metald.ramdisk.packages import BuildError
-from metald.ramdisk.recipe import EPOCH, Recipe
+if TYPE_CHECKING:
+    from metald.ramdisk.recipe import Recipe
 
 _OUTPUTS = {"ssh": Path("/var/lib/metald/ramdisk"), "ipa": Path("/var/lib/metald/files/ipa")}
 _KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?", re.ASCII)
@@ -68,6 +67,10 @@ def recipe(args: argparse.Namespace) -> Recipe:
         BuildError: a file is not what its option wants, or an option does not belong to the agent.
         OSError: a file cannot be read.
     """
+    # here, for every start of the daemon reads this module
+    from metald.ramdisk.packages import BuildError
+    from metald.ramdisk.recipe import EPOCH, Recipe
+
     for name in ("package", "ca_file"):
         if getattr(args, name) and args.agent != "ipa":
             raise BuildError(f"--{name.replace('_', '-')} is for --agent ipa alone.")
@@ -103,6 +106,10 @@ async def run(args: argparse.Namespace) -> int:
     Returns:
         0 when the files are there, 1 when something is missing; the text says what and how to get it.
     """
+    from metald.ramdisk.agent import build_agent
+    from metald.ramdisk.build import build
+    from metald.ramdisk.packages import BuildError
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     work = args.work or cache / "metald" / "ramdisk"
     output = args.output or _OUTPUTS[args.agent]

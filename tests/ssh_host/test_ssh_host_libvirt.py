@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,13 @@ async def test_power_goes_on_and_off_and_is_looked_at_first(host: HypervisorHost
             for _ in range(2):
                 await power.set_power_state(ctx, target)
                 assert await power.get_power_state(ctx) is state
+        management = SshManagement(made)
+        await management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
+        await management.set_boot_device(ctx, BootDevice.PXE)
+        assert await management.get_boot_device(ctx) == (BootDevice.PXE, False)
+        await management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
+    for folder in (Path.home(), host.folder, Path.cwd()):
+        assert not (folder / "hacked").exists()  # what the name says was done by no shell
 
 
 @pytest.mark.parametrize("keep", [False, True])

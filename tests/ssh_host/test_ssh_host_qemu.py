@@ -15,6 +15,7 @@ from metald.errors import HostRefused, HostUnreachable, Invalid
 from metald.model import BootDevice, PowerState, PowerTarget
 from tests.support.bmc import Context
 from tests.support.hypervisor import HypervisorHost, eventually, hosts, hypervisor
+from tests.support.qemu import free_port
 
 pytestmark = pytest.mark.qemu
 
@@ -74,13 +75,33 @@ async def test_a_device_that_the_machine_lacks_is_refused(host: HypervisorHost) 
             await SshManagement(made).set_boot_device(context(host), BootDevice.CDROM)
 
 
-async def test_a_machine_that_switches_itself_off_is_off(host: HypervisorHost) -> None:
+async def test_a_machine_that_does_not_switch_itself_off_is_said_so(host: HypervisorHost) -> None:
     ctx = context(host)
     async with hosts(power_timeout=5.0) as made:
         power = SshPower(made)
         await power.set_power_state(ctx, PowerTarget.ON)
         with pytest.raises(Exception, match="does not obey the power button"):
             await power.set_power_state(ctx, PowerTarget.SOFT_OFF, timeout=0.5)
+
+
+_SWITCH_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfe".replace(" ", ""))
+"""A boot sector: mov dx, 0x604; mov ax, 0x2000; out dx, ax (ACPI, PM1a_CNT: soft off); hlt; jmp $."""
+
+
+async def test_a_machine_that_switches_itself_off_is_off_and_can_be_switched_on_again(host: HypervisorHost) -> None:
+    sector = _SWITCH_OFF.ljust(510, b"\0") + b"\x55\xaa"
+    with (host.folder / "qemu.raw").open("r+b") as disk:
+        disk.write(sector)
+    ctx = context(host)
+    async with hosts() as made:
+        power, management = SshPower(made), SshManagement(made)
+        await management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
+        for boots in (1, 2):
+            await power.set_power_state(ctx, PowerTarget.ON)
+            await eventually(lambda boots=boots: bios(host).count("Booting from Hard Disk") == boots)  # type: ignore[misc]
+            async with asyncio.timeout(60):
+                while await power.get_power_state(ctx) is PowerState.ON:
+                    await asyncio.sleep(0.05)
 
 
 async def test_a_monitor_that_is_gone_or_taken_is_said_to_be(host: HypervisorHost) -> None:
@@ -97,8 +118,16 @@ async def test_a_monitor_that_is_gone_or_taken_is_said_to_be(host: HypervisorHos
         assert await SshPower(made).get_power_state(context(host)) is PowerState.OFF
 
 
-async def test_the_serial_port_is_the_console(host: HypervisorHost) -> None:
-    ctx = context(host, ssh_terminal_socket=f"{host.folder}/serial")
+@pytest.mark.parametrize("by", ["ssh_terminal_socket", "ssh_terminal_port"])
+async def test_the_serial_port_is_the_console(by: str) -> None:
+    port = free_port()
+    with hypervisor() as host:
+        serial = f"unix:{host.folder}/serial" if by == "ssh_terminal_socket" else f"tcp:127.0.0.1:{port}"
+        host.start_qemu("-serial", f"{serial},server=on,wait=off")
+        await _shows_its_console(host, context(host, **{by: serial.removeprefix("unix:") if by == "ssh_terminal_socket" else port}))
+
+
+async def _shows_its_console(host: HypervisorHost, ctx: Context) -> None:
     async with hosts() as made:
         console = SshConsole(made, None)  # type: ignore[arg-type]
         await console.validate(ctx)

@@ -108,3 +108,16 @@ def test_whatever_it_holds_it_is_taken_or_refused(driver_info: dict[str, Any]) -
     assert len(info.username.encode()) <= 16
     assert not info.address.startswith("-")
     assert 0 < info.port < 65536
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("[::FFFF:c000:207]", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("fe80::7%eth0", "fe80::7%eth0"),
+    ],
+)
+def test_an_address_may_be_written_in_any_way(given: str, taken: str) -> None:
+    assert parse(Node(driver="ipmi", driver_info={"ipmi_address": given})).address == taken

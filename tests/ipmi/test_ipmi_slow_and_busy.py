@@ -55,6 +55,18 @@ def test_a_bmc_that_is_slow_with_everything_lets_in_at_its_own_pace(one_way: flo
     assert wire.log[-1][1] != "lost"
 
 
+def test_a_bmc_that_was_slow_for_a_while_is_noticed_quickly_again_when_it_forgets() -> None:
+    wire = MemoryWire(_INFO, sim(), lambda: 0.8)
+    assert wire.login() == "logged in"
+    wire.fate = lambda: 0.001
+    for _ in range(6):
+        assert wire.ask(*_STATUS) == (0, bytes(4))
+    wire.bmc.restart()
+    before = wire.now
+    assert wire.ask(*_STATUS) is None
+    assert wire.now - before < 3.0
+
+
 @pytest.mark.parametrize("kind", [_OPENED, _RAKP2, _RAKP4])
 @pytest.mark.parametrize("seconds", [0.7, 1.3, 2.0])
 def test_a_bmc_whose_cryptography_takes_its_time_lets_in(kind: int, seconds: float) -> None:

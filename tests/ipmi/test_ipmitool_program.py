@@ -23,7 +23,8 @@ from metald.errors import (
     Unsupported,
 )
 from metald.model import PowerState, PowerTarget
-from tests.support.bmc import ADMIN, context, quick, simulated
+from metald.sim.rmcp import User
+from tests.support.bmc import ADMIN, context, open_ipmi, quick, simulated
 
 INFO = BmcInfo("192.0.2.1", 623, "root", "hush-hush", kg=b"Kg-hush-Kg-hush-Kg-h")
 
@@ -130,6 +131,8 @@ async def test_a_missing_program_is_said_to_be_missing(tmp_path: Path) -> None:
         ("Authentication algorithm 0x01 is not what we requested 0x03", BmcCipherUnsupported),
         ("> Error: no response from RAKP 1 message\nSet Session Privilege Level to ADMINISTRATOR failed", BmcUnreachable),
         ("> Error: no response from RAKP 3 message", BmcUnreachable),
+        ("Activate Session command failed\nError: Unable to establish LAN session", BmcUnreachable),
+        ("Authentication type NONE not supported\nError: Unable to establish LAN session", BmcCipherUnsupported),
         ("password hush-hush printed by some odd version", BmcUnreachable),
         ("", BmcUnreachable),
     ],
@@ -178,3 +181,16 @@ def test_nothing_of_the_daemons_environment_is_passed_on() -> None:
         assert b"METALD__STORE__URL" not in environment(INFO)
     finally:
         del os.environ["METALD__STORE__URL"]
+
+
+async def test_ipmi_15_reaches_a_bmc_that_has_it(tmp_path: Path) -> None:
+    async with open_ipmi(tmp_path) as server:
+        power = IpmitoolPower(quick(command_timeout=20.0))
+        ctx = context(server.address, server.port, ipmi_protocol_version="1.5")
+        await power.set_power_state(ctx, PowerTarget.ON)
+        assert await power.get_power_state(ctx) is PowerState.ON
+        with pytest.raises(BmcUnreachable, match="says nothing to the proof of the password"):
+            await power.get_power_state(context(server.address, server.port, User(ADMIN.name, "wrong"), ipmi_protocol_version="1.5"))
+    async with simulated() as simulator:
+        with pytest.raises(BmcCipherUnsupported, match=r"IPMI 1\.5"):
+            await power.get_power_state(context(simulator.address, simulator.port, ipmi_protocol_version="1.5"))

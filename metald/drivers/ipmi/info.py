@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -115,6 +116,15 @@ def require_plain(info: BmcInfo, node: Node) -> None:
         )
 
 
+def _unmapped(address: str) -> str:
+    """An IPv4 address that was written as an IPv6 one (`::ffff:192.0.2.1`), plainly: our IPv6 socket is for IPv6 alone."""
+    try:
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+    except ValueError:
+        return address
+    return str(mapped) if mapped else address
+
+
 class _Reader:
     """One pass over one node's driver_info."""
 
@@ -157,7 +167,7 @@ class _Reader:
         # A leading dash would be an option to ipmitool; blanks and controls are never part of a name.
         if len(value) > 253 or value.startswith("-") or not value.isprintable() or any(c in value for c in " /\\\"'"):
             self.fail("ipmi_address", "is no IP address or host name", "Set it to the IP address or host name of the BMC, without a port.")
-        return value
+        return _unmapped(value)
 
     def number(self, key: str, default: int, low: int, high: int) -> int:
         value = self.text(key)

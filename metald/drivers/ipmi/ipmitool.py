@@ -64,7 +64,8 @@ _SAYINGS: Final = (
     ("invalid integrity algorithm", "suite"),
     ("invalid confidentiality algorithm", "suite"),
     ("open session request", "silence"),
-    ("authentication type none not supported", "password"),
+    ("activate session command failed", "EXPECTINGRAKP4"),
+    ("authentication type none not supported", "1.5"),
     ("address lookup for", "name"),
     ("could not open socket", "name"),
 )
@@ -208,6 +209,11 @@ class Ipmitool:
         if meaning == "suite":
             return BmcCipherUnsupported(
                 f"{info.label} does not accept the cipher suite.", remedy="Set ipmi_cipher_suite to one that it has enabled, 17 or 3."
+            )
+        if meaning == "1.5":
+            return BmcCipherUnsupported(
+                f"{info.label} lets nobody in by IPMI 1.5.",
+                remedy="Remove ipmi_protocol_version from driver_info, or allow MD5 for it on the BMC.",
             )
         if meaning == "name":
             return refusal.unknown_name(info, "ipmitool found no address for it")

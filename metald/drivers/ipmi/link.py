@@ -138,20 +138,27 @@ class Link:
             DriverError: no answer, or the login was refused.
         """
         arrived = self._loop.time()
-        with self.held(urgent=request.urgent):
+        self._users += 1
+        try:
             async with self._lock:
                 return await self._turn(info, request, arrived)
+        finally:
+            self._let_go(urgent=request.urgent)
 
     @contextmanager
     def held(self, *, urgent: bool) -> Iterator[None]:
-        """Use the link; a session that only polls used is closed at once: BMCs have few slots, and a poll needs none until the next."""
+        """Keep the session between commands."""
         self._users += 1
         try:
             yield
         finally:
-            self._users -= 1
-            if not urgent and not self._users and self.tenant is None and not self._lock.locked():
-                self._drop()
+            self._let_go(urgent=urgent)
+
+    def _let_go(self, *, urgent: bool) -> None:
+        """A session that only polls used is closed at once: BMCs have few slots, and a poll needs none until the next one."""
+        self._users -= 1
+        if not urgent and not self._users and self.tenant is None:
+            self._drop()
 
     async def _turn(self, info: BmcInfo, request: Request, arrived: float) -> tuple[int, bytes]:
         if self._failed_at >= arrived and self._failure is not None and self._failure[0] == info:

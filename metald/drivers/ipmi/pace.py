@@ -47,6 +47,11 @@ class Pace:
         self._asked = 0.0
         self._rounds = 0
 
+    @property
+    def slow(self) -> bool:
+        """Whether the BMC, or the way to it, is known to take longer than the first step of patience."""
+        return _SLOWNESS * self.seen > PATIENCE[0]
+
     def asked(self, now: float) -> None:
         """Something was sent for the first time."""
         self._asked = now

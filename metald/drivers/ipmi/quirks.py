@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 from metald.model import BootDevice
 
-PARAMETER_MISSING: Final = frozenset((0x80, 0x82, 0xC1, 0xC9, 0xCC))
-"""Completion codes with which BMCs refuse a boot option they do not have: unsupported, read-only, and generic ones."""
+PARAMETER_MISSING: Final = frozenset((0x80, 0x82, 0xC1, 0xC9, 0xCC, 0xFF))
+"""Completion codes with which BMCs refuse a boot option they do not have: unsupported, read-only, and generic ones; older OpenBMC
+says "unspecified error"."""
 
 
 class Vendor(NamedTuple):

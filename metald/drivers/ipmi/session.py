@@ -250,6 +250,8 @@ class BmcSession(PlainSession):
                 self.pace.asked(self._wire.time())
             super().send_payload(payload, payload_type, retry, **more)
             return
+        if payload and self.pace.slow:  # it may have become quicker, once a crowd is gone
+            self.pace.asked(self._wire.time())
         payload = payload or self.lastpayload
         kind = self.last_payload_type if payload_type is None else payload_type
         if retry:
@@ -385,6 +387,8 @@ class BmcSession(PlainSession):
 
     def _got_answer(self, response: Mapping[str, Any]) -> None:
         self.in_flight = False
+        if self.pace.slow:
+            self.pace.answered(self._wire.time())
         self._wire.answered(response["code"], bytes(response["data"]))
 
     def _fail(self, error: DriverError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def ramdisk_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ramdisk") / "metald-ramdisk"
     path.write_bytes(compile_program())
     path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="session")
+def erasing_disks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library to preload into the ramdisk's program, by which plain files erase themselves as disks do."""
+    path = tmp_path_factory.mktemp("erasing") / "erasing_disks.so"
+    source = Path(__file__).parent / "ramdisk" / "erasing_disks.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(path), str(source), "-ldl"], check=True)
     return path
 
 

@@ -316,6 +316,13 @@ class Agent(Section, frozen=True):
     stream_raw_images: Annotated[bool, Meta(description="Have raw images written to the disk as they come, without a copy in memory.")] = (
         True
     )
+    bios_bootloader: Annotated[
+        bool,
+        Meta(
+            description="Have agents install a boot loader for BIOS behind partition images. They run the image's own programs for "
+            "that: leave it off where images are not trusted."
+        ),
+    ] = False
     fast_track: Annotated[
         bool, Meta(description="Leave machines on with their agent behind inspection and cleaning, and use it again without a boot.")
     ] = False

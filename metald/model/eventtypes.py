@@ -249,6 +249,16 @@ class AgentLost(Payload, frozen=True, kw_only=True):
     reason: str
 
 
+class Erasure(Payload, frozen=True, kw_only=True):
+    """A disk was erased wholly, or could not erase itself."""
+
+    disk: str
+    method: str
+    """`nvme`, `nvme-crypto`, `ata`, `ata-enhanced`, or `zero` where it was overwritten."""
+    error: str | None = None
+    """Why it could not erase itself; it is overwritten then."""
+
+
 class InventoryTaken(Payload, frozen=True, kw_only=True):
     """A ramdisk handed in an inventory."""
 
@@ -342,6 +352,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.agent_token", "a deploy agent that asked again which node it is on", AgentToken),
     ("node.agent_logs", "the logs of a deploy agent that were kept", AgentLogs),
     ("node.agent_lost", "a deploy agent that went away in the middle of its work", AgentLost),
+    ("node.erasure", "a disk that was erased wholly, or could not erase itself", Erasure),
     ("node.inventory", "an inventory that a ramdisk handed in", InventoryTaken),
     ("node.inspection", "hooks and rules that were applied to an inventory", Inspected),
     ("node.image_written", "an image that was written and checked", ImageWritten),

@@ -129,10 +129,15 @@ class LightRamdisk:
                 say(b'"EFI/BOOT/BOOTX64.EFI"\n')
             case ["efivar", *_]:
                 pass
+            case ["erasures", "sda"]:
+                say(b"{}\n")
+            case ["erase", *_]:
+                disk.zero(0, disk.size)
+                say(b'{"state":"done","phase":"erase","bytes":%d,"total":%d,"seconds":0.0}\n' % (disk.size, disk.size))
             case ["image", *options]:
                 return await self._image(dict(zip(options[::2], options[1::2], strict=False)), say)
             case _:
-                return 2, f"usage: {PROGRAM} disks|read|patch|zero|flush|image|loaders|efivar ..."
+                return 2, f"usage: {PROGRAM} disks|read|patch|zero|flush|image|loaders|efivar|erasures|erase ..."
         return 0, ""
 
     def _disks(self) -> bytes:

@@ -163,6 +163,30 @@ async def test_a_partition_image_gets_a_loader(house: AgentHouse, agent: Scripte
     }
 
 
+async def test_a_disk_of_disks_gets_a_loader_on_each(house: AgentHouse, agent: ScriptedAgent) -> None:
+    raid = {"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "is_root_volume": True}]}
+    node = await deploy(house, agent, target_raid_config=raid, instance_info={**IMAGE, "image_rootfs_uuid": "f00d"})
+    assert dict(agent.given)["image.install_bootloader"]["root_uuid"] == "f00d"
+    assert node.driver_internal_info["root_uuid_or_disk_id"] == "f00d"
+
+
+async def test_the_agent_is_told_the_boot_mode_where_it_looks(house: AgentHouse, agent: ScriptedAgent) -> None:
+    await deploy(house, agent, instance_info={**IMAGE, "capabilities": '{"secure_boot": "true"}'})
+    assert agent.given[0][1]["node"]["instance_info"]["deploy_boot_mode"] == "uefi"
+    assert dict(agent.given)["image.install_bootloader"]["target_boot_mode"] == "uefi"
+
+
+async def test_a_partition_image_without_a_loader_is_refused(tmp_path: Path) -> None:
+    info = {**IMAGE, "image_type": "partition", "root_gb": 5, "capabilities": {"boot_mode": "bios"}}
+    async with AgentHouse(tmp_path / "house", settings()).living() as house:
+        uuid = await house.machine(instance_info=info)
+        with pytest.raises(Invalid, match=r"install no boot loader for BIOS"):
+            await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    async with AgentHouse(tmp_path / "other", settings(bios_bootloader=True)).living() as house:
+        uuid = await house.machine(instance_info=info)
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+
+
 async def test_a_command_whose_answer_is_lost_is_not_given_again(house: AgentHouse, agent: ScriptedAgent) -> None:
     async def write(_: Mapping[str, Any]) -> Any:
         agent.busy = 2  # for the next command

@@ -300,25 +300,6 @@ async def test_cleaning_wipes_tables_and_signatures(site: Site) -> None:
         assert b"CD001" not in disk
 
 
-async def test_cleaning_erases_whole_disks_and_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metald.drivers.ssh.deploy.ERASED_AT_ONCE", MIB)
-    with site.disk.open("r+b") as file:
-        file.write(b"x" * site.disk.stat().st_size)
-    await site.boot()
-    steps = site.steps()
-    await site.deploy.erase_devices(steps)
-    assert not any(site.disk.read_bytes())
-    (key,) = steps.memo["erased"]
-    assert steps.memo["erased"][key] == site.disk.stat().st_size
-    with site.disk.open("r+b") as file:
-        file.write(b"y" * (2 * MIB))
-    steps.memo["erased"][key] = MIB  # as after a crash behind the first piece
-    await site.deploy.erase_devices(steps)
-    disk = site.disk.read_bytes()
-    assert disk[:MIB] == b"y" * MIB
-    assert not any(disk[MIB:])
-
-
 async def test_an_inspection_tells_of_machine_cards_and_disks(site: Site) -> None:
     await site.boot()
     steps: Any = site.steps()

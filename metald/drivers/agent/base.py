@@ -25,6 +25,7 @@ from metald.drivers.agent import images, logs, steps
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, Command
 from metald.drivers.agent.commands import MEMO, AgentLost, Commands, StillRunning, VersionMismatch, failed
 from metald.drivers.base import Deploy, Done, Outcome, Phase, StepContext, Wait, ramdisk_again, step
+from metald.drivers.truth import is_true
 from metald.errors import DeployError, Invalid, MetaldError
 from metald.images.cache import ImageCache
 from metald.model import Node, PlannedStep, PowerState, now
@@ -33,7 +34,6 @@ BOOTS = 2
 """How often in a workflow the machine is booted again because its agent was lost, or knows other steps than before."""
 _LOG_TIME = 60.0
 """Seconds that collecting logs may take."""
-_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 
 
 class AgentBased(Deploy):
@@ -268,11 +268,10 @@ class CustomAgentDeploy(AgentBased):
 
     async def _power_off(self, ctx: StepContext) -> str:
         """Off by the agent, which leaves the disks in order. What it does not do, the BMC does in the plan's next step."""
-        oob = ctx.node.driver_info.get("deploy_forces_oob_reboot")
         try:
             if ctx.node.disable_power_off:
                 return await self._lock_down(ctx)
-            if str(oob or "").lower() in _TRUE:
+            if is_true(ctx.node.driver_info.get("deploy_forces_oob_reboot")):
                 await self.commands.ask(ctx, "standby.sync")
                 return "Everything is on the disk."
             # The agent writes everything to the disks before.

@@ -13,9 +13,10 @@ from metald.drivers.agent.base import CustomAgentDeploy
 from metald.drivers.base import Done, NodeContext, Outcome, Phase, StepContext, step
 from metald.drivers.boot_mode import requested_boot_mode
 from metald.drivers.root_device import parse_hints, root_hints
+from metald.errors import Invalid
 from metald.images.cache import CachedImage
 from metald.images.config_drive import build_config_drive, check_config_drive
-from metald.model import BootDevice, BootMode
+from metald.model import BootDevice, BootMode, Node
 
 IMAGE_TOKEN = "agent_image_token"  # noqa: S105  # the name of one
 """Where `driver_internal_info` has the secret of the image's URL (`boot/credentials.py`); it ends with the machine's power."""
@@ -40,9 +41,19 @@ class AgentDeploy(CustomAgentDeploy):
         """
         node = ctx.node
         images.is_local(node, self._settings, images.request(node))
+        if images.is_partition(node.instance_info):
+            self._check_loader(node)
         parse_hints(root_hints(node), node.label)
         if node.instance_info.get("configdrive"):
             check_config_drive(node.instance_info["configdrive"], node.label)
+
+    def _check_loader(self, node: Node) -> None:
+        if requested_boot_mode(node) is BootMode.BIOS and not self._settings.agent.bios_bootloader:
+            raise Invalid(
+                f"Node {node.label}: agents install no boot loader for BIOS, which a partition image needs.",
+                remedy="Use a whole-disk image, boot by UEFI, or set agent.bios_bootloader: programs of the image are run then.",
+                field="instance_info/image_type",
+            )
 
     async def prepare(self, ctx: StepContext) -> Outcome:
         """Bring the image into the cache when the agent is to get it from metald."""
@@ -120,14 +131,17 @@ class AgentDeploy(CustomAgentDeploy):
     async def _bootable(self, ctx: StepContext) -> Outcome:
         node = ctx.node
         mode = requested_boot_mode(node)
-        partition = images.is_partition(node.instance_info)
+        partition, raid = images.is_partition(node.instance_info), _software_raid(node)
         detail = "boots by its own loader"
-        if partition or mode is BootMode.UEFI:
+        if partition or raid or mode is BootMode.UEFI:
             found = await self.commands.ask(ctx, "standby.get_partition_uuids")
+            root = (node.instance_info.get("image_rootfs_uuid") if raid else None) or found.get("root uuid")
+            if root:
+                ctx.set(driver_internal_info={**node.driver_internal_info, "root_uuid_or_disk_id": root})
 
             async def params() -> Mapping[str, Any]:
                 return {
-                    "root_uuid": found.get("root uuid"),
+                    "root_uuid": root,
                     "efi_system_part_uuid": found.get("efi system partition uuid"),
                     "prep_boot_part_uuid": found.get("PReP Boot partition uuid"),
                     "target_boot_mode": (mode or BootMode.BIOS).value,
@@ -138,6 +152,12 @@ class AgentDeploy(CustomAgentDeploy):
         if BootDevice.DISK in ctx.management.supported_boot_devices(ctx):
             await ctx.management.set_boot_device(ctx, BootDevice.DISK, persistent=True)
         return Done(detail)
+
+
+def _software_raid(node: Node) -> bool:
+    """Whether the root disk may be one that the agent made of others, each of which needs a loader of its own."""
+    disks = node.target_raid_config.get("logical_disks")
+    return any(isinstance(disk, Mapping) and disk.get("controller") == "software" for disk in disks or ())
 
 
 def _device(said: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metald.config import ConfigError
+from metald.drivers.boot_mode import requested_boot_mode
+from metald.drivers.truth import is_true
 from metald.errors import DeployError, Invalid
 from metald.model import Node, PlannedStep, Port
 from metald.model.masking import masked
@@ -26,6 +28,7 @@ _ERASURE: Mapping[str, Any] = {
     "agent_erase_skip_read_only": False,
     "agent_enable_ata_secure_erase": True,
     "agent_enable_nvme_secure_erase": True,
+    "agent_enable_discard_erase": False,
     "agent_continue_if_secure_erase_failed": False,
     "disk_erasure_concurrency": 4,
 }
@@ -37,9 +40,21 @@ Offer = dict[str, Any]
 def node_for_agent(node: Node, ports: Sequence[Port], as_json: Any) -> dict[str, Any]:
     """The parameters `node` and `ports` of the agent's commands, without secrets."""
     told = masked(as_json(node))
-    erasure = {key: node.driver_info.get(key, default) for key, default in _ERASURE.items()}
+    erasure = {key: _like(default, node.driver_info.get(key)) for key, default in _ERASURE.items()}
     told["driver_internal_info"] = {**erasure, **told["driver_internal_info"]}
+    mode = requested_boot_mode(node)
+    if mode is not None:  # where the agent looks first; it does not know the instance's capabilities
+        told["instance_info"] = {**told["instance_info"], "deploy_boot_mode": mode.value}
     return {"node": told, "ports": [masked(as_json(port)) for port in ports]}
+
+
+def _like(default: Any, given: Any) -> Any:
+    """A value of driver_info as the agent must see it: command lines write numbers and truth as text."""
+    if given is None:
+        return default
+    if isinstance(default, bool):
+        return is_true(given)
+    return int(given) if isinstance(given, str) and given.isdigit() else given
 
 
 def offered(found: Mapping[str, Any], phase: str, node: Node) -> list[Offer]:

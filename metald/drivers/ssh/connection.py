@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +206,7 @@ class Session:
         said = bytes(errors or b"").decode("utf-8", "replace").strip() or f"exit status {process.exit_status}"
         raise DeployError(f"Node {self._target.label}: {argv[0]} failed in the ramdisk: {said}.")
 
-    async def lines(self, *argv: str, silence: float) -> AsyncIterator[dict[str, Any]]:
+    async def lines(self, *argv: str, silence: float) -> AsyncGenerator[dict[str, Any], None]:
         """Run a command that prints JSON lines, and give each as it comes.
 
         Args:

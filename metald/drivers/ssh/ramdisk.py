@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from metald.drivers.root_device import Disk
@@ -36,7 +36,7 @@ class Ramdisk:
 
     def __init__(self, session: Session, label: str) -> None:
         self._session = session
-        self._label = label
+        self.label = label
 
     async def disks(self) -> list[Disk]:
         """Every disk of the machine, in the order of their names."""
@@ -52,7 +52,7 @@ class Ramdisk:
         try:
             return [dict(json.loads(line)) for line in (await self._session.run("facts")).splitlines()]
         except (ValueError, TypeError):
-            raise DeployError(f"Node {self._label}: the ramdisk's facts cannot be read.") from None
+            raise DeployError(f"Node {self.label}: the ramdisk's facts cannot be read.") from None
 
     async def read(self, target: Disk, parts: Sequence[tuple[int, int]]) -> bytes:
         """The bytes of (offset, length) ranges, one after the other; what lies behind the disk's end is left out."""
@@ -66,6 +66,32 @@ class Ramdisk:
     async def zero(self, target: Disk, parts: Sequence[tuple[int, int]]) -> None:
         """Overwrite ranges with zeros, in this order, and flush."""
         await self._session.run("zero", target.kernel_name, *ranges(parts), timeout=600)
+
+    async def erasures(self, target: Disk) -> dict[str, Any]:
+        """What a disk can erase by itself; empty when it can nothing.
+
+        `kind` is `nvme` (with `format` and `crypto`) or `ata` (with `enhanced`, `frozen`, `locked`, `minutes`).
+
+        Raises:
+            DeployError: the ramdisk is one that does not know the command.
+        """
+        try:
+            return dict(json.loads(await self._session.run("erasures", target.kernel_name)))
+        except (ValueError, TypeError):
+            raise DeployError(f"Node {self.label}: what {target.name} can erase cannot be read.") from None
+
+    def erasing(self, target: Disk, job: str, method: str, offset: int, seconds: float) -> AsyncGenerator[dict[str, Any], None]:
+        """Have a worker in the ramdisk erase a disk, and give its state (`state`, `bytes`, `total`, `seconds`) as it changes.
+
+        Called again for the same job it follows the worker that runs, or tells how it ended.
+
+        Args:
+            method: `nvme`, `nvme-crypto`, `ata`, `ata-enhanced`, or `zero` to overwrite.
+            offset: where overwriting begins.
+            seconds: how long it is followed when it does not end before; at least one state is told.
+        """
+        argv = ("erase", "--job", job, "--disk", target.kernel_name, "--method", method, "--offset", str(offset))
+        return self._session.lines(*argv, "--follow", f"{seconds:g}", silence=_SILENCE)
 
     async def flush(self, disks: Sequence[Disk]) -> None:
         """Everything written is on the medium when this returns."""
@@ -125,4 +151,4 @@ class Ramdisk:
         remedy = remedies.get(str(state.get("kind")), "")
         why = state.get("error") or "the writer ended without a word"
         kind = WrittenWrong if state.get("kind") == "mismatch" else DeployError
-        return kind(f"Node {self._label}: the {what} could not be written to {target.name}: {why}.", remedy=remedy)
+        return kind(f"Node {self.label}: the {what} could not be written to {target.name}: {why}.", remedy=remedy)

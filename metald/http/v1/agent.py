@@ -81,7 +81,8 @@ async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str
     view = call.services.views.nodes
     document = view.document(node, call.version, call.base, ("uuid", "properties", "instance_info"))
     document["driver_internal_info"] = masked(node.driver_internal_info)
-    config = {**_CONFIG, "heartbeat_timeout": call.services.settings.agent.heartbeat_timeout}
+    settings = call.services.settings.agent
+    config = {**_CONFIG, "heartbeat_timeout": settings.heartbeat_timeout, "enable_bios_bootloader_install": settings.bios_bootloader}
     config["agent_token"] = token
     config["agent_token_required"] = True
     return {"node": document, "config": config}
@@ -95,7 +96,6 @@ _CONFIG: dict[str, Any] = {
     "disable_deep_image_inspection": False,
     "permitted_image_formats": ["raw", "gpt", "qcow2", "iso"],
     "agent_skip_bmc_detect": False,
-    "enable_bios_bootloader_install": False,
     "tls_min_version": "1.2",
     "tls_cipher_suites": None,
 }

@@ -162,11 +162,11 @@ int main(int argc, char **argv)
     } commands[] = {
         {"fetch", command_talk},   {"post", command_talk},     {"disks", command_disks}, {"read", command_read},     {"patch", command_patch},
         {"zero", command_zero},    {"flush", command_flush},   {"image", command_image}, {"loaders", command_loaders}, {"efivar", command_efivar},
-        {"seed", command_seed},    {"facts", command_facts},
+        {"seed", command_seed},    {"facts", command_facts},   {"erase", command_erase}, {"erasures", command_erasures},
     };
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "usage: metald-ramdisk fetch|post|disks|read|patch|zero|flush|image|loaders|efivar|seed|facts ...\n");
+    fprintf(stderr, "usage: metald-ramdisk fetch|post|disks|read|patch|zero|flush|image|loaders|efivar|seed|facts|erase|erasures ...\n");
     return 2;
 }

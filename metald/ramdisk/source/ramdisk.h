@@ -50,6 +50,23 @@ typedef int (*sink_fn)(void *context, const char *buffer, size_t size, long long
 
 int pump(source_fn source, void *source_context, sink_fn sink, void *sink_context, long long total);
 
+/* Work that outlives the session which started it (`job.c`). The owner sets `name`, `phase`, `total`, `once` and
+ * `followed` (seconds until the command ends although the work goes on), then calls job_run. */
+struct job {
+    const char *name, *phase, *kind;
+    char directory[512];
+    int lock;
+    double started, published, followed;
+    long long done, total;
+    int retries;
+    bool once;
+    char error[512];
+};
+
+void job_publish(struct job *job, const char *state);
+int job_fail(struct job *job, const char *kind, const char *format, ...);
+int job_run(struct job *job, int (*work)(struct job *job));
+
 const char *path_below(const char *variable, const char *standard, const char *format, ...);
 int device_path(char *path, size_t size, const char *name);
 bool read_text(const char *path, char *buffer, size_t size);
@@ -68,5 +85,7 @@ int command_loaders(int argc, char **argv);
 int command_efivar(int argc, char **argv);
 int command_image(int argc, char **argv);
 int command_facts(int argc, char **argv);
+int command_erasures(int argc, char **argv);
+int command_erase(int argc, char **argv);
 
 #endif

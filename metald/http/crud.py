@@ -14,7 +14,7 @@ from metald.http import conditional, listing, patch, sight, values
 from metald.http.call import Call, Reply
 from metald.http.fields import View
 from metald.http.problem import RoutingError
-from metald.http.route import DETAIL, FIELDS, PAGING, Arg, Route
+from metald.http.route import DETAIL, FIELDS, IDENTIFIER, PAGING, Arg, Route
 from metald.http.schema import Schema, conform
 from metald.http.views import Views
 from metald.model import Node, Resource
@@ -58,6 +58,8 @@ class Collection(Generic[R]):
     """The view for callers who do not see all of one; None: the view of everybody."""
     list_policy: str = "get"
     """The last word of the rule for lists."""
+    markers_are_names: bool = False
+    """Whether a page begins after a name, too; one that there is not is then answered 404 and not 400."""
     full_by_default: bool = False
     """Whether a plain list shows every field."""
 
@@ -116,7 +118,7 @@ class Collection(Generic[R]):
 
     def page(self, call: Call, things: Iterable[R], names: tuple[str, ...] | None, path: str | None = None) -> bytes:
         """One page of those that pass the filters of the request."""
-        marker = listing.find_marker(call, self.kind, self.noun.replace("_", " ").capitalize())
+        marker = listing.find_marker(call, self.kind, self.noun.replace("_", " ").capitalize(), named=self.named and self.markers_are_names)
         view = self.shown(call)
         shown = sight.seen(call, self.filtered(call, things), self.kind)
         return listing.page(call, view, shown, names, path=path or self.path, marker=marker)
@@ -158,6 +160,12 @@ class Collection(Generic[R]):
         """The routes of the collection."""
         return (*self._lists(), *self._changes(), *self._of_one())
 
+    @property
+    def _paging(self) -> tuple[Arg, ...]:
+        if not self.markers_are_names:
+            return PAGING
+        return tuple(replace(arg, kind=IDENTIFIER) if arg.name == "marker" else arg for arg in PAGING)
+
     def _lists(self) -> list[Route]:
         many, words = f"/v1/{self.path}", self.noun.replace("_", " ")
         plain = Route(
@@ -166,14 +174,14 @@ class Collection(Generic[R]):
             self.index,
             f"List {words}s",
             since=self.since,
-            args=(*PAGING, FIELDS, DETAIL, *self.filters),
+            args=(*self._paging, FIELDS, DETAIL, *self.filters),
             policy=f"{self.policy}:{self.list_policy}",
             answer=f"{self.noun}_list",
             stamp=conditional.Tables(self.kind, Node),
         )
         if not self.listed_in_detail:
             return [plain]
-        summary, args = f"List {words}s with all fields", (*PAGING, *self.filters)
+        summary, args = f"List {words}s with all fields", (*self._paging, *self.filters)
         return [plain, replace(plain, path=f"{many}/detail", handler=self.index_details, summary=summary, args=args)]
 
     def _of_one(self) -> list[Route]:

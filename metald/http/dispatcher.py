@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -199,12 +199,16 @@ class Dispatcher:
             if version < since:
                 raise RoutingError(404, remedy=f"It needs version 1.{since}.", field=versions.OLD_HEADER)
             raise RoutingError(405, remedy=f"The path takes {', '.join(methods)}.", field="method", allow=(*methods, "OPTIONS"))
-        if version < route.since:
-            if route.too_old == 406:
-                versions.require(version, route.since)
-            allow = (*methods, "OPTIONS") if route.too_old == 405 else ()
-            raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER, allow=allow)
+        if version < route.since and not route.policy_first:
+            self._refuse_older(route, version, methods)
         return route, parameters
+
+    @staticmethod
+    def _refuse_older(route: Route, version: int, methods: Iterable[str]) -> None:
+        if route.too_old == 406:
+            versions.require(version, route.since)
+        allow = (*methods, "OPTIONS") if route.too_old == 405 else ()
+        raise RoutingError(route.too_old, remedy=f"It needs version 1.{route.since}.", field=versions.OLD_HEADER, allow=allow)
 
     async def _run(self, incoming: _Incoming, segments: list[str], headers: CIMultiDict[str]) -> tuple[int, bytes] | Stream:
         request, version = incoming.request, incoming.version
@@ -231,6 +235,8 @@ class Dispatcher:
             await self._read_body(incoming, call)
         self._gate.whole(request.protocol)
         door.check(call)
+        if version < route.since:
+            self._refuse_older(route, version, ())
         tag = None
         if route.stamp is not None:
             tag = self._forms.tag(call, request.rel_url.raw_query_string, route.stamp(call))

@@ -54,6 +54,8 @@ class View(Generic[R]):
         default: what a plain list shows.
         links: link arrays for the full form beside `links`: name, since, sub-path.
         ident: what the URL of one resource ends with.
+        unknown: how a field that there is not is refused.
+        newer_is_unknown: whether a field that is newer than the version is refused as if there were none.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class View(Generic[R]):
         links: Sequence[tuple[str, int, str]] = (),
         ident: Callable[[R], str] = attrgetter("uuid"),
         unknown: str = 'Field(s) "{}" are not valid',
+        newer_is_unknown: bool = False,
     ) -> None:
         self.resource = resource
         self.key = key
@@ -74,6 +77,7 @@ class View(Generic[R]):
         self.links = tuple(links)
         self.ident = ident
         self.unknown = unknown
+        self.newer_is_unknown = newer_is_unknown
         self._variants: dict[_Key, dict[int, tuple[int, bytes]]] = {}
         self._size = 0
         self._plans: dict[tuple[int, tuple[str, ...] | None], list[tuple[str, Callable[[R], Any]]]] = {}
@@ -87,7 +91,7 @@ class View(Generic[R]):
         """
         chosen = tuple(name for name in names if name != "links")
         for name in chosen:
-            if name not in self.fields:
+            if name not in self.fields or (self.newer_is_unknown and self.fields[name].since > version):
                 raise Invalid(self.unknown.format(name[:80]), remedy=f"Known are: {', '.join(self.fields)}.", field="fields")
         for name in chosen:
             if self.fields[name].since > version:

@@ -82,8 +82,13 @@ def _limit(call: Call) -> int:
     return min(int(limit), most)
 
 
-def find_marker(call: Call, kind: type[R], noun: str) -> R | None:
+def find_marker(call: Call, kind: type[R], noun: str, *, named: bool = False) -> R | None:
     """The resource that the argument `marker` names.
+
+    Args:
+        kind: what is listed.
+        noun: how an error calls it.
+        named: whether a name serves too.
 
     Raises:
         NotFound: there is none.
@@ -91,7 +96,8 @@ def find_marker(call: Call, kind: type[R], noun: str) -> R | None:
     uuid = call.args.get("marker")
     if uuid is None:
         return None
-    found = call.services.store.table(kind).get(uuid)
+    table = call.services.store.table(kind)
+    found = table.get(uuid) or (table.by("name", uuid) if named else None)
     if found is None or not sight.sees(call, found):
         raise NotFound(f"{noun} {uuid} could not be found.", field="marker")
     return found
@@ -127,7 +133,10 @@ def _check_sort(call: Call, view: View[Any], key: str) -> None:
     if field is not None and field.since > call.version:
         raise NotAcceptable("Request not acceptable.", remedy=f"Sorting by {key} needs version 1.{field.since}.", field="sort_key")
     if field is None or not field.sortable:
-        raise Invalid(f"The sort_key value {key[:80]} is an invalid field for sorting", field="sort_key")
+        # Ironic quotes what its tables do not have, and does not quote what they have as a document
+        a_document = field is not None and field.schema.get("type") in ("object", "array")
+        shown = key[:80] if a_document else f'"{key[:80]}"'
+        raise Invalid(f"The sort_key value {shown} is an invalid field for sorting", field="sort_key")
 
 
 def _sort_value(thing: Any, key: str) -> tuple[bool, Any]:

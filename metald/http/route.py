@@ -64,6 +64,8 @@ class Route:
     since: int = versions.MIN
     too_old: int = 404
     """How a request with an older version is answered: 404, 405 or 406."""
+    policy_first: bool = False
+    """Whether who may not call is told so before the version is looked at."""
     args: tuple[Arg, ...] = ()
     body: Schema | None = None
     body_name: str = "body"

@@ -325,10 +325,10 @@ class Views:
             "portgroups", "portgroups", PORTGROUP_FIELDS, ("uuid", "address", "name"), links=(("ports", 1, "ports"),)
         )
         self.allocations: View[Allocation] = View(
-            "allocations", "allocations", ALLOCATION_FIELDS, tuple(field.name for field in ALLOCATION_FIELDS)
+            "allocations", "allocations", ALLOCATION_FIELDS, tuple(field.name for field in ALLOCATION_FIELDS), newer_is_unknown=True
         )
         self.templates: View[DeployTemplate] = View("deploy_templates", "deploy_templates", TEMPLATE_FIELDS, ("uuid", "name"))
-        self.runbooks: View[Runbook] = View("runbooks", "runbooks", RUNBOOK_FIELDS, ("uuid", "name"))
+        self.runbooks: View[Runbook] = View("runbooks", "runbooks", RUNBOOK_FIELDS, ("uuid", "name"), newer_is_unknown=True)
         self.rules: View[InspectionRule] = View(
             "inspection_rules", "inspection_rules", RULE_FIELDS, ("uuid", "priority", "phase", "description")
         )

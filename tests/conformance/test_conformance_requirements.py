@@ -6,13 +6,12 @@ import re
 
 import pytest
 
-from tests.conformance import __main__ as conformance
-from tests.conformance import identity
+from tests.conformance import identity, surroundings
 
 
-@pytest.mark.parametrize("name", ["ansible", "collection", "sdk", "tempest"])
+@pytest.mark.parametrize("name", ["ansible", "collection", "ironicclient", "sdk", "tempest"])
 def test_every_requirement_has_a_version_and_a_hash(name: str) -> None:
-    text = (conformance.HERE / "requirements" / f"{name}.txt").read_text().replace("\\\n", " ")
+    text = (surroundings.HERE / "requirements" / f"{name}.txt").read_text().replace("\\\n", " ")
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             assert re.fullmatch(r"\S+==\S+( +--hash=sha256:[0-9a-f]{64})+", line.strip()), line

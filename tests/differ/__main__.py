@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from tests.differ import catalogue, flows, nodes, parts, services, verbs
+from tests.differ import catalogue, edges, flows, nodes, parts, services, verbs
 from tests.differ.asking import Made, compare
 
 _ROWS = (
@@ -47,10 +47,17 @@ def main() -> None:
     parser.add_argument("ironic", help="URL of an Ironic")
     parser.add_argument("metald", help="URL of a metald")
     parser.add_argument("--phrases", action="store_true", help="also compare the texts of errors")
+    parser.add_argument(
+        "--edges", action="append", choices=sorted(edges.PARTS), default=[], help="ask also of every field and version (may be repeated)"
+    )
     parser.add_argument("--flows", action="store_true", help="also take a node through its life, and patch it in every state")
     asked = parser.parse_args()
     bases, made = [asked.ironic, asked.metald], Made()
     results = [compare(bases, *row, phrases=asked.phrases) for part in _ROWS for row in part(made)]
+    for name in asked.edges:
+        fresh = Made()
+        rows = (*edges.things(fresh), *edges.PARTS[name](fresh), *edges.removal(fresh))
+        results += [compare(bases, *row, phrases=asked.phrases) for row in rows]
     if asked.flows:
         results += flows.life(bases)
     print(f"{sum(results)} of {len(results)} answers agree")

@@ -62,7 +62,7 @@ def life(bases: list[str]) -> list[bool]:
                 [{"op": "remove", "path": f"/{field}"}] if value is not True else [{"op": "replace", "path": f"/{field}", "value": False}]
             )
             for base in bases:
-                ask(base, "PATCH", path, NEWEST, [back])
+                ask(base, "PATCH", path, NEWEST, back)
     for base in bases:
         ask(base, "PUT", f"{path}/maintenance", NEWEST, {})
     return [*found, compare(bases, "DELETE", path, NEWEST, None)]

@@ -111,3 +111,31 @@ async def test_a_state_that_there_is_not_takes_no_method(api: Api) -> None:
     node = (await api.node())["uuid"]
     assert (await api.ask("PUT", f"/v1/nodes/{node}/states/target_raid_config", {})).status == 405
     assert (await api.ask("GET", f"/v1/nodes/{node}/states/target_raid_config")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "status", "phrase"),
+    [
+        ("nodes?sort_key=bogus", "1.115", 400, 'The sort_key value "bogus" is an invalid field for sorting'),
+        ("nodes?sort_key=extra", "1.115", 400, "The sort_key value extra is an invalid field for sorting"),
+        ("ports?node_uuid=nobody", "1.115", 400, "Expected UUID for node_uuid: nobody"),
+        ("ports?node=nobody", "1.4", 406, "Request not acceptable."),
+        ("nodes/validate?node=nobody", "1.4", 406, "Request not acceptable."),
+        ("allocations?fields=owner", "1.59", 400, "owner"),
+        ("runbooks?fields=traits", "1.111", 400, 'Field(s) "traits" are not valid'),
+        ("deploy_templates?marker=nobody", "1.115", 404, "nobody could not be found."),
+        ("runbooks?marker=nobody", "1.115", 404, "nobody could not be found."),
+        ("inspection_rules?marker=nobody", "1.115", 404, "nobody could not be found."),
+    ],
+)
+async def test_a_list_that_cannot_be_had_is_refused_as_by_ironic(api: Api, path: str, version: str, status: int, phrase: str) -> None:
+    found = await api.ask("GET", f"/v1/{path}", version=version)
+    assert found.status == status
+    assert phrase in found.fault
+
+
+async def test_a_page_of_what_has_names_begins_after_a_name(api: Api) -> None:
+    for name in ("CUSTOM_A", "CUSTOM_B", "CUSTOM_C"):
+        await api.make("deploy_templates", name=name, steps=[STEP])
+    found = await api.get("/v1/deploy_templates?marker=CUSTOM_B&fields=name")
+    assert [template["name"] for template in found["deploy_templates"]] == ["CUSTOM_C"]

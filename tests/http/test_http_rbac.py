@@ -258,6 +258,13 @@ async def test_refusals_name_the_rule(world: World) -> None:
     assert "WWW-Authenticate" not in answer.headers
 
 
+async def test_who_may_not_is_told_so_before_the_version_is_looked_at(world: World) -> None:
+    for state, target in (("boot_mode", "uefi"), ("secure_boot", True)):
+        path = f"/v1/nodes/{{owned}}/states/{state}"
+        for user, status in (("system-reader", 403), ("owner-reader", 403), ("third-admin", 404), ("root", 404)):
+            assert (await world.ask(user, "PUT", path, {"target": target}, version="1.75")).status == status, (user, state)
+
+
 async def test_lessees_see_a_reduced_form(world: World) -> None:
     await world.api.force(world.ids["leased"], last_error="bmc 192.0.2.7 is dead", driver_info={"ipmi_address": "192.0.2.7"})
     for path in ("/v1/nodes/{leased}", "/v1/nodes/detail", "/v1/nodes?fields=uuid,last_error,reservation,driver_info,driver_internal_info"):

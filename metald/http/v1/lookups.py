@@ -57,6 +57,28 @@ def node(call: Call, given: str | None = None, *, names_since: int = NAMES_SINCE
     return _seen(call, call.services.fleet.nodes.find(name), f"Node {name} could not be found.", "node")
 
 
+def node_of_argument(call: Call, name: str, given: str) -> Node:
+    """The node that an argument of the query names.
+
+    Args:
+        name: the argument's; where it asks for a UUID, a name that no node has is refused as being none.
+
+    Raises:
+        Invalid: it is no UUID and no node's name.
+        NotAcceptable: names are newer than the version.
+        NotFound: there is none.
+    """
+    named = values.as_uuid(given) is None
+    if named and name != "node_uuid":
+        call.require(NAMES_SINCE)
+    try:
+        return node(call, given)
+    except NotFound as error:
+        if named and name == "node_uuid":
+            raise Invalid(f"Expected UUID for node_uuid: {given}", remedy=error.message, field=name) from None
+        raise
+
+
 def uuid_of_node(call: Call, given: str) -> str:
     """The UUID of the node that a body names, by UUID or name.
 

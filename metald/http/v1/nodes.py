@@ -251,7 +251,7 @@ async def validate(call: Call) -> dict[str, Any]:
     given = call.path.get("node") or call.args.get("node") or call.args.get("node_uuid")
     if given is None:
         raise Invalid("Missing mandatory parameter: node", field="node")
-    node = lookups.node(call, given)
+    node = lookups.node(call, given) if "node" in call.path else lookups.node_of_argument(call, "node", given)
     found = await call.services.conductor.validate(node.uuid)
     return {kind: {"result": True} if reason is None else {"result": False, "reason": reason} for kind, reason in found.items()}
 

@@ -41,6 +41,7 @@ CREATE: Schema = {
     "additionalProperties": False,
 }
 _NODE_IDENT_SINCE = 94
+_GROUP_NETWORK_SINCE = 102
 FILTERS: tuple[Arg, ...] = (
     Arg("node", IDENTIFIER),
     Arg("node_uuid", IDENTIFIER),
@@ -136,9 +137,9 @@ def _filtered(call: Call) -> Iterable[Port]:
     if len(exclusive) > 1 and set(exclusive) != {"node", "node_uuid"}:
         raise NotAllowed(f"Filters {' and '.join(exclusive)} can not be combined.", field=exclusive[1])
     ports: Iterable[Port] = table
-    owner = args.get("node") or args.get("node_uuid")
+    owner = next((name for name in ("node", "node_uuid") if args.get(name)), None)
     if owner is not None:
-        ports = table.where("node_uuid", lookups.node(call, owner).uuid)
+        ports = table.where("node_uuid", lookups.node_of_argument(call, owner, args[owner]).uuid)
     elif "portgroup" in args:
         groups = call.services.fleet.catalogue.portgroups
         group = groups.find(args["portgroup"])
@@ -188,7 +189,14 @@ async def update(call: Call) -> bytes:
         conditional.expect(call, current)
         before = {root: getattr(current, root, None) for root in changes.roots if root != "node_ident"}
         after = changes.apply(before)
-        return _checked(call, {root: conform(after.get(root), PATCHABLE[root], root) for root in changes.roots})
+        fields = _checked(call, {root: conform(after.get(root), PATCHABLE[root], root) for root in changes.roots})
+        if "physical_network" in fields and fields.get("portgroup_uuid", current.portgroup_uuid) and call.version >= _GROUP_NETWORK_SINCE:
+            raise Invalid(
+                "physical_network cannot be changed while the port belongs to a portgroup.",
+                remedy="Change that of the port group, which its ports follow.",
+                field="physical_network",
+            )
+        return fields
 
     saved = await call.services.fleet.ports.update(port.uuid, edit, call.caller, inspecting_is_closed=call.version >= 39)
     return call.services.views.ports.one(saved, call.version, call.base)

@@ -63,6 +63,7 @@ def _of_phase(call: Call, rules: Iterable[InspectionRule]) -> Iterable[Inspectio
 
 RULES: Collection[InspectionRule] = Collection(
     kind=InspectionRule,
+    markers_are_names=True,
     path="inspection_rules",
     noun="inspection_rule",
     policy="baremetal:inspection_rule",

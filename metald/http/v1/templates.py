@@ -85,6 +85,7 @@ def _check_runbook(call: Call, fields: dict[str, Any], before: Runbook | None) -
 
 TEMPLATES: Collection[DeployTemplate] = Collection(
     kind=DeployTemplate,
+    markers_are_names=True,
     path="deploy_templates",
     noun="deploy_template",
     policy="baremetal:deploy_template",
@@ -102,6 +103,7 @@ TEMPLATES: Collection[DeployTemplate] = Collection(
 )
 RUNBOOKS: Collection[Runbook] = Collection(
     kind=Runbook,
+    markers_are_names=True,
     path="runbooks",
     noun="runbook",
     policy="baremetal:runbook",

@@ -46,7 +46,14 @@ class Portgroups(Things[Portgroup]):
                 )
         if after.standalone_ports_supported is False and any(port.pxe_enabled for port in ports):
             raise Conflict(f"Portgroup {after.uuid} has ports that boot, so standalone ports must be supported.")
-        return Change()
+        return Change(save=_moved(before, after, ports))
+
+
+def _moved(before: Portgroup | None, after: Portgroup, ports: list[Port]) -> list[Resource]:
+    """The ports that come along when their group is put on another physical network."""
+    if before is None or before.physical_network == after.physical_network:
+        return []
+    return [port.changed(physical_network=after.physical_network) for port in ports]
 
 
 class Volumes(Things[R]):

@@ -59,7 +59,8 @@ class Ports:
             self._owner(port)
             self._check(port)
             event = Event(type="port.create", node_uuid=port.node_uuid, subject=port.uuid, user=caller.user, data={"address": port.address})
-            saved: Port = (await self._store.commit(Change(save=[port], events=[event]))).saved[0]  # type: ignore[assignment]
+            change = Change(save=[port, *self._joined(port)], events=[event])
+            saved: Port = (await self._store.commit(change)).saved[0]  # type: ignore[assignment]
             return saved
 
     async def update(
@@ -83,7 +84,8 @@ class Ports:
             self._owner(after)
             self._check(after)
             event = Event(type="port.update", node_uuid=after.node_uuid, subject=uuid, user=caller.user, data={"fields": sorted(changes)})
-            saved: Port = (await self._store.commit(Change(save=[after], events=[event]))).saved[0]  # type: ignore[assignment]
+            joined = self._joined(after) if changes.keys() & {"portgroup_uuid", "physical_network"} else []
+            saved: Port = (await self._store.commit(Change(save=[after, *joined], events=[event]))).saved[0]  # type: ignore[assignment]
             return saved
 
     async def delete(self, uuid: str, caller: Caller, check: Callable[[Port], None] = lambda _port: None) -> None:
@@ -126,17 +128,29 @@ class Ports:
                 remedy="Set pxe_enabled to false.",
                 field="pxe_enabled",
             )
-        self._check_network(port)
+        self._check_network(port, group)
 
-    def _check_network(self, port: Port) -> None:
-        others = {p.physical_network for p in self._store.table(Port).where("portgroup_uuid", port.portgroup_uuid) if p.uuid != port.uuid}
-        if others and others != {port.physical_network}:
+    def _others(self, port: Port) -> list[Port]:
+        return [p for p in self._store.table(Port).where("portgroup_uuid", port.portgroup_uuid) if p.uuid != port.uuid]
+
+    def _check_network(self, port: Port, group: Portgroup) -> None:
+        networks = {other.physical_network for other in self._others(port)}
+        if not networks and group.physical_network is not None:
+            networks = {group.physical_network}
+        if networks and networks != {port.physical_network}:
             raise Conflict(
-                f"Port {port.uuid} with physical network {port.physical_network} is inconsistent with the other ports of portgroup "
-                f"{port.portgroup_uuid}, which have {', '.join(sorted(map(str, others)))}.",
+                f"Port with physical network {port.physical_network} cannot become a member of port group {group.uuid} which has ports "
+                f"in physical network {', '.join(sorted(map(str, networks)))}.",
                 remedy="All ports of a port group are on one physical network.",
                 field="physical_network",
             )
+
+    def _joined(self, port: Port) -> list[Portgroup]:
+        """The group that takes on the network of its first port."""
+        group = self._store.table(Portgroup).get(port.portgroup_uuid) if port.portgroup_uuid else None
+        if group is None or group.physical_network is not None or port.physical_network is None or self._others(port):
+            return []
+        return [group.changed(physical_network=port.physical_network)]
 
     def _owner(self, port: Port) -> Node:
         try:

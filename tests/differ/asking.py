@@ -39,7 +39,9 @@ class Made:
     target: str = field(default_factory=_new)
 
 
-_OWN = re.compile(r"^(uuid|created_at|updated_at|links|conductor|hosts|ports|states|portgroups|volume|reservation)$")
+_OWN = re.compile(
+    r"^(uuid|created_at|updated_at|links|conductor|hosts|ports|states|portgroups|volume|reservation|driver_internal_info|inspection_\w+_at)$"
+)
 
 
 def ask(base: str, method: str, path: str, version: str | None, body: Any) -> tuple[int, dict[str, str], Any]:

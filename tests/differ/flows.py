@@ -6,6 +6,8 @@ import time
 import uuid
 from typing import Any
 
+from metald.model.states import ProvisionState, Verb
+from metald.statemachine.table import Table
 from tests.differ.asking import NEWEST, ask, compare
 
 _MOVING = {"verifying", "cleaning", "deploying", "inspecting", "deleting", "adopting", "rescuing", "unrescuing", "servicing"}
@@ -26,18 +28,22 @@ _VALUES: dict[str, Any] = {
     "instance_uuid": str(uuid.uuid4()),
 }
 _CLEAN = [{"interface": "bios", "step": "apply_configuration", "args": {"settings": [{"name": "a", "value": "1"}]}}]
-_HOLD = [{"interface": "deploy", "step": "hold"}]
 _VENDOR = [{"interface": "vendor", "step": "log_passthrough"}]
+_WITH: dict[str, dict[str, Any]] = {
+    "clean": {"clean_steps": _VENDOR},
+    "service": {"service_steps": _VENDOR},
+    "rescue": {"rescue_password": "secret"},
+}
+_TARGETS = ("active", "deploy", "rebuild", "deleted", "undeploy", "manage", "provide", "inspect", "abort", "clean", "adopt")
+_TARGETS += ("rescue", "unrescue", "unhold", "service")
 _LIFE: tuple[dict[str, Any], ...] = (
     {"target": "manage"},
     {"target": "inspect"},
     {"target": "clean", "clean_steps": _CLEAN},
-    {"target": "clean", "clean_steps": _HOLD},
-    {"target": "unhold"},
-    {"target": "abort"},
-    {"target": "manage"},
     {"target": "provide"},
     {"target": "active"},
+    {"target": "rebuild"},
+    {"target": "rescue", "rescue_password": "secret"},
     {"target": "rescue", "rescue_password": "secret"},
     {"target": "unrescue"},
     {"target": "service", "service_steps": _VENDOR},
@@ -48,14 +54,20 @@ _LIFE: tuple[dict[str, Any], ...] = (
 
 
 def life(bases: list[str]) -> list[bool]:
-    """Compare each verb, the node after it, and what may be patched then."""
+    """Compare each verb, the node after it, and what may be patched then.
+
+    Steps that hold are left out: Ironic drops them where the deploy interface is `fake`.
+    """
     node = str(uuid.uuid4())
     path = f"/v1/nodes/{node}"
     found = [compare(bases, "POST", "/v1/nodes", NEWEST, {"driver": "fake-hardware", "uuid": node})]
+    found.append(compare(bases, "PUT", f"{path}/states/power", NEWEST, {"target": "power off"}))
+    _settle(bases, path)
     for verb in _LIFE:
         found.append(compare(bases, "PUT", f"{path}/states/provision", NEWEST, verb))
         _settle(bases, path)
         found += [compare(bases, "GET", f"{path}{rest}", NEWEST, None) for rest in ("", "/states", "/validate", "/bios")]
+        found += _refused(bases, path)
         for field, value in _VALUES.items():
             found.append(compare(bases, "PATCH", path, NEWEST, [{"op": "replace", "path": f"/{field}", "value": value}]))
             back = (
@@ -66,6 +78,16 @@ def life(bases: list[str]) -> list[bool]:
     for base in bases:
         ask(base, "PUT", f"{path}/maintenance", NEWEST, {})
     return [*found, compare(bases, "DELETE", path, NEWEST, None)]
+
+
+def _refused(bases: list[str], path: str) -> list[bool]:
+    """Compare every verb that leads nowhere from here, and powers that there are not."""
+    state = ProvisionState(ask(bases[1], "GET", path, NEWEST, None)[2]["provision_state"])
+    possible = {verb.value for verb in Table().verbs(state)} | {"active" if Verb.DEPLOY in Table().verbs(state) else ""}
+    possible |= {"deleted", "undeploy"} if Verb.DELETE in Table().verbs(state) else set()
+    bodies = [{"target": name, **_WITH.get(name, {})} for name in _TARGETS if name not in possible]
+    found = [compare(bases, "PUT", f"{path}/states/provision", NEWEST, body) for body in bodies]
+    return [*found, compare(bases, "PUT", f"{path}/states/power", NEWEST, {"target": "bogus"})]
 
 
 def _settle(bases: list[str], path: str) -> None:

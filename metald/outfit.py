@@ -74,6 +74,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         SshInspect(ssh),
         AgentInspect(settings.conductor.inspect_timeout),
         *fake.interfaces(hardware),
+        fake.FakeGraphicalConsole(hardware, consoles),
         *absents(),
     ]
     more_types, more_interfaces = outsiders(settings)

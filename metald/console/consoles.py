@@ -14,11 +14,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from metald.config import ConfigError
 from metald.config import Console as Settings
 from metald.console.line import Dial
 from metald.console.logs import ConsoleLogs
+from metald.console.screens import Screens
 from metald.console.stream import ConsoleStream
 from metald.console.tcp import TcpConsole
 from metald.errors import Conflict, NotAllowed, NotFound
@@ -47,6 +49,7 @@ class Consoles:
         self.settings = settings
         self.directory = state_dir / "console"
         self.logs = ConsoleLogs(self.directory, settings.log_size, settings.log_files)
+        self.screens = Screens()
         self._ports = port_range(settings.port_range)
         self._open: dict[str, _Open] = {}
         self._secret = secrets.token_bytes(32)
@@ -60,6 +63,7 @@ class Consoles:
     async def __aexit__(self, *_: object) -> None:
         for node in list(self._open):
             await self.close(node)
+        await self.screens.close_all()
         if self._closing:
             await asyncio.wait(self._closing)
         if self._logger is not None:
@@ -119,6 +123,7 @@ class Consoles:
 
     def follow(self, events: Iterable[Event]) -> None:
         """Take note of what happened: the console of a node that is no more is closed. For `Store.subscribe`."""
+        self.screens.follow(events)
         for event in events:
             if event.type == "node.delete" and event.node_uuid in self._open:
                 task = asyncio.ensure_future(self.close(event.node_uuid))
@@ -161,8 +166,18 @@ class Consoles:
 
     def socket_path(self, node: str) -> str:
         """Path and query of the WebSocket on the API's address, with a token that is good for a while."""
+        return f"/v1/console/{node}?token={self._token(node)}"
+
+    def screen_path(self, node: str) -> str:
+        """Path and query of the page that shows a node's screen, on the API's address, with such a token.
+
+        The page and noVNC are told in `path` where the WebSocket is.
+        """
+        return f"/v1/screen?path={quote(f'v1/screen/{node}?token={self._token(node)}', safe='')}"
+
+    def _token(self, node: str) -> str:
         expires = int(time.time() + self.settings.token_lifetime)
-        return f"/v1/console/{node}?token={expires}.{self._sign(node, expires)}"
+        return f"{expires}.{self._sign(node, expires)}"
 
     def check(self, node: str, token: str) -> None:
         """Check a token of `socket_path`.

@@ -86,7 +86,10 @@ class Console(Interface):
 
     @abstractmethod
     async def info(self, ctx: NodeContext) -> Mapping[str, Any]:
-        """Where the console is: `type` and `url`. A `url` that is a path is on the API's address, by WebSocket."""
+        """Where the console is: `type` and `url`.
+
+        A `url` that is a path is on the API's address: a page for the type `vnc`, else a WebSocket.
+        """
 
 
 @dataclass(frozen=True, slots=True)

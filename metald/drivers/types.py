@@ -31,7 +31,7 @@ FAKE = HardwareType(
     interfaces={
         "bios": ("fake", "no-bios"),
         "boot": ("fake", "ipxe", "pxe"),
-        "console": ("fake", "no-console"),
+        "console": ("fake", "fake-graphical", "no-console"),
         "deploy": ("fake", "direct", *_AGENTS),
         "firmware": ("fake", "no-firmware"),
         "inspect": ("fake", "no-inspect", "agent"),

@@ -20,6 +20,7 @@ from metald.http.gate import Gate
 from metald.http.longpoll import LongPolls
 from metald.http.published import Site
 from metald.http.routes import ROUTES
+from metald.http.screen_socket import ScreenSockets
 from metald.http.views import Views
 from metald.http.watch.hub import Hub
 from metald.limits import Limits
@@ -112,9 +113,11 @@ def build(
 
 
 def _serve_consoles(application: web.Application, consoles: Consoles) -> None:
-    sockets = ConsoleSockets(consoles)
-    application.on_shutdown.append(sockets.shutdown)
+    sockets, screens = ConsoleSockets(consoles), ScreenSockets(consoles)
+    for doors in (sockets, screens):
+        application.on_shutdown.append(doors.shutdown)
     application.router.add_get("/v1/console/{node}", sockets.handle)
+    application.router.add_get("/v1/screen/{node}", screens.handle)
 
 
 def _site(settings: Settings, registry: Registry) -> Site:

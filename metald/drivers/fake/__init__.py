@@ -6,7 +6,8 @@ restarted fake machine has.
 
 from __future__ import annotations
 
+from metald.drivers.fake.console import FakeGraphicalConsole
 from metald.drivers.fake.hardware import FakeHardware
 from metald.drivers.fake.interfaces import interfaces
 
-__all__ = ["FakeHardware", "interfaces"]
+__all__ = ["FakeGraphicalConsole", "FakeHardware", "interfaces"]

@@ -23,7 +23,8 @@ async def show(call: Call) -> dict[str, Any]:
     """Where the console is; not being enabled is no error."""
     info = await call.services.hardware.console(lookups.node(call).uuid)
     if info is not None and str(info.get("url") or "").startswith("/"):
-        info = {**info, "url": f"ws{call.base.removeprefix('http')}{info['url']}"}
+        page = info.get("type") == "vnc"
+        info = {**info, "url": f"{call.base if page else 'ws' + call.base.removeprefix('http')}{info['url']}"}
     return {"console_enabled": info is not None, "console_info": info}
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 from metald.errors import Unavailable
 from metald.http import exposition
 from metald.http.call import Call, Reply
-from metald.http.route import Route
+from metald.http.route import Arg, Route
 from metald.http.v1 import lookups
 from metald.http.watch.frames import document
 
@@ -65,14 +65,14 @@ _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 
 """The pages run and load nothing but what this daemon serves."""
 
 
-def _page(path: str, file: str, content_type: str) -> Route:
+def _page(path: str, file: str, content_type: str, what: str, *args: Arg) -> Route:
     content = (resources.files("metald.http") / "web" / file).read_bytes()
     headers = {"Content-Type": f"{content_type}; charset=utf-8", "Content-Security-Policy": _POLICY}
 
     async def show(_call: Call) -> Reply:
         return Reply(content, headers=headers)
 
-    return Route("GET", path, show, "The API's documentation as a page", public=True, versioned=False, content_type=content_type)
+    return Route("GET", path, show, what, public=True, versioned=False, content_type=content_type, args=args)
 
 
 async def asyncapi(call: Call) -> bytes:
@@ -80,10 +80,14 @@ async def asyncapi(call: Call) -> bytes:
     return call.services.asyncapi
 
 
+_DOCUMENTATION = "The API's documentation as a page"
+_DOCS = (("/docs", "docs.html", "text/html"), ("/docs/docs.js", "docs.js", "text/javascript"), ("/docs/docs.css", "docs.css", "text/css"))
+_SCREEN = "A machine's screen as a page"
 ROUTES = (
-    _page("/docs", "docs.html", "text/html"),
-    _page("/docs/docs.js", "docs.js", "text/javascript"),
-    _page("/docs/docs.css", "docs.css", "text/css"),
+    *(_page(*names, _DOCUMENTATION) for names in _DOCS),
+    _page("/v1/screen", "screen.html", "text/html", _SCREEN, Arg("path")),  # which the page reads, not the server
+    _page("/v1/screen.js", "screen.js", "text/javascript", _SCREEN),
+    _page("/v1/screen.css", "screen.css", "text/css", _SCREEN),
     Route("GET", "/openapi.json", openapi, "This document", public=True, versioned=False),
     Route("GET", "/asyncapi.json", asyncapi, "What the events over AMQP look like", public=True, versioned=False),
     Route("GET", "/v1/openapi.json", openapi, "This document", public=True, versioned=False),

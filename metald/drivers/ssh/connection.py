@@ -75,6 +75,7 @@ class Connections:
         self._open: dict[str, asyncssh.SSHClientConnection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._look_at = _LOOK_AT
+        self._ending: set[asyncssh.SSHClientConnection] = set()
 
     async def to(self, node: Node) -> Session:
         """A session with the node's ramdisk.
@@ -96,6 +97,7 @@ class Connections:
         if self._open.get(boot) is connection:
             del self._open[boot]
         connection.abort()
+        self._ending = {ending for ending in self._ending if not ending.is_closed()} | {connection}
 
     def _drop_closed(self) -> None:
         """Forget what is closed, once there is twice as much as after the last time: looking costs nothing per call then."""
@@ -164,6 +166,8 @@ class Connections:
         """Close every connection."""
         for boot in list(self._open):
             await self.close(boot)
+        for connection in self._ending:
+            await connection.wait_closed()
 
 
 class Session:

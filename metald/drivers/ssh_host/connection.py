@@ -13,16 +13,14 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
-import stat
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from metald.config import SshHost
+from metald.drivers.ssh_host import credentials
 from metald.drivers.ssh_host.info import HostInfo
 from metald.drivers.ssh_library import gone
 from metald.errors import DriverError, HostAuthFailed, HostRefused, HostUnreachable
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")
 _MOST_OUTPUT: Final = 8 << 20
-_MOST_KEY: Final = 64 << 10
 
 
 class _Broken(Exception):
@@ -69,6 +66,7 @@ class Host:
         self._busy = 0
         self._users: dict[Connection, int] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._ending: set[Connection] = set()
 
     @property
     def idle(self) -> bool:
@@ -203,7 +201,7 @@ class Host:
             users.remove(ticket)
             if not users:
                 self._lines = [(kept, theirs) for kept, theirs in self._lines if kept is not connection]
-                connection.abort()
+                self._end(connection)
 
     async def _line(self, ticket: object) -> tuple[Connection, list[object]]:
         """A connection that has room for one program more."""
@@ -237,14 +235,18 @@ class Host:
             if not self._users[connection]:
                 del self._users[connection]
                 if connection is not self._connection:
-                    connection.abort()
+                    self._end(connection)
 
     def _leave(self, connection: Connection) -> None:
         """Begin nothing more on a connection: what hangs there goes on holding one of the sessions that sshd allows."""
         if self._connection is connection:
             self._connection = None
         if connection not in self._users:
-            connection.abort()
+            self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        connection.abort()
+        self._ending = {ending for ending in self._ending if not ending.is_closed()} | {connection}
 
     async def _connect(self) -> Connection:
         """The connection; one that is shared, or one attempt that is shared."""
@@ -271,7 +273,7 @@ class Host:
         import asyncssh
 
         info, limit = self.info, self.settings.connect_timeout
-        keys, trusted = await self._keys(), await self._trusted()
+        keys, trusted = await credentials.keys(info), await credentials.trusted(info, self.settings.known_hosts)
         try:
             # waiting for one's turn is not the host's time
             async with self._handshakes, asyncio.timeout(limit):
@@ -309,34 +311,6 @@ class Host:
         except gone() as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
-    async def _keys(self) -> list[asyncssh.SSHKey] | None:
-        import asyncssh
-
-        info = self.info
-        if info.password is not None:
-            return None
-        try:
-            text = info.key if info.key is not None else await asyncio.to_thread(_read_key, Path(info.key_file or ""))
-            return [asyncssh.import_private_key(text)]
-        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
-            problem = "is no private key without passphrase"
-        except OSError as error:
-            problem = f"cannot be read: {error.strerror or 'it is no file of a key'}"
-        raise HostAuthFailed(f"The key for {info.label} in driver_info {info.secret_key} {problem}.", remedy="Correct it.")
-
-    async def _trusted(self) -> Any:
-        import asyncssh
-
-        if self.info.host_keys:
-            return [asyncssh.import_public_key(key) for key in self.info.host_keys], [], []
-        path = self.settings.known_hosts
-        try:
-            return await asyncio.to_thread(asyncssh.read_known_hosts, path)
-        except FileNotFoundError:
-            return [], [], []
-        except (OSError, ValueError) as error:
-            raise HostAuthFailed(f"drivers.ssh_host.known_hosts: {path} cannot be read: {error}.", remedy="Correct that file.") from None
-
     def _unreachable(self, why: str) -> HostUnreachable:
         return HostUnreachable(
             f"{self.info.label[:1].upper()}{self.info.label[1:]} cannot be reached by SSH: {why}.",
@@ -347,7 +321,7 @@ class Host:
         """Have no more to do with a connection that does not answer; the next call opens another."""
         if self._connection is connection:
             self._connection = None
-        connection.abort()
+        self._end(connection)
         return HostUnreachable(f"The SSH connection to {self.info.label} was lost: {str(error) or type(error).__name__}.")
 
     def _no_channel(self, connection: Connection, error: asyncssh.ChannelOpenError) -> DriverError:
@@ -366,7 +340,8 @@ class Host:
             await asyncio.wait([self._connecting])
         kept = [self._connection] if self._connection is not None else []
         for connection in {*kept, *self._users, *(line for line, _ in self._lines)}:
-            connection.abort()
+            self._end(connection)
+        for connection in self._ending:
             await connection.wait_closed()
         self._connection = None
 
@@ -388,16 +363,6 @@ async def _read(reader: asyncssh.SSHReader[bytes]) -> bytes:
         if len(found) > _MOST_OUTPUT:
             raise EOFError(f"more than {_MOST_OUTPUT} bytes came")
     return bytes(found)
-
-
-def _read_key(path: Path) -> str:
-    """A file's text; a device, a pipe or a large file is none."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_KEY:
-            raise OSError
-        return file.read(_MOST_KEY).decode("utf-8", "strict")
 
 
 def _remedy(status: int, program: str) -> str:

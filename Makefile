@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk test-agent-qemu fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,8 @@ build/ipa/.complete: metald/ramdisk/files/agent/constraints.txt
 	$(BUILD)/ipa/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r metald/ramdisk/files/agent/constraints.txt
 	@touch $@
 
-test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, killing metald in between
-	METALD_TEST_AGENT=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/agent
+test-agent: packages venv agent  ## deploy, clean and fail with real agents as processes of this host, 20 at once, killing metald in between
+	METALD_TEST_AGENT=1 METALD_TEST_AGENTS=20 $(BIN)/python -m pytest -q -p no:cacheprovider tests/agent
 
 agent-ramdisk: packages venv  ## the ramdisk with the Ironic Python Agent, twice, in build/agent; fails where the two differ
 	$(BIN)/metald ramdisk build --agent ipa --output $(BUILD)/agent --work $(BUILD)/debian
@@ -60,6 +60,9 @@ agent-ramdisk: packages venv  ## the ramdisk with the Ironic Python Agent, twice
 
 test-agent-ramdisk: agent-ramdisk  ## boot that ramdisk in a virtual machine, and inspect, clean, deploy and rescue it
 	METALD_TEST_AGENT_RAMDISK=1 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 3600 tests/agent/test_agent_ramdisk.py
+
+test-agent-qemu: packages venv  ## a machine's life with the agent, by the real client: inspect, clean, RAID, deploy Debian, rescue, undeploy
+	$(BIN)/python -m lab.life
 
 fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10,000 slow clients at once
 	$(BIN)/python -m tests.support.fuzz
@@ -85,7 +88,7 @@ bench: packages venv  ## measure speed and memory; fails where a bar is missed
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 beside: packages venv  ## measure metald and a real Ironic 39 in one run, bars included
-	@for name in api deploy; do $(BIN)/python -m benchmarks.beside.$$name || exit 1; done
+	@for name in api deploy machine; do $(BIN)/python -m benchmarks.beside.$$name || exit 1; done
 
 lab: packages venv  ## two virtual machines behind BMCs to play with, until Ctrl-C
 	$(BIN)/python -m lab up

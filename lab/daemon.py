@@ -36,11 +36,12 @@ class Daemon:
     Args:
         directory: for its state and its log.
         settings: environment variables on top of where it keeps its state and listens.
+        url: where the settings have it listen; by default a free port of the loopback address is taken.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], *, url: str = "") -> None:
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = url or f"http://127.0.0.1:{port}"
         self.log = directory / "metald.log"
         self._environment = {
             "METALD__STATE_DIR": str(directory / "state"),

@@ -132,7 +132,7 @@ class Demo:
         Raises:
             LabError: it failed, with metald's own words.
         """
-        async with _limit(_DEPLOY_DEADLINE, f"{one.name} is not active"):
+        async with limit(_DEPLOY_DEADLINE, f"{one.name} is not active"):
             while True:
                 node = await self._daemon.get(f"/v1/nodes/{one.name}")
                 if node["provision_state"] == "active":
@@ -146,7 +146,7 @@ class Demo:
         options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         options += ["-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2", "-o", "IdentitiesOnly=yes"]
         wanted = f"demo-{one.name}"
-        async with _limit(_LOGIN_DEADLINE, f"{one.name} does not take an SSH login"):
+        async with limit(_LOGIN_DEADLINE, f"{one.name} does not take an SSH login"):
             while True:
                 place = one.ssh()
                 if place is not None:
@@ -214,7 +214,8 @@ class Demo:
 
 
 @contextlib.asynccontextmanager
-async def _limit(seconds: float, what: str) -> AsyncIterator[None]:
+async def limit(seconds: float, what: str) -> AsyncIterator[None]:
+    """Say `what` has not come true when the body takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -254,7 +255,7 @@ def settings_for(lab: Lab, made: Prepared, boot_port: int) -> dict[str, str]:
     }
 
 
-def _logs(out: Screen, lab: Lab, daemon: Daemon | None) -> None:
+def show_logs(out: Screen, lab: Lab, daemon: Daemon | None) -> None:
     """Show and keep what helps to find out why it failed."""
     kept = BUILD / "demo" / "failed"
     shutil.rmtree(kept, ignore_errors=True)
@@ -297,7 +298,7 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
                 out.say("metald has stopped")
         except Exception as error:
             out.plain(f"\nFAILED: {error}")
-            _logs(out, lab, daemon)
+            show_logs(out, lab, daemon)
             raise
 
 

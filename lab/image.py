@@ -19,8 +19,9 @@ from metald.ramdisk.packages import run
 
 SIZE = 32 * MIB
 SECTOR = 512
-_CORE_FIRST = 64
-_ESP_FIRST = 2048
+CORE_FIRST = 64
+ESP_FIRST = 2048
+"""Sectors in which GRUB's core for BIOS and the EFI system partition begin."""
 _FILES = Path(__file__).parent / "files"
 _MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_rng", "sd_mod", "ata_piix", "ahci", "e1000", "e1000e", "8139cp"),
@@ -69,32 +70,33 @@ def _assemble(work: Path, kernel: bytes, initramfs: bytes, console: str) -> list
     (work / "initramfs").write_bytes(initramfs)
     (work / "grub.cfg").write_text(f"set timeout=0\n{config}")
     (work / "early.cfg").write_text(f"search.file /kernel root\n{config}")
-    core = _grub(work, "i386-pc", "core.img", ("biosdisk",))
-    _grub(work, "x86_64-efi", "bootx64.efi", ())
+    core = grub_image(work, "i386-pc", "core.img", ("biosdisk",))
+    grub_image(work, "x86_64-efi", "bootx64.efi", ())
     table = Table.create(SIZE // SECTOR, uuid.uuid5(_GUIDS, "disk"))
-    table = table.with_partition(Partition(1, BIOS_BOOT, uuid.uuid5(_GUIDS, "bios"), _CORE_FIRST, _ESP_FIRST - 1, "bios"))
-    esp = Partition(2, ESP, uuid.uuid5(_GUIDS, "esp"), _ESP_FIRST, table.last_usable, "esp")
+    table = table.with_partition(Partition(1, BIOS_BOOT, uuid.uuid5(_GUIDS, "bios"), CORE_FIRST, ESP_FIRST - 1, "bios"))
+    esp = Partition(2, ESP, uuid.uuid5(_GUIDS, "esp"), ESP_FIRST, table.last_usable, "esp")
     table = table.with_partition(esp)
     pieces = [(offset, data) for offset, data in table.render() if offset]
     head = next(data for offset, data in table.render() if offset == 0)
     return [
-        (0, _boot_sector(head)),
-        (_CORE_FIRST * SECTOR, _core_at(core, _CORE_FIRST)),
-        (esp.first * SECTOR, _file_system(work, esp.sectors)),
+        (0, boot_sector(head)),
+        (CORE_FIRST * SECTOR, core_at(core, CORE_FIRST)),
+        (esp.first * SECTOR, file_system(work, esp.sectors)),
         *pieces,
     ]
 
 
-def _grub(work: Path, platform: str, name: str, extra: tuple[str, ...]) -> bytes:
+def grub_image(work: Path, platform: str, name: str, extra: tuple[str, ...]) -> bytes:
+    """GRUB for a platform, with `early.cfg` of `work` inside; it is written there under `name`."""
     modules = (*_GRUB_MODULES, *extra, "search_fs_file")
     run("grub-mkimage", "-O", platform, "-o", str(work / name), "-p", "/", "-c", str(work / "early.cfg"), *modules)
     return (work / name).read_bytes()
 
 
-def _boot_sector(head: bytes) -> bytes:
+def boot_sector(head: bytes) -> bytes:
     """GRUB's boot.img in front of the partition table, told where its core lies (GRUB, i386/pc/boot.h)."""
     boot = bytearray(Path("/usr/lib/grub/i386-pc/boot.img").read_bytes()[:440])
-    struct.pack_into("<Q", boot, 0x5C, _CORE_FIRST)
+    struct.pack_into("<Q", boot, 0x5C, CORE_FIRST)
     boot[0x64] = 0xFF  # the drive it was loaded from
     boot[0x66:0x68] = b"\x90\x90"  # a hard disk needs no check for floppies
     sector = bytearray(head)
@@ -103,16 +105,17 @@ def _boot_sector(head: bytes) -> bytes:
     return bytes(sector)
 
 
-def _core_at(core: bytes, first: int) -> bytes:
+def core_at(core: bytes, first: int) -> bytes:
     """GRUB's core whose first sector is told where the others lie (GRUB, i386/pc/boot.h, `GRUB_BOOT_MACHINE_LIST_SIZE`)."""
     placed = bytearray(core)
     struct.pack_into("<Q", placed, 0x1F4, first + 1)
-    if len(placed) > (_ESP_FIRST - first) * SECTOR:
+    if len(placed) > (ESP_FIRST - first) * SECTOR:
         raise ValueError("GRUB's core does not fit in front of the first partition")
     return bytes(placed)
 
 
-def _file_system(work: Path, sectors: int) -> bytes:
+def file_system(work: Path, sectors: int) -> bytes:
+    """An EFI system partition with `bootx64.efi`, `kernel`, `initramfs` and `grub.cfg` of `work`."""
     image = work / "esp.img"
     with image.open("wb") as file:
         file.truncate(sectors * SECTOR)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from lab.image import build_tiny_image
 from lab.process import LabError, run
+from metald.ramdisk.agent import build_agent
 from metald.ramdisk.build import build
 from metald.ramdisk.packages import BuildError
+from metald.ramdisk.recipe import Recipe
 
 _ROOT = Path(__file__).parent.parent
 BUILD = _ROOT / "build"
@@ -50,20 +52,21 @@ def _digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
-def _sources(*places: Path) -> list[Path]:
+def sources(*places: Path) -> list[Path]:
+    """The files at and below some places."""
     files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
     return [file for file in files if file.is_file() and "__pycache__" not in file.parts]
 
 
-def _make(what: str, made: Path, sources: list[Path], make: Callable[[], object], say: Say) -> None:
-    """Make something unless it is there and its sources are what they were."""
+def make(what: str, made: Path, recipe: list[Path], work: Callable[[], object], say: Say) -> None:
+    """Make something unless it is there and the files of its recipe are what they were. Blocks."""
     stamp = made.with_name(f".{made.name}.sources")
-    digest = _digest(sources)
+    digest = _digest(recipe)
     if made.exists() and stamp.exists() and stamp.read_text() == digest:
         say(f"{what}: as it was made before")
         return
     say(f"{what}: making it")
-    make()
+    work()
     stamp.write_text(digest)
 
 
@@ -77,17 +80,34 @@ async def prepare(say: Say) -> Prepared:
     work = BUILD / "debian"
     for directory in (ramdisk.parent, image.parent, key.parent, work):
         directory.mkdir(parents=True, exist_ok=True)
-    recipe = _sources(_ROOT / "metald" / "ramdisk")
-    tiny = [*recipe, *_sources(_ROOT / "lab" / "image.py", _ROOT / "lab" / "files")]
+    recipe = sources(_ROOT / "metald" / "ramdisk")
+    tiny = [*recipe, *sources(_ROOT / "lab" / "image.py", _ROOT / "lab" / "files")]
     try:
-        await asyncio.to_thread(_make, "SSH ramdisk", ramdisk, recipe, lambda: build(ramdisk, work), say)
-        await asyncio.to_thread(_make, "small image", image, tiny, lambda: build_tiny_image(image, "", work=work), say)
+        await asyncio.to_thread(make, "SSH ramdisk", ramdisk, recipe, lambda: build(ramdisk, work), say)
+        await asyncio.to_thread(make, "small image", image, tiny, lambda: build_tiny_image(image, "", work=work), say)
     except BuildError as error:
         raise LabError(str(error)) from error
     if not key.exists():
         await run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "metald-demo", "-f", str(key))
     sha512 = await asyncio.to_thread(_sha512, image)
     return Prepared(ramdisk, image, sha512, key)
+
+
+async def prepare_agent(say: Say) -> Path:
+    """The directory with the ramdisk of the Ironic Python Agent, made when it is missing; `stress-ng` is in it for burn-in.
+
+    Raises:
+        LabError: a tool or package is missing; the text says which.
+    """
+    ramdisk, work = BUILD / "agent-lab", BUILD / "debian"
+    work.mkdir(parents=True, exist_ok=True)
+    what = Recipe(kernel="linux-image-cloud-amd64", packages=("stress-ng",))
+    recipe = sources(_ROOT / "metald" / "ramdisk")
+    try:
+        await asyncio.to_thread(make, "agent's ramdisk", ramdisk, recipe, lambda: build_agent(ramdisk, work, what), say)
+    except BuildError as error:
+        raise LabError(str(error)) from error
+    return ramdisk
 
 
 def _sha512(path: Path) -> str:

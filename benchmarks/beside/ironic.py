@@ -1,4 +1,4 @@
-"""A real Ironic 39 from the package index: one process, SQLite, no authentication, fake-hardware.
+"""A real Ironic 39 from the package index: one process, SQLite, no authentication; fake-hardware, or the lab's machines.
 
 Its packages are locked in `constraints.txt` beside this file and live in `build/ironic`, made when first asked for
 (about two minutes). Each Ironic gets a directory of its own, on a free port.
@@ -21,10 +21,7 @@ from tests.support.daemon import free_port
 
 _HERE = Path(__file__).resolve().parent
 _VENV = _HERE.parent.parent / "build" / "ironic"
-_CONF = """\
-[DEFAULT]
-auth_strategy = noauth
-host = beside
+_FAKE = """\
 enabled_hardware_types = fake-hardware
 enabled_bios_interfaces = fake,no-bios
 enabled_boot_interfaces = fake
@@ -39,17 +36,42 @@ enabled_raid_interfaces = fake,no-raid
 enabled_rescue_interfaces = fake,no-rescue
 enabled_storage_interfaces = noop
 enabled_vendor_interfaces = fake,no-vendor
+"""
+IPMI = """\
+enabled_hardware_types = ipmi
+enabled_bios_interfaces = no-bios
+enabled_boot_interfaces = ipxe
+enabled_console_interfaces = no-console
+enabled_deploy_interfaces = direct
+enabled_firmware_interfaces = no-firmware
+enabled_inspect_interfaces = no-inspect
+enabled_management_interfaces = ipmitool
+enabled_network_interfaces = noop
+enabled_power_interfaces = ipmitool
+enabled_raid_interfaces = no-raid
+enabled_rescue_interfaces = no-rescue
+enabled_storage_interfaces = noop
+enabled_vendor_interfaces = no-vendor
+"""
+"""Interfaces for virtual machines behind real BMCs."""
+_CONF = """\
+[DEFAULT]
+auth_strategy = noauth
+host = beside
+{interfaces}
 default_network_interface = noop
 rpc_transport = none
 log_file = {folder}/ironic.log
-my_ip = 127.0.0.1
+my_ip = {host}
 [api]
-host_ip = 127.0.0.1
+host_ip = {host}
 port = {port}
+[service_catalog]
+endpoint_override = http://{host}:{port}
 [database]
 connection = sqlite:///{folder}/ironic.sqlite
 [dhcp]
-dhcp_provider = none
+dhcp_provider = {dhcp}
 [pxe]
 tftp_root = {folder}/tftp
 images_path = {folder}/images
@@ -57,6 +79,7 @@ instance_master_path = {folder}/instances
 tftp_master_path = {folder}/master
 [deploy]
 http_root = {folder}/http
+{deploy}
 [oslo_concurrency]
 lock_path = {folder}/lock
 [conductor]
@@ -82,17 +105,23 @@ class Ironic:
 
     Args:
         folder: everything of it lies below here.
+        host: the address that it listens on.
+        interfaces: those that it has enabled, as lines of its configuration.
+        deploy: further lines of the section `deploy`, and sections behind it.
+        dhcp: its DHCP provider.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1", interfaces: str = _FAKE, deploy: str = "", dhcp: str = "none") -> None:
         self._folder = folder
         self._port = free_port()
+        self._host = host
+        self._settings = {"host": host, "interfaces": interfaces, "deploy": deploy, "dhcp": dhcp}
         self._bin = installed()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -101,7 +130,7 @@ class Ironic:
 
     async def __aenter__(self) -> Ironic:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._conf.write_text(_CONF.format(folder=self._folder, port=self._port))
+        self._conf.write_text(_CONF.format(folder=self._folder, port=self._port, **self._settings))
         made = await asyncio.create_subprocess_exec(str(self._bin / "ironic-dbsync"), "--config-file", str(self._conf), "create_schema")
         if await made.wait():
             raise SystemExit("ironic-dbsync failed")

@@ -33,6 +33,8 @@ def image(path: Path, size: int = 4 * MIB) -> bytes:
     return bytes(data)
 
 
+LOOPS = os.geteuid() == 0 and Path("/dev/loop-control").exists()
+"""Whether agents may have loop devices as their disks."""
 slow = pytest.mark.skipif(not os.environ.get("METALD_TEST_AGENT"), reason="`make test-agent` runs it")
 
 
@@ -152,7 +154,7 @@ async def test_a_raw_image_is_deployed(site: Site) -> None:
 
 
 @slow
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="loop devices are root's")
+@pytest.mark.skipif(not LOOPS, reason="loop devices are root's")
 async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site) -> None:
     data = image(site.files / "image.raw")
     argv = ("qemu-img", "convert", "-O", "qcow2", str(site.files / "image.raw"), str(site.files / "image.qcow2"))
@@ -165,7 +167,7 @@ async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site)
         source = (site.files / "image.qcow2").as_uri()
         await deploy(site, api, second, "image.qcow2", data, image_source=source, image_disk_format="qcow2")
         for machine in (first, second):
-            await api.wait(machine.node, "active", timeout=45)
+            await api.wait(machine.node, "active", timeout=120)
             assert machine.disk.read_bytes()[: len(data)] == data
 
 
@@ -174,7 +176,7 @@ async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site)
 async def test_metald_is_killed_twice_while_agents_work(site: Site) -> None:
     """Several machines at once (METALD_TEST_AGENTS); every command is given once, and every disk is written once."""
     data = image(site.files / "image.raw")
-    machines = [await site.machine(number) for number in range(1, COUNT + 1)]
+    machines = [await site.machine(number, loop=LOOPS) for number in range(1, COUNT + 1)]
     async with calling(site.daemon) as api:
         for machine in machines:
             await available(site, api, machine)
@@ -231,14 +233,14 @@ async def test_cleaning_goes_through_the_agents_steps(site: Site) -> None:
         machine.kill_agent()
         await machine.until(lambda m: m.boots == 2, timeout=60)
         (machine.folder / "slow").unlink()
-        await api.wait(machine.node, "available", timeout=45)
+        await api.wait(machine.node, "available", timeout=120)
         assert machine.done() == ["erase_devices_metadata", "slow began", "slow began", "slow", "erase_devices"]
         await api.provision(machine.node, "manage")
         await api.wait(machine.node, "manageable")
         wanted = {"interface": "deploy", "step": "update_firmware", "args": {"level": "high"}}
         later = {"interface": "deploy", "step": "erase_devices_metadata"}
         await api.provision(machine.node, "clean", clean_steps=[wanted, later])
-        await api.wait(machine.node, "manageable", timeout=45)
+        await api.wait(machine.node, "manageable", timeout=120)
         assert machine.done()[-2:] == ["update_firmware high", "erase_devices_metadata"]
         assert machine.boots == 4
 
@@ -250,7 +252,7 @@ async def test_a_failure_keeps_the_agents_logs(site: Site) -> None:
     async with calling(site.daemon) as api:
         await available(site, api, machine)
         await deploy(site, api, machine, "image.raw", b"", image_disk_format="raw", image_checksum="0" * 64)
-        node = await api.wait(machine.node, "deploy failed", timeout=45)
+        node = await api.wait(machine.node, "deploy failed", timeout=120)
         assert "checksum" in node["last_error"].lower()
         kept = await events(api, machine, "node.agent_logs")
         assert Path(kept[0]["file"]).stat().st_size == kept[0]["bytes"]
@@ -263,7 +265,7 @@ async def test_a_machine_is_inspected_and_what_was_found_is_kept(site: Site) -> 
     async with calling(site.daemon) as api:
         await site.enrol(api, machine)
         await api.provision(machine.node, "inspect")
-        node = await api.wait(machine.node, "manageable", timeout=45)
+        node = await api.wait(machine.node, "manageable", timeout=120)
         assert node["properties"]["cpu_arch"] == "x86_64"
         assert node["power_state"] == "power off"
         assert node["driver_internal_info"].get("boot_token") is None
@@ -280,14 +282,56 @@ async def test_a_machine_is_rescued_and_unrescued(site: Site) -> None:
     async with calling(site.daemon) as api:
         await available(site, api, machine)
         await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
-        await api.wait(machine.node, "active", timeout=45)
+        await api.wait(machine.node, "active", timeout=120)
         await machine.until(lambda m: m.disk_boots == 1)
         await api.ask("PUT", f"/v1/nodes/{machine.node}/states/provision", {"target": "rescue", "rescue_password": "let me in"})
-        node = await api.wait(machine.node, "rescue", timeout=45)
+        node = await api.wait(machine.node, "rescue", timeout=120)
         assert (machine.folder / "ipa-rescue-password").read_text().startswith("$6$")
         assert "let me in" not in machine.output()
         assert not {"rescue_password", "hashed_rescue_password"} & set(node["instance_info"])
         await api.provision(machine.node, "unrescue")
-        await api.wait(machine.node, "active", timeout=45)
+        await api.wait(machine.node, "active", timeout=120)
         await machine.until(lambda m: m.disk_boots == 2)
         assert machine.boots == 2
+
+
+@slow
+async def test_burn_in_and_service_are_steps_of_the_agent(site: Site) -> None:
+    data = image(site.files / "image.raw")
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await site.enrol(api, machine)
+        burning = {"agent_burnin_cpu_timeout": "7", "agent_burnin_cpu_cpu": 2, "agent_burnin_vm_timeout": 5}
+        await api.patch(machine.node, driver_info=machine.driver_info(**burning))
+        await api.provision(machine.node, "clean", clean_steps=[{"interface": "deploy", "step": "burnin_cpu"}])
+        await api.wait(machine.node, "manageable", timeout=120)
+        assert {"--cpu", "2", "--timeout", "7"} <= set(machine.ran()[-1].split())
+        await api.provision(machine.node, "provide")
+        await api.wait(machine.node, "available")
+        await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        await api.wait(machine.node, "active", timeout=120)
+        await machine.until(lambda m: m.disk_boots == 1)
+        await api.provision(machine.node, "service", service_steps=[{"interface": "deploy", "step": "burnin_memory"}])
+        await machine.until(lambda m: m.boots == 3, timeout=120)
+        await api.wait(machine.node, "active", timeout=120)
+        assert "--vm" in machine.ran()[-1]
+        assert machine.disk.read_bytes()[: len(data)] == data
+        await machine.until(lambda m: m.disk_boots == 2)
+
+
+@slow
+async def test_a_container_installs_itself(site: Site) -> None:
+    machine = await site.machine(1)
+    data = image(machine.folder / "os.raw")
+    async with calling(site.daemon) as api:
+        await available(site, api, machine)
+        info = {"image_source": "oci://registry.example/os:1", "image_pull_secret": "user:password"}
+        await api.patch(machine.node, deploy_interface="bootc", instance_info=info)
+        await api.provision(machine.node, "active")
+        await api.wait(machine.node, "active", timeout=120)
+        pulled, ran = (line for line in machine.ran() if "registry.example" in line)
+        assert pulled.startswith("podman pull --authfile=")
+        assert "registry.example/os:1 bootc install to-disk" in ran
+        assert "password" not in machine.output()
+        assert machine.disk.read_bytes()[: len(data)] == data
+        await machine.until(lambda m: m.disk_boots == 1)

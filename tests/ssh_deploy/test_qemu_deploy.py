@@ -12,6 +12,7 @@ import pytest
 
 from lab.image import build_tiny_image
 from metald.boot import credentials
+from metald.drivers.base import Done, Wait
 from metald.ramdisk.build import build
 from tests.support.deploy_site import Site, Steps
 from tests.support.qemu import MAC, Machine
@@ -94,3 +95,19 @@ async def test_from_nothing_to_ssh(site: Site, parts: Path, tmp_path: Path, uefi
         async with connection:
             name = await connection.run("hostname", check=True)
             assert str(name.stdout).strip() == "from-drive"
+
+
+async def test_an_nvme_disk_erases_itself(site: Site, parts: Path, tmp_path: Path) -> None:
+    """QEMU's NVMe controller formats; the marks on the disk are gone, and so is what it held."""
+    machine = Machine(tmp_path / "machine", nvme=True, disk_size=64 << 20)
+    machine.disk.write_bytes(b"secret of the last tenant\n" * ((64 << 20) // 26) + bytes(20))
+    async with machine.running(parts / "kernel", parts / "initramfs", _command_line(site, machine)):
+        await _until_ready(site)
+        steps = site.steps()
+        async with asyncio.timeout(300):
+            while not isinstance(outcome := await site.deploy.erase_devices_express(steps), Done):
+                assert isinstance(outcome, Wait)
+                assert outcome.look is not None
+                await outcome.look()
+    assert [data["method"] for kind, data in steps.notes if kind == "erasure"] == ["nvme"]
+    assert b"secret" not in machine.disk.read_bytes()

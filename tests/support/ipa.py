@@ -42,6 +42,13 @@ case " $* " in *" --json "* | *" -J "*) ;; *) exit 0 ;; esac
 echo '{"blockdevices": [{"kname": "metald-test", "model": "FILE", "size": 8589934592, "rota": false, "type": "disk",
   "log-sec": 512, "phy-sec": 512, "partuuid": null, "uuid": null, "serial": "metald-test", "tran": null, "wwn": null}]}'
 """
+_RAN = """#!/bin/sh
+echo "${0##*/} $*" >> "$TEST_DIR/ran"
+"""
+_PODMAN = """#!/bin/sh
+echo "podman $*" >> "$TEST_DIR/ran"
+case " $* " in *" run "*) dd if="$TEST_DIR/os.raw" of="$TEST_DISK" conv=notrunc 2>/dev/null ;; esac
+"""
 _BLOCKDEV = """#!/bin/sh
 [ "$1" = --getsize64 ] && exec stat -c %s "$2"
 [ "$1" = --getss ] && echo 512
@@ -63,6 +70,8 @@ def programs(folder: Path) -> Path:
         ("poweroff", _POWEROFF),
         ("lsblk", _LSBLK),
         ("blockdev", _BLOCKDEV),
+        ("stress-ng", _RAN),
+        ("podman", _PODMAN),
     ):
         (folder / name).write_text(text)
         (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
@@ -124,6 +133,11 @@ class IpaMachine(Life):
     def done(self) -> list[str]:
         """What the agent's hardware manager did, in order."""
         path = self.folder / "done"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def ran(self) -> list[str]:
+        """The programs that the agent ran which stand for something larger, with their arguments."""
+        path = self.folder / "ran"
         return path.read_text().splitlines() if path.exists() else []
 
     def output(self) -> str:

@@ -24,13 +24,14 @@ def free_port() -> int:
 class Machine:
     """One disk, one card, and the port of the host that leads to its SSH."""
 
-    def __init__(self, folder: Path, *, uefi: bool = False, disk_size: int = 5 << 30) -> None:
+    def __init__(self, folder: Path, *, uefi: bool = False, nvme: bool = False, disk_size: int = 5 << 30) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.disk = folder / "disk.raw"
         self.console = folder / "console.log"
         self.ssh_port = free_port()
         self._variables = folder / "vars.fd"
         self._uefi = uefi
+        self._nvme = nvme
         with self.disk.open("wb") as file:
             file.truncate(disk_size)
         if uefi:
@@ -41,7 +42,8 @@ class Machine:
         argv += ["-monitor", "none", "-serial", f"file:{self.console}"]
         argv += ["-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"]
         argv += ["-device", f"virtio-net-pci,netdev=n,mac={MAC},romfile="]
-        argv += ["-drive", f"file={self.disk},if=virtio,format=raw,cache=unsafe"]
+        argv += ["-drive", f"file={self.disk},format=raw,cache=unsafe,{'if=none,id=d' if self._nvme else 'if=virtio'}"]
+        argv += ["-device", "nvme,drive=d,serial=metald-nvme"] if self._nvme else []
         if self._uefi:
             argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={CODE}", "-drive", f"if=pflash,format=raw,file={self._variables}"]
         if kernel and initramfs:

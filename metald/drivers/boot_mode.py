@@ -30,17 +30,31 @@ def capabilities(value: Any) -> dict[str, str]:
     return {key.strip(): word.strip() for key, colon, word in pairs if colon and key.strip()}
 
 
-def requested_boot_mode(node: Node) -> BootMode | None:
-    """The mode asked for, or None when nobody said.
-
-    Looked at in this order: secure boot (which needs UEFI), the instance's capabilities, the node's capabilities,
-    `instance_info.deploy_boot_mode`, and the mode that was last observed (`node.boot_mode`).
-    """
+def wants_secure_boot(node: Node) -> bool:
+    """Whether the instance, or else the node, asks for secure boot."""
     wanted = capabilities(node.instance_info.get("capabilities"))
     has = capabilities(node.properties.get("capabilities"))
-    if "true" in (wanted.get("secure_boot", "").lower(), has.get("secure_boot", "").lower()):
+    return "true" in (wanted.get("secure_boot", "").lower(), has.get("secure_boot", "").lower())
+
+
+def asked_boot_mode(node: Node) -> BootMode | None:
+    """The mode that somebody wrote into the node, or None.
+
+    Looked at in this order: secure boot (which needs UEFI), the instance's capabilities, the node's capabilities,
+    `instance_info.deploy_boot_mode`.
+    """
+    if wants_secure_boot(node):
         return BootMode.UEFI
-    words = (wanted.get("boot_mode"), has.get("boot_mode"), node.instance_info.get("deploy_boot_mode"), node.boot_mode)
+    sources = (node.instance_info.get("capabilities"), node.properties.get("capabilities"))
+    return _mode(*(capabilities(source).get("boot_mode") for source in sources), node.instance_info.get("deploy_boot_mode"))
+
+
+def requested_boot_mode(node: Node) -> BootMode | None:
+    """The mode asked for (`asked_boot_mode`), else the one that was last observed (`node.boot_mode`), else None."""
+    return asked_boot_mode(node) or _mode(node.boot_mode)
+
+
+def _mode(*words: object) -> BootMode | None:
     for word in words:
         if isinstance(word, str) and word.lower() in set(BootMode):
             return BootMode(word.lower())

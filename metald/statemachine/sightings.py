@@ -81,7 +81,8 @@ class Sightings:
             ramdisk = {**facts, "boot": boot_id(node)}
             if node.driver_internal_info.get("ramdisk") == ramdisk:
                 return {}
-            return {"driver_internal_info": {**node.driver_internal_info, "ramdisk": ramdisk}}
+            seen = {"boot_mode": facts["boot_mode"]} if facts.get("boot_mode") else {}
+            return {"driver_internal_info": {**node.driver_internal_info, "ramdisk": ramdisk}, **seen}
 
         await self._engine.signal(node_uuid, "ramdisk", change, [Event(type="node.ramdisk", node_uuid=node_uuid, data=dict(facts))])
 

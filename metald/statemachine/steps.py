@@ -14,6 +14,7 @@ from metald.drivers.base import Done, Hold, Outcome, Wait, booter, ramdisk_again
 from metald.errors import DriverError, Invalid
 from metald.model import BootDevice, Event, PlannedStep, PowerState, PowerTarget, now
 from metald.model.catalogue import Allocation
+from metald.statemachine import firmware
 from metald.statemachine.context import Context
 from metald.statemachine.hardware_steps import HARDWARE_STEPS
 from metald.statemachine.inspection import findings
@@ -296,6 +297,25 @@ async def pause(context: Context, seconds: float = 0) -> Outcome:
     return Wait("timer", float(seconds), f"{seconds} seconds")
 
 
+async def prepare_ramdisk(context: Context, purpose: str) -> Outcome:
+    """Arrange that the next boot loads a ramdisk, in the firmware mode that is asked for."""
+    told = await firmware.match_boot_mode(context)
+    await context.boot.prepare_ramdisk(context, purpose)
+    return Done(told)
+
+
+async def prepare_instance(context: Context) -> Outcome:
+    """Arrange that the next boot loads the instance, with secure boot if it asks for it."""
+    await context.boot.prepare_instance(context)
+    return Done(await firmware.match_secure_boot(context, True))
+
+
+async def clean_up_instance(context: Context) -> Outcome:
+    """Undo `prepare_instance`."""
+    await context.boot.clean_up_instance(context)
+    return Done(await firmware.match_secure_boot(context, False))
+
+
 def _passed_on(interface: str, method: str) -> CoreStep:
     """A step that is nothing but one call of one of the node's interfaces."""
 
@@ -311,16 +331,16 @@ _PASSED_ON = (
     ("network", "remove_provisioning_network"),
     ("network", "configure_tenant_networks"),
     ("network", "unconfigure_tenant_networks"),
-    ("boot", "prepare_ramdisk"),
     ("boot", "clean_up_ramdisk"),
-    ("boot", "prepare_instance"),
-    ("boot", "clean_up_instance"),
     ("deploy", "tear_down"),
 )
 
 CORE_STEPS: Mapping[tuple[str, str], CoreStep] = MappingProxyType(
     {
         **{(interface, method): _passed_on(interface, method) for interface, method in _PASSED_ON},
+        ("boot", "prepare_ramdisk"): prepare_ramdisk,
+        ("boot", "prepare_instance"): prepare_instance,
+        ("boot", "clean_up_instance"): clean_up_instance,
         ("power", "verify"): verify,
         ("power", "change"): change_power,
         ("power", "power_off"): power_off,

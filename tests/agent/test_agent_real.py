@@ -79,12 +79,18 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+def settings() -> dict[str, object]:
+    """Further settings of the daemon."""
+    return {}
+
+
+@pytest.fixture
+async def site(tmp_path: Path, settings: dict[str, object]) -> AsyncIterator[Site]:
     (tmp_path / "ramdisk").mkdir()
     for name in ("kernel", "initramfs"):
         (tmp_path / "ramdisk" / name).write_bytes(name.encode())
     (tmp_path / "files").mkdir()
-    settings = {
+    chosen = {
         "boot.ramdisk_dir": tmp_path / "ramdisk",
         "images.file_roots": tmp_path / "files",
         "conductor.retry_delay": 0.05,
@@ -92,9 +98,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         "drivers.ipmi.power_poll": 0.02,
         "agent.command_timeout": 3,
         "agent.power_off_timeout": 60,
+        **settings,
     }
     async with contextlib.AsyncExitStack() as stack:
-        daemon = await stack.enter_async_context(Daemon(tmp_path / "daemon", settings))
+        daemon = await stack.enter_async_context(Daemon(tmp_path / "daemon", chosen))
         made = Site(tmp_path, daemon, stack)
         app = web.Application()
         app.router.add_get("/{name}", made.serve)
@@ -156,17 +163,20 @@ async def test_a_raw_image_is_deployed(site: Site) -> None:
 @slow
 @pytest.mark.skipif(not LOOPS, reason="loop devices are root's")
 async def test_a_qcow2_image_and_one_from_metalds_cache_are_deployed(site: Site) -> None:
+    """And one whose checksum stands in a file beside it."""
     data = image(site.files / "image.raw")
+    (site.files / "SHA256SUMS").write_text(f"{'0' * 64}  other.raw\n{hashlib.sha256(data).hexdigest()}  image.raw\n")
     argv = ("qemu-img", "convert", "-O", "qcow2", str(site.files / "image.raw"), str(site.files / "image.qcow2"))
     assert await (await asyncio.create_subprocess_exec(*argv)).wait() == 0
-    first, second = await site.machine(1, loop=True), await site.machine(2)
+    first, second, third = await site.machine(1, loop=True), await site.machine(2), await site.machine(3)
     async with calling(site.daemon) as api:
-        for machine in (first, second):
+        for machine in (first, second, third):
             await available(site, api, machine)
         await deploy(site, api, first, "image.qcow2", data, image_disk_format="qcow2")
         source = (site.files / "image.qcow2").as_uri()
         await deploy(site, api, second, "image.qcow2", data, image_source=source, image_disk_format="qcow2")
-        for machine in (first, second):
+        await deploy(site, api, third, "image.raw", data, image_disk_format="raw", image_checksum=f"{site.images_url}/SHA256SUMS")
+        for machine in (first, second, third):
             await api.wait(machine.node, "active", timeout=120)
             assert machine.disk.read_bytes()[: len(data)] == data
 
@@ -335,3 +345,26 @@ async def test_a_container_installs_itself(site: Site) -> None:
         assert "password" not in machine.output()
         assert machine.disk.read_bytes()[: len(data)] == data
         await machine.until(lambda m: m.disk_boots == 1)
+
+
+@slow
+@pytest.mark.parametrize("settings", [{"agent.fast_track": "true"}])
+async def test_an_agent_that_stays_does_the_next_work_too(site: Site) -> None:
+    data = image(site.files / "image.raw")
+    machine = await site.machine(1)
+    async with calling(site.daemon) as api:
+        await site.enrol(api, machine, automated_clean=True)
+        await api.provision(machine.node, "inspect")
+        await api.wait(machine.node, "manageable", timeout=120)
+        async with asyncio.timeout(120):
+            while not (await api.node(machine.node))["driver_internal_info"].get("agent_last_heartbeat"):
+                await asyncio.sleep(0.05)
+        await api.provision(machine.node, "provide")
+        node = await api.wait(machine.node, "available", timeout=120)
+        assert node["power_state"] == "power on"
+        await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")
+        await api.wait(machine.node, "active", timeout=120)
+        assert machine.disk.read_bytes()[: len(data)] == data
+        assert machine.done() == ["erase_devices_metadata", "slow began", "slow", "erase_devices", "tune", "sync"]
+        await machine.until(lambda m: m.disk_boots == 1)
+        assert machine.boots == 1

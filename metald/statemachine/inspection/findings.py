@@ -78,7 +78,7 @@ async def use(context: Context, options: Mapping[str, Any]) -> None:
     applied = await asyncio.to_thread(examine, subject, chosen, list(context.rows_of(InspectionRule)))
     for level, text in subject.said:
         _log.log(logging.getLevelNamesMapping()[level.upper()], "node %s: %s", context.node.label, mask_text(text))
-    fields = _node_fields(context, before, subject)
+    fields = {**_node_fields(context, before, subject), **_observed(subject.inventory)}
     document = await asyncio.to_thread(packed, subject.inventory, subject.plugin_data)
     try:
         _gather(context, subject, fields)
@@ -129,6 +129,13 @@ def _node_fields(context: Context, before: Json, subject: Subject) -> dict[str, 
     if "driver" in names or any(name.endswith("_interface") for name in names):
         context.registry.check(after)
     return {name: getattr(after, name) for name in names}
+
+
+def _observed(inventory: Json) -> dict[str, Any]:
+    """The firmware's mode, in which the ramdisk was booted."""
+    boot = inventory.get("boot")
+    mode = boot.get("current_boot_mode") if isinstance(boot, dict) else None
+    return {"boot_mode": mode} if mode in ("bios", "uefi") else {}
 
 
 def converted(fields: Json, kind: type[Any], what: str) -> Any:

@@ -144,3 +144,14 @@ async def test_nobody_at_the_address_is_unreachable(interface: str) -> None:
         with pytest.raises(BmcUnreachable) as error:
             await make[interface]().get_power_state(context("127.0.0.1", free_udp_port()))
     assert "ipmi_address" in str(error.value)
+
+
+@pytest.mark.parametrize("interface", ["pyghmi", "ipmitool"])
+async def test_a_kg_key_opens_real_bmc_software_and_a_wrong_one_is_told(interface: str, tmp_path: Path) -> None:
+    key = b"Kg-of-19-bytes-long\0"  # ipmi_sim keeps no more
+    async with open_ipmi(tmp_path, channel=f'    bmc_key "{key[:-1].decode()}"\n') as server, hub() as started:
+        power = PyghmiPower(started, started.settings) if interface == "pyghmi" else IpmitoolPower(quick())
+        assert await power.get_power_state(context(server.address, server.port, ipmi_hex_kg_key=key.hex())) is PowerState.OFF
+        for wrong in (None, "41" * 20):
+            with pytest.raises(BmcAuthFailed, match="Kg"):
+                await power.get_power_state(context(server.address, server.port, ipmi_hex_kg_key=wrong))

@@ -145,11 +145,12 @@ async def test_what_it_says_becomes_a_typed_error(tmp_path: Path, said: str, err
 
 
 async def test_a_kg_key_with_zero_bytes_is_refused_before_the_program_runs() -> None:
-    ctx = context("192.0.2.1", 623, ipmi_hex_kg_key="00" * 20)
+    ctx = context("192.0.2.1", 623, ipmi_hex_kg_key="00" * 19 + "41")
     for interface in (IpmitoolPower(quick()), IpmitoolManagement(quick())):
         with pytest.raises(Unsupported, match="pyghmi"):
             await interface.validate(ctx)
-        await interface.validate(context("192.0.2.1", 623, ipmi_hex_kg_key="41" * 20))
+        for good in ("41" * 20, "41" * 7 + "00" * 13, "00" * 20):
+            await interface.validate(context("192.0.2.1", 623, ipmi_hex_kg_key=good))
 
 
 async def test_a_kg_key_opens() -> None:

@@ -162,11 +162,15 @@ sensor_set_value 0x20 0 1 0x2a 0
 
 
 @asynccontextmanager
-async def open_ipmi(directory: Path, more: str = "", lan: str = "") -> AsyncIterator[OpenIpmi]:
-    """Run `ipmi_sim` until the block ends. `more` are further commands for it, `lan` is more of its BMC's settings."""
+async def open_ipmi(directory: Path, more: str = "", lan: str = "", channel: str = "") -> AsyncIterator[OpenIpmi]:
+    """Run `ipmi_sim` until the block ends.
+
+    `more` are further commands for it, `lan` is more of its BMC's settings, `channel` more of those of its network.
+    """
     port = free_udp_port()
     script = _chassis(directory)
-    (directory / "lan.conf").write_text(_LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH) + lan)
+    text = _LAN.format(port=port, script=script, admin=ADMIN, watch=WATCH).replace("  endlan", f"{channel}  endlan")
+    (directory / "lan.conf").write_text(text + lan)
     (directory / "machine.emu").write_text(_MACHINE + more)
     async with ipmi_sim(directory, [port]):
         yield OpenIpmi(directory, port)
@@ -195,7 +199,8 @@ async def ipmi_sim(directory: Path, ports: Sequence[int]) -> AsyncIterator[async
             await _answers(ports[-1])
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # it did not like its settings
+            process.kill()
         await process.wait()
 
 

@@ -211,7 +211,7 @@ class _Reader:
             key = b""
         if len(key) != _KG_BYTES or len(value) != 2 * _KG_BYTES:
             self.fail("ipmi_hex_kg_key", "is not a Kg key", f"Set it to exactly {2 * _KG_BYTES} hexadecimal digits.")
-        return key
+        return key if any(key) else None  # all zeros is how a BMC says that it has none (section 13.28)
 
     def choice(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
         value = (self.text(key) or default).lower()

@@ -247,10 +247,10 @@ def check(info: BmcInfo) -> None:
     Raises:
         Unsupported: a Kg key that cannot be passed by the environment.
     """
-    if info.kg is not None and b"\0" in info.kg:
+    if info.kg is not None and b"\0" in _short(info.kg):
         raise Unsupported(
-            f"{info.label}: ipmitool takes a Kg key with zero bytes by its arguments only, where every user could read it.",
-            remedy="Use the interface pyghmi, or a Kg key without zero bytes.",
+            f"{info.label}: ipmitool takes a Kg key with zero bytes in it by its arguments only, where every user could read it.",
+            remedy="Use the interface pyghmi, or a Kg key with zero bytes at its end only.",
             field="driver_info",
         )
 
@@ -259,8 +259,13 @@ def environment(info: BmcInfo) -> dict[bytes, bytes]:
     """The program's whole environment: a path, a plain locale, and the secrets."""
     variables = {b"PATH": os.environb.get(b"PATH", os.defpath.encode()), b"LC_ALL": b"C", b"IPMI_PASSWORD": info.password.encode()}
     if info.kg is not None:
-        variables[b"IPMI_KGKEY"] = info.kg
+        variables[b"IPMI_KGKEY"] = _short(info.kg)
     return variables
+
+
+def _short(kg: bytes) -> bytes:
+    """A key without the zero bytes at its end: to HMAC it is the same key (RFC 2104, section 2)."""
+    return kg.rstrip(b"\0")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

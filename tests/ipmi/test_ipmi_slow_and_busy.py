@@ -188,11 +188,12 @@ def test_a_full_bmc_is_asked_again_and_the_reason_is_known_meanwhile(kind: int, 
 
 
 def test_which_refusals_pass() -> None:
-    assert [code for code in range(256) if passes(code, repeat=False)] == [0xC0, 0xC4, 0xD2]
-    assert [code for code in range(256) if passes(code, repeat=True)] == [0xC0, 0xC3, 0xC4, 0xCE, 0xCF, 0xD2]
+    assert [code for code in range(256) if passes(0, 2, code, repeat=False)] == [0xC0, 0xC4, 0xD2]
+    assert [code for code in range(256) if passes(0, 8, code, repeat=True)] == [0xC0, 0xC3, 0xC4, 0xCE, 0xCF, 0xD2]
+    assert passes(0, 1, 0xFF, repeat=True)
 
 
-@pytest.mark.parametrize("code", [0xC0, 0xC3, 0xC4, 0xCE, 0xCF, 0xD2])
+@pytest.mark.parametrize("code", [0xC0, 0xC3, 0xC4, 0xCE, 0xCF, 0xD2, 0xFF])
 async def test_what_passes_is_asked_again(code: int) -> None:
     async with simulated() as server, hub() as started:
         server.bmc.faults.refuse = {"00:01": code}

@@ -132,7 +132,7 @@ class Ipmitool:
                 if loop.time() >= last_try:
                     raise refusal.unreachable(info, self._settings.command_timeout, refusal.IS_FULL) from None
             except CompletionCode as error:
-                if not refusal.passes(error.completion, repeat=repeat) or loop.time() >= last_try:
+                if not refusal.passes(*_command(words), error.completion, repeat=repeat) or loop.time() >= last_try:
                     raise
             known.recorder.note(loop.time(), "busy")
             await asyncio.sleep(_PAUSE)
@@ -190,8 +190,7 @@ class Ipmitool:
     def _error(self, info: BmcInfo, words: list[str], text: str) -> DriverError:
         found = _COMPLETION.search(text)
         if found:
-            netfn, command = (int(word, 16) for word in words[words.index("raw") + 1 :][:2])
-            return refusal.refused(info, netfn, command, int(found[1], 16))
+            return refusal.refused(info, *_command(words), int(found[1], 16))
         lower = text.lower()
         meaning = next((meaning for saying, meaning in _SAYINGS if saying in lower), "silence")
         if meaning == "full":
@@ -221,6 +220,12 @@ class Ipmitool:
             f"{info.label} could not be asked by ipmitool ({_masked(info, text)}).",
             remedy="Check ipmi_address and ipmi_port, the network between, and that the BMC has IPMI over LAN enabled.",
         )
+
+
+def _command(words: list[str]) -> tuple[int, int]:
+    """Netfn and command of a `raw`."""
+    netfn, command = words[words.index("raw") + 1 :][:2]
+    return int(netfn, 16), int(command, 16)
 
 
 def arguments(info: BmcInfo, suite: int, tries: int) -> list[str]:

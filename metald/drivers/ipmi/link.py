@@ -209,7 +209,7 @@ class Link:
             now = self._loop.time()
             self.recorder.command(now, request.netfn, request.command, request.data, code, answer)
             left -= now - started
-            if left <= _BUSY_PAUSE or not refusal.passes(code, repeat=request.repeat):
+            if not code or left <= _BUSY_PAUSE or not refusal.passes(request.netfn, request.command, code, repeat=request.repeat):
                 return code, answer
             left -= _BUSY_PAUSE
             await asyncio.sleep(_BUSY_PAUSE)

@@ -39,3 +39,7 @@ READ_FRU: Final = (0x0A, 0x11)
 TOO_MUCH_AT_ONCE: Final = frozenset((0xC7, 0xC8))
 """Completion codes with which OpenIPMI's ipmi_sim and others refuse to read so many bytes of a FRU device at once; the standard's,
 which pyghmi knows, is 0xCA (section 34.2)."""
+
+STILL_STARTING: Final = frozenset(((0x00, 0x01, 0xFF),))
+"""Commands (netfn, command) and completion codes by which a BMC that has just started says so otherwise than by 0xD2: OpenBMC
+answers Get Chassis Status with "unspecified error" until it has found out."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from pyghmi.ipmi.private import constants
 
+from metald.drivers.ipmi import quirks
 from metald.drivers.ipmi.info import BmcInfo
 from metald.errors import BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused, BmcUnreachable, DriverError
 
@@ -53,13 +54,13 @@ class CompletionCode(BmcRefused):
         self.completion = completion
 
 
-def passes(code: int, *, repeat: bool) -> bool:
+def passes(netfn: int, command: int, code: int, *, repeat: bool) -> bool:
     """Whether a completion code says no more than that the command should be sent anew, a little later.
 
     Args:
         repeat: whether the command may be carried out twice.
     """
-    return code in BUSY or (repeat and code in UNSURE)
+    return code in BUSY or (repeat and code in UNSURE) or (netfn, command, code) in quirks.STILL_STARTING
 
 
 def completion_text(netfn: int, command: int, code: int) -> str:

@@ -20,6 +20,7 @@ from metald.ramdisk.packages import BuildError, run
 
 RELEASE = "bookworm"
 _PACKAGES = ("systemd-sysv", "udev", "openssh-server", "linux-image-cloud-amd64", "initramfs-tools", "kmod", "iproute2")
+_GRUB = ("grub-pc-bin", "grub2-common")
 _SPARE = 48 * MIB
 """Bytes that are free in the root file system."""
 _ESP_SIZE = 64 * MIB
@@ -40,8 +41,11 @@ echo debian >"$1"/etc/hostname
 """
 
 
-def build_debian_image(output: Path) -> Path:
-    """Write the raw disk image to `output` and return that path. Needs root and Debian's archive.
+def build_debian_image(output: Path, *, partition: bool = False) -> Path:
+    """Write the raw image to `output` and return that path. Needs root and Debian's archive.
+
+    Args:
+        partition: the root file system alone, with kernel and GRUB's programs inside, instead of a whole disk.
 
     Raises:
         BuildError: a tool is missing, or a package cannot be had.
@@ -50,7 +54,13 @@ def build_debian_image(output: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=output.parent) as directory:
         work = Path(directory)
         root = work / "root"
-        _unpack(work, root)
+        _unpack(work, root, _GRUB if partition else ())
+        if partition:
+            (root / "etc/default/grub").write_text(
+                'GRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX="console=ttyS0 quiet"\nGRUB_DISABLE_OS_PROBER=true\n'
+            )
+            _root_file_system(work, root).replace(output)
+            return output
         kernel, initramfs = (max((root / "boot").glob(f"{name}-*")) for name in ("vmlinuz", "initrd.img"))
         (work / "kernel").write_bytes(kernel.read_bytes())
         (work / "initramfs").write_bytes(initramfs.read_bytes())
@@ -61,12 +71,12 @@ def build_debian_image(output: Path) -> Path:
     return output
 
 
-def _unpack(work: Path, root: Path) -> None:
+def _unpack(work: Path, root: Path, more: tuple[str, ...]) -> None:
     """Install the packages below `root`, with mmdebstrap."""
     (work / "hook").write_text(_HOOK)
     copies = [f'--customize-hook=install -D -m {mode:o} {_FILES / name} "$1/{target}"' for name, target, mode in _INSIDE]
     sources = [str(path) for path in sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))] or ["/etc/apt/sources.list"]
-    argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
+    argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join((*_PACKAGES, *more))}"]
     argv += [*copies, f'--customize-hook=sh {work / "hook"} "$1"', RELEASE, str(root), *sources]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -121,10 +131,12 @@ def _copy_sparsely(source: Path, target: int, offset: int) -> None:
 
 
 def main() -> int:
-    """`python -m lab.debian OUTPUT`."""
+    """`python -m lab.debian OUTPUT [--partition]`."""
     parser = argparse.ArgumentParser(description="Build the lab's Debian image.")
     parser.add_argument("output", type=Path)
-    print(build_debian_image(parser.parse_args().output))
+    parser.add_argument("--partition", action="store_true", help="the root file system alone")
+    given = parser.parse_args()
+    print(build_debian_image(given.output, partition=given.partition))
     return 0
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import asyncssh
@@ -35,6 +36,7 @@ _LOGIN = 600.0
 _MEMORY = 2048
 _PASSWORD = "correct horse battery"  # of a rescue in this lab
 _DEBIAN = BUILD / "image" / "debian.raw"
+_PARTITION = BUILD / "image" / "debian-root.raw"
 _RAID = {"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "is_root_volume": True}]}
 
 
@@ -46,13 +48,15 @@ class Life:
         machine: the machine.
         daemon: metald.
         made: the key by which Debian is logged in to.
+        partition: whether a partition image is deployed too.
     """
 
-    def __init__(self, out: Screen, machine: LabMachine, daemon: Daemon, made: Prepared) -> None:
+    def __init__(self, out: Screen, machine: LabMachine, daemon: Daemon, made: Prepared, *, partition: bool) -> None:
         self._out = out
         self._machine = machine
         self._daemon = daemon
         self._made = made
+        self._partition = partition
 
     async def run(self) -> None:
         """All of it.
@@ -60,7 +64,19 @@ class Life:
         Raises:
             LabError: something is not as it should be; the text says what.
         """
-        for part in (self.enrolled, self.inspected, self.cleaned, self.raided, self.deployed, self.rescued, self.undeployed):
+        more = (self.partitioned, self.undeployed) if self._partition else ()
+        parts = (
+            self.enrolled,
+            self.inspected,
+            self.cleaned,
+            self.raided,
+            self.deployed,
+            self.rescued,
+            self.undeployed,
+            *more,
+            self.deleted,
+        )
+        for part in parts:
             began = time.monotonic()
             said = await part()
             self._out.say(f"{part.__name__} in {time.monotonic() - began:.0f} s: {said}")
@@ -124,10 +140,7 @@ class Life:
 
     async def deployed(self) -> str:
         """Debian boots and knows its name, although metald was killed while the agent wrote it."""
-        info = {"image_source": _DEBIAN.as_uri(), "image_disk_format": "raw"}
-        await self._do("set", *(part for key, value in info.items() for part in ("--instance-info", f"{key}={value}")))
-        drive = {"meta_data": {"hostname": "born-of-an-agent", "public_keys": {"lab": self._made.public_key}}}
-        await self._do("deploy", "--config-drive", json.dumps(drive))
+        await self._deploy(image_source=_DEBIAN.as_uri())
         await self._until(lambda node: node["deploy_step"].get("step") == "write_image")
         await self._daemon.kill()
         await self._daemon.start()
@@ -136,6 +149,18 @@ class Life:
         written = [event["data"] for event in events if event["type"] == "node.image_written"]
         self._must(len(written) == 1, f"the image was written {len(written)} times")
         return await self._in_debian()
+
+    async def partitioned(self) -> str:
+        """A file system alone: the agent makes the partitions and has the image's GRUB boot it."""
+        await self._deploy(image_source=_PARTITION.as_uri(), image_type="partition", root_gb=2, swap_mb=64)
+        await self._until(lambda node: node["provision_state"] == "active")
+        return await self._in_debian()
+
+    async def _deploy(self, **info: str | int) -> None:
+        info = {"image_disk_format": "raw", **info}
+        await self._do("set", *(part for key, value in info.items() for part in ("--instance-info", f"{key}={value}")))
+        drive = {"meta_data": {"hostname": "born-of-an-agent", "public_keys": {"lab": self._made.public_key}}}
+        await self._do("deploy", "--config-drive", json.dumps(drive))
 
     async def rescued(self) -> str:
         """The operator gets in by the password, sees the instance's disk, and the instance comes back."""
@@ -151,8 +176,12 @@ class Life:
         with self._machine.disk.open("rb") as disk:
             self._must(not any(disk.read(1 << 20)), "the disk still has its partition table")
         self._must(not self._machine.on, "the machine was left on")
+        return "cleaned and off"
+
+    async def deleted(self) -> str:
+        """metald knows it no more."""
         await self._do("delete")
-        return "cleaned, off, and gone"
+        return "gone"
 
     async def _in_debian(self) -> str:
         said = await self._login("root", "hostname; cat /etc/debian_version; systemctl is-active ssh")
@@ -214,15 +243,18 @@ class Life:
             return any(disk.read(512))
 
 
-async def _debian(out: Screen) -> None:
+async def _debian(out: Screen, *, partition: bool) -> None:
     recipe = sources(BUILD.parent / "lab" / "debian.py", BUILD.parent / "lab" / "image.py", BUILD.parent / "lab" / "files")
     await asyncio.to_thread(make, "Debian", _DEBIAN, recipe, lambda: build_debian_image(_DEBIAN), out.say)
+    if partition:
+        root = partial(build_debian_image, _PARTITION, partition=True)
+        await asyncio.to_thread(make, "Debian's root file system", _PARTITION, recipe, root, out.say)
 
 
 async def _run(args: argparse.Namespace, out: Screen) -> None:
     out.title("Prepare (ramdisk and image are kept in build/ for the next time)")
     made, ramdisk = await prepare(out.say), await prepare_agent(out.say)
-    await _debian(out)
+    await _debian(out, partition=args.partition)
     out.title("A machine, powered off, behind its BMC")
     daemon: Daemon | None = None
     async with Lab(1, uefi=args.uefi, disks=(4 * GIB, 4 * GIB), memory=_MEMORY, network="bridge") as lab:
@@ -230,15 +262,19 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
         assert isinstance(lab.network, BridgedNetwork)
         settings = {
             **lab.metald,
+            # agents call the API, which has no password here
+            "METALD__API__LISTEN": f"{lab.host}:6385",
+            "METALD__API__ALLOW_INSECURE": "true",
             "METALD__AGENT__DEPLOY_KERNEL": (ramdisk / "kernel").as_uri(),
             "METALD__AGENT__DEPLOY_RAMDISK": (ramdisk / "initramfs").as_uri(),
             "METALD__AGENT__CLEAN_STEP_PRIORITIES": "deploy.erase_devices:0",
+            "METALD__AGENT__BIOS_BOOTLOADER": "true",
             "METALD__IMAGES__FILE_ROOTS": f"{ramdisk},{_DEBIAN.parent}",
         }
         try:
-            daemon = Daemon(lab.directory, settings)
+            daemon = Daemon(lab.directory, settings, url=f"http://{lab.host}:6385")
             async with daemon:
-                await Life(out, machine, daemon, made).run()
+                await Life(out, machine, daemon, made, partition=args.partition).run()
         except Exception as error:
             out.plain(f"\nFAILED: {error}")
             show_logs(out, lab, daemon)
@@ -256,6 +292,7 @@ def main() -> int:
     """Run the command line; 0 when everything was as it should be."""
     parser = argparse.ArgumentParser(prog="make test-agent-qemu", description="The life of a machine with the Ironic Python Agent.")
     parser.add_argument("--uefi", action="store_true", help="UEFI firmware instead of BIOS")
+    parser.add_argument("--partition", action="store_true", help="deploy a partition image too, by BIOS")
     out = Screen()
     began = time.monotonic()
     try:

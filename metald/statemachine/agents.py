@@ -6,7 +6,8 @@ Neither asks for a password: the agent's token is the only proof. Rules:
 - A machine that started anew by itself gets another one, when it asks from where the agent before it called and that agent
   answers no more; so does one whose answer a crash of metald may have swallowed. Both are told in the node's time-line.
 - A heartbeat is a signal to the node's workflow: it is durable before it is answered and no lock can make it lost. One of a
-  flood, which says nothing new and which nobody waits for, is answered without being written.
+  flood, which says nothing new and which nobody waits for, is answered without being written. While the node is in maintenance
+  it is taken note of and wakes nobody: an operator is at the machine.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ _BEATS = 4096
 _NO_TOKEN = "Invalid or missing agent token received."  # noqa: S105  # a message
 
 
+_NOTED = "heartbeat in maintenance"
+"""A signal that no workflow waits for."""
 FLOOD = 1.0
 """Seconds within which a second heartbeat that says nothing new is not written."""
 
@@ -203,7 +206,8 @@ class Agents:
             return {"driver_internal_info": info, "provision_updated_at": now()}
 
         data = {"url": callback_url, "status": agent_status, "message": agent_status_message}
-        await self._engine.signal(node_uuid, "heartbeat", change, [Event(type="node.heartbeat", node_uuid=node_uuid, data=data)])
+        signal = _NOTED if node.maintenance else "heartbeat"
+        await self._engine.signal(node_uuid, signal, change, [Event(type="node.heartbeat", node_uuid=node_uuid, data=data)])
 
     def _guard(self, url: str, called_from: str) -> None:
         """Refuse callback URLs that metald must not or will not call."""

@@ -521,6 +521,20 @@ async def test_a_heartbeat_is_not_lost_to_a_workflow_that_owns_the_node(house: A
     assert house.node(uuid).driver_internal_info["agent_url"] == agent.url
 
 
+async def test_a_heartbeat_in_maintenance_is_noted_and_goes_no_further(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine()
+    await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+    node = await house.until(uuid, P.WAIT_CALL_BACK)
+    await house.store.commit(Change(save=[node.changed(maintenance=True)]))
+    await agent.call(house.agents, uuid)
+    node = house.node(uuid)
+    assert (node.provision_state, node.driver_internal_info["agent_url"]) == (P.WAIT_CALL_BACK, agent.url)
+    assert agent.names() == []
+    await house.store.commit(Change(save=[node.changed(maintenance=False)]))
+    await agent.call(house.agents, uuid, lookup=False)
+    await house.until(uuid, P.ACTIVE)
+
+
 async def test_a_flood_of_heartbeats_is_not_written(house: AgentHouse, agent: ScriptedAgent) -> None:
     uuid = await house.machine(provision_state=P.CLEANING)
     await agent.call(house.agents, uuid)

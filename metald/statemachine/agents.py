@@ -3,8 +3,9 @@
 Neither asks for a password: the agent's token is the only proof. Rules:
 
 - It is given out once per boot, compared in constant time and forgotten whenever metald cuts the machine's power.
-- A machine that started anew by itself gets another one, when it asks from where the agent before it called and that agent
-  answers no more; so does one whose answer a crash of metald may have swallowed. Both are told in the node's time-line.
+- A machine that started anew by itself gets another one, when it asks from where the agent before it called, or from where it
+  has fetched its ramdisk again, and that agent answers no more; so does one whose answer a crash of metald may have swallowed.
+  Both are told in the node's time-line.
 - A heartbeat is a signal to the node's workflow: it is durable before it is answered and no lock can make it lost. One of a
   flood, which says nothing new and which nobody waits for, is answered without being written. While the node is in maintenance
   it is taken note of and wakes nobody: an operator is at the machine.
@@ -53,6 +54,8 @@ _OF_AN_AGENT = (
     "agent_status",
     "agent_status_message",
 )
+_LOOK_BACK = 200
+"""Events of a node in which another boot of it is looked for."""
 _BEATS = 4096
 """Nodes whose last heartbeat is remembered before the old ones are let go."""
 _NO_TOKEN = "Invalid or missing agent token received."  # noqa: S105  # a message
@@ -152,9 +155,19 @@ class Agents:
         if not info.get("agent_last_heartbeat"):
             lost = self._given.get(node.uuid) != info["agent_secret_token"]
             return "metald was started anew before the token was used" if lost else ""
-        if not called_from or called_from != info.get("agent_called_from") or await self._alive(node):
+        here = called_from == info.get("agent_called_from")
+        if not called_from or not (here or await self._booted_again(node, called_from)) or await self._alive(node):
             return ""
-        return "the agent that called before from the same address answers no more"
+        return f"the agent that called before from {'the same' if here else 'another'} address answers no more"
+
+    async def _booted_again(self, node: Node, address: str) -> bool:
+        """Whether the boot servers gave the node's ramdisk to an address since its agent was given a token."""
+        for event in reversed(await self._store.events(node_uuid=node.uuid, limit=_LOOK_BACK, newest=True)):
+            if event.type == "node.agent_lookup":
+                return False
+            if event.type == "node.http" and event.data.get("client") == address and not event.data.get("error"):
+                return True
+        return False
 
     def _find(self, addresses: Sequence[str], node_uuid: str | None) -> Node | None:
         nodes = self._store.table(Node)

@@ -23,7 +23,7 @@ from metald.drivers.registry import Registry
 from metald.drivers.types import FAKE
 from metald.errors import Invalid, NotFound
 from metald.images.cache import ImageCache
-from metald.model import Node, Port, ProvisionState, Verb
+from metald.model import Event, Node, Port, ProvisionState, Verb
 from metald.model.caller import SYSTEM
 from metald.statemachine.agents import MASKED, Agents
 from metald.store.changes import Change
@@ -459,6 +459,24 @@ async def test_a_token_goes_to_a_new_boot_only_when_the_old_one_is_gone(house: A
     assert "agent_url" not in node.driver_internal_info
     with pytest.raises(Invalid, match="token"):
         await agent.call(house.agents, uuid, lookup=False)
+
+
+async def test_a_machine_that_booted_again_with_another_address_gets_a_token(house: AgentHouse, agent: ScriptedAgent) -> None:
+    uuid = await house.machine(provision_state=P.WAIT_CALL_BACK)
+    await agent.call(house.agents, uuid)
+
+    async def ask() -> str | None:
+        return (await house.agents.lookup(addresses=[], node_uuid=uuid, called_from="127.0.0.9"))[1]
+
+    async def fetched(client: str) -> None:
+        data = {"client": client, "file": "boot/ipxe", "bytes": 1, "seconds": 0.1, "status": 200}
+        await house.store.commit(Change(events=[Event(type="node.http", node_uuid=uuid, data=data)]))
+
+    await fetched("127.0.0.9")
+    assert await ask() == MASKED  # the first agent answers
+    await agent.stop()
+    assert await ask() not in (MASKED, None)
+    assert await ask() == MASKED
 
 
 async def test_a_token_whose_answer_a_crash_swallowed_is_given_anew(house: AgentHouse) -> None:

@@ -21,12 +21,13 @@ from lab.matrix.verbs import RECOVERY, Verb
 from tests.support.daemon import Refused
 
 _LOOK = 0.4
-_FIELDS = "uuid,provision_state,target_provision_state,reservation,last_error,power_state,target_power_state,maintenance"
+_FIELDS = "uuid,provision_state,target_provision_state,reservation,last_error,power_state,target_power_state,maintenance,updated_at"
 _AT_ONCE = 48
 _RESTING = 10
 """Looks that a machine is given to come to rest before something new is asked of it."""
 PATIENCE = 240.0
-"""Seconds after which something that was accepted and has not ended is lost."""
+"""Seconds without any change of its node after which something that was accepted is lost; a slow computer is no loss. What
+changes and changes and does not end within five times that is lost as well."""
 
 
 class Judgement(NamedTuple):
@@ -137,6 +138,9 @@ class Fleet:
         """One thing after another, until `ending`."""
         await self._later()
         while not self.ending:
+            if not _is_idle(self._seen[machine.uuid]):  # what was judged lost may end all the same
+                await self._later()
+                continue
             state = self._seen[machine.uuid]["provision_state"]
             known = state in machine.verbs
             verb = self._chance.choice(machine.verbs[state]) if known else RECOVERY[state]
@@ -158,12 +162,15 @@ class Fleet:
         was_on, before, faults = machine.is_on(), machine.counts(), machine.faults()
         self.in_flight[machine.uuid] = verb.name
         accepted = await self._request(machine, verb, state, before)
-        end, idle = asyncio.get_running_loop().time() + PATIENCE, 0
+        clock = asyncio.get_running_loop().time
+        end, last_end, idle, last = 0.0, clock() + 5 * PATIENCE, 0, None
         while True:
             await self._later()
             node = self._seen.get(machine.uuid)
             if node is None:
                 return self._judge("lost", machine, verb, "the node is gone")
+            if node != last:
+                end, last = min(clock() + PATIENCE, last_end), node
             if _is_idle(node):
                 idle += 1
                 if _reached(node, verb):
@@ -177,8 +184,8 @@ class Fleet:
                     accepted, idle = await self._request(machine, verb, state, before), 0
             else:
                 accepted, idle = True, 0
-            if asyncio.get_running_loop().time() > end:
-                return self._judge("lost", machine, verb, f"after {PATIENCE:.0f} s the node is {_phase(node)}, {node['last_error']}")
+            if clock() > end:
+                return self._judge("lost", machine, verb, f"for {PATIENCE:.0f} s the node is {_phase(node)}, {node['last_error']}")
         self.in_flight.pop(machine.uuid, None)
         self.done[verb.name] += 1
         seen = machine.counts()

@@ -153,7 +153,7 @@ class BmcSession(PlainSession):
             self._send_ipmi_net_payload(*_CLOSE_SESSION, self.sessionid.to_bytes(4, "little"), retry=False)
         self.sessioncontext = None
         self.established = self.logging = False
-        self.k1: Any = None
+        self.k1 = None
         self._sealing = None
         self.sol_handler = None
 
@@ -244,10 +244,10 @@ class BmcSession(PlainSession):
             self._fail(BmcRefused(f"{self.info.label} refused the login: {parameter['error']}.", remedy="See the BMC's event log."))
 
     def send_payload(self, payload: Any = (), payload_type: int | None = None, retry: bool = True, **more: Any) -> None:
-        """pyghmi's, with our sealing once the session stands."""
+        """With our own sealing once there are keys."""
+        if payload and not self.established:
+            self.pace.asked(self._wire.time())
         if self._sealing is None or (payload and self.lastpayload):
-            if payload:
-                self.pace.asked(self._wire.time())
             super().send_payload(payload, payload_type, retry, **more)
             return
         if payload and self.pace.slow:  # it may have become quicker, once a crowd is gone
@@ -337,6 +337,7 @@ class BmcSession(PlainSession):
 
     def _req_priv_level(self) -> None:
         # pyghmi blocks here, in the middle of a packet handler.
+        self._sealing = Sealing(self.k1, self.aeskey, _DIGESTS[self.suite], self.currhashlen)
         self.ipmicallback = self._got_privilege
         self._send_ipmi_net_payload(*_SET_PRIVILEGE, bytes((self.privlevel,)))
 
@@ -382,7 +383,6 @@ class BmcSession(PlainSession):
             self._fail(refusal.refused(self.info, *_SET_PRIVILEGE, code))
         else:
             self.logging, self.logged, self.established = False, 1, True
-            self._sealing = Sealing(bytes(self.k1), bytes(self.aeskey), _DIGESTS[self.suite], self.currhashlen)
             self._wire.logged_in()
 
     def _got_answer(self, response: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ lab: packages venv  ## two virtual machines behind BMCs to play with, until Ctrl
 	$(BIN)/python -m lab up
 
 fleet: packages venv  ## ten thousand simulated deployments at once; fails where a bar is missed
-	$(BIN)/python benchmarks/fleet.py --parts growth
+	$(BIN)/python benchmarks/storm.py --kinds wire --nodes 1000,10000 --alone
 
 run: venv  ## run the daemon here, with its state in ./var
 	METALD__STATE_DIR=var $(BIN)/metald serve

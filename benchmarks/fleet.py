@@ -1,14 +1,11 @@
-"""What a simulated fleet costs metald: BMCs by the ten thousand, bad luck, and deployments over the wire.
+"""What a simulated fleet of BMCs costs metald: ten thousand of them, slow ones, dead ones, lossy networks.
 
-    .venv/bin/python benchmarks/fleet.py [--parts sweep,slow,trouble,sync,wire,growth] [--nodes 10000] [--json FILE]
+    .venv/bin/python benchmarks/fleet.py [--parts sweep,slow,trouble,sync] [--nodes 10000] [--json FILE]
 
 - sweep: the power of all BMCs with new logins. Bar: 30 s, no false failure.
 - slow: a round over 200 BMCs that take 0.3 s to answer, on kept sessions. Bar: 1 s.
 - trouble: kept power queries beside 10 % dead BMCs and 5 % loss. Bar: the healthy ones' median changes by less than 20 %.
 - sync: a daemon that looks at the power of all BMCs every 60 s. Bar: 15 % of one core.
-- wire: 1,000 nodes (IPMI, TFTP, HTTP, SSH) from available to active. Bar: 40 s.
-- growth (only when it is asked for): --nodes of them at once in one process. Bars: 1 GiB, 99 % of answers of /healthz, which
-  wait for the loop, in under 50 ms, and at most 1.3 times the CPU per deployment of 1,000.
 
 The simulator is a process of its own on the same machine. Wall times depend on what else runs there: the load average is printed.
 Exits 1 when a bar is missed.
@@ -19,46 +16,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import aiohttp
-
+from benchmarks.parts.bars import Bar, say, verdict
 from benchmarks.parts.process import cpu_ms, rss_mib
 from benchmarks.parts.sim import Bmcs, bmcs, sim
+from benchmarks.parts.site import Site
+from metald import runtime
 from metald.config import Ipmi
 from metald.drivers.ipmi.client import Bmc
 from metald.drivers.ipmi.hub import IpmiHub
 from metald.errors import MetaldError
-from tests.support.bmc import free_udp_port
-from tests.support.daemon import Daemon
-
-_STANDARD = ("sweep", "slow", "trouble", "sync", "wire")
-_FILES = {"ramdisk/kernel": 1 << 18, "ramdisk/initramfs": 3 << 18, "ipxe/undionly.kpxe": 70_000}
-
-
-class Bar(NamedTuple):
-    """A figure and what it may be at most."""
-
-    name: str
-    value: float
-    most: float
-    unit: str
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.most
-
-    def __str__(self) -> str:
-        return f"{'met   ' if self.met else 'MISSED'}  {self.name}: {self.value:.4g} {self.unit} (bar {self.most:g})"
 
 
 async def _all(work: Iterable[Callable[[], Coroutine[Any, Any, Any]]], at_once: int) -> tuple[list[float], int]:
@@ -172,35 +148,9 @@ async def trouble(_: int) -> list[Bar]:
     return [change, Bar("false failures beside dead BMCs", failed, 0, "")]
 
 
-class Site:
-    """A daemon with boot servers on files of its own."""
-
-    def __init__(self, folder: Path, **more: object) -> None:
-        for name, size in _FILES.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(os.urandom(size))
-        self.tftp = f"127.0.0.1:{free_udp_port()}"
-        settings: dict[str, object] = {
-            "boot.ramdisk_dir": folder / "ramdisk",
-            "boot.ipxe_dir": folder / "ipxe",
-            "boot.tftp_listen": self.tftp,
-            "boot.http_connections": 20_000,
-            "conductor.automated_clean": "false",
-            "log.level": "warning",
-        }
-        self.daemon = Daemon(folder, settings | {name.replace("__", "."): value for name, value in more.items()})
-
-    def words(self, count: int, *more: str) -> list[str]:
-        """Arguments of `metald sim` that lead here."""
-        daemon = self.daemon
-        fixed = ["--nodes", str(count), "--seed", "7", "--boot-url", daemon.boot_url, "--tftp", self.tftp, "--enroll", daemon.url]
-        return [*fixed, *more]
-
-
 async def sync(count: int) -> list[Bar]:
     with tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
-        site = Site(Path(folder), conductor__power_sync_interval=60)
+        site = Site(Path(folder))
         async with site.daemon as daemon:
             await daemon.start()
             async with sim(*site.words(count)) as fleet:
@@ -213,87 +163,23 @@ async def sync(count: int) -> list[Bar]:
     return [Bar(f"power of {count} BMCs every 60 s", share, 15 * max(0.2, count / 10_000), "% of a core")]
 
 
-async def _lag(url: str, stop: asyncio.Event) -> list[float]:
-    took = []
-    async with aiohttp.ClientSession() as session:
-        while not stop.is_set():
-            begun = time.perf_counter()
-            async with session.get(f"{url}/healthz") as answer:
-                await answer.read()
-            took.append(1000 * (time.perf_counter() - begun))
-            await asyncio.sleep(0.05)
-    return sorted(took)
-
-
-class Storm(NamedTuple):
-    wall: float
-    cpu: float
-    rss: float
-    p99: float
-    good: bool
-
-
-async def storm(count: int, *words: str) -> Storm:
-    """Enrol and deploy a fleet; the wall time is that from the first request until the last is active."""
-    with tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
-        site = Site(Path(folder), conductor__power_sync_interval=60)
-        async with site.daemon as daemon:
-            await daemon.start()
-            async with sim(*site.words(count, "--deploy", "--once", *words)) as fleet:
-                await fleet.until("enrolled")
-                stop = asyncio.Event()
-                lag = asyncio.create_task(_lag(daemon.url, stop))
-                cpu, begun = cpu_ms(daemon.pid), time.perf_counter()
-                line = await fleet.until("deployments:")
-                wall, cpu, rss = time.perf_counter() - begun, (cpu_ms(daemon.pid) - cpu) / count, rss_mib(daemon.pid)
-                stop.set()
-                took = await lag
-                print(line)
-                said = await fleet.until("simulation took")
-                print(f"     daemon {cpu:.1f} ms of CPU each ({cpu * count / 1000:.1f} s of the {wall:.1f}), {rss:.0f} MiB; {said}")
-            await daemon.stop()
-    p99 = took[int(len(took) * 0.99)]
-    print(f"     /healthz meanwhile: median {took[len(took) // 2]:.1f} ms, p99 {p99:.1f} ms; load {os.getloadavg()[0]:.1f}", flush=True)
-    return Storm(wall, cpu, rss, p99, f" {count} active" in line)
-
-
-async def wire(_: int) -> list[Bar]:
-    found = await storm(1000, "--time-scale", "0.01")
-    return [
-        Bar("1,000 nodes from available to active", found.wall, 40, "s"),
-        Bar("fleets that did not all become active", not found.good, 0, ""),
-    ]
-
-
-async def growth(count: int) -> list[Bar]:
-    few = await storm(1000, "--time-scale", "0.01")
-    many = await storm(count, "--time-scale", "1", "--kernel-seconds", "1")
-    return [
-        Bar(f"CPU per deployment of {count} against 1,000", many.cpu / few.cpu, 1.3, "times"),
-        Bar(f"memory with {count} in flight", many.rss, 1024, "MiB"),
-        Bar("p99 of /healthz meanwhile", many.p99, 50, "ms"),
-        Bar("fleets left behind", (not few.good) + (not many.good), 0, ""),
-    ]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(_STANDARD), help="which, with commas")
-    parser.add_argument("--nodes", type=int, default=10_000, help="how many BMCs, and nodes of growth")
+    parts = {"sweep": sweep, "slow": slow, "trouble": trouble, "sync": sync}
+    parser.add_argument("--parts", default=",".join(parts), help="which, with commas")
+    parser.add_argument("--nodes", type=int, default=10_000, help="how many BMCs")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
-    parts = {"sweep": sweep, "slow": slow, "trouble": trouble, "sync": sync, "wire": wire, "growth": growth}
     unknown = [name for name in arguments.parts.split(",") if name not in parts]
     if unknown:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(parts)}")
+    runtime.prepare()  # as the daemon does
     bars: list[Bar] = []
     for name in arguments.parts.split(","):
         found = asyncio.run(parts[name](arguments.nodes))
-        print("\n".join(map(str, found)), f" (load {os.getloadavg()[0]:.1f})", flush=True)
+        say(found)
         bars += found
-    if arguments.json:
-        arguments.json.write_text(json.dumps([bar._asdict() for bar in bars], indent=1))
-    return 0 if all(bar.met for bar in bars) else 1
+    return verdict(bars, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A simulated Ironic-Python-Agent: looks itself up, heartbeats, and obeys the commands of a deployment, a cleaning, a rescue.
 
-The protocol is the agent's own (lookup with MAC addresses and microversion, the token that is given once, heartbeats with
-`callback_url`, `/v1/commands`), so that any conductor of Ironic's can drive it. Rules: one command at a time, "Agent is busy"
-to the next; a heartbeat at once when one ends, then at a seeded share of `heartbeat_timeout`. Images are fetched, hashed and
-counted (`writer.py`).
+The protocol is the agent's own, so that any conductor of Ironic's can drive it: lookup with MAC addresses and microversion, the
+token that is given once, heartbeats with `callback_url` and the certificate of this boot, `/v1/commands` over TLS
+(`agent_server.py`). Rules: one command at a time, "Agent is busy" to the next; a heartbeat at once when one ends, then at a
+seeded share of `heartbeat_timeout`. Images are fetched, hashed and counted (`writer.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
+from metald.sim.identity import Identity
 from metald.sim.light import Host
 from metald.sim.web import WebError
 from metald.sim.writer import DiskError
 
-VERSION: Final = "1.62"
+VERSION: Final = "1.68"
 AGENT_VERSION: Final = "11.2.0"
 _HEADERS: Final = {"X-OpenStack-Ironic-API-Version": VERSION}
 _HARDWARE: Final = "GenericHardwareManager"
@@ -76,6 +77,7 @@ class Agent:
 
     def __init__(self, machine: Machine, words: Mapping[str, str], port: int, pace: float) -> None:
         self.serving = False
+        self.identity = Identity(machine.name, machine.address)
         self.commands: list[Result] = []
         self._machine = machine
         self._api = words["ipa-api-url"].rstrip("/")
@@ -139,10 +141,16 @@ class Agent:
         return self._machine.web.get(f"{self._api}/v1/lookup?addresses={','.join(self._machine.macs)}", headers=_HEADERS)
 
     async def _heartbeat(self) -> bool:
-        body = {"callback_url": f"http://{self._machine.address}:{self._port}", "agent_version": AGENT_VERSION, "agent_token": self._token}
+        body = {
+            "callback_url": f"https://{self._machine.address}:{self._port}",
+            "agent_version": AGENT_VERSION,
+            "agent_token": self._token,
+            "agent_verify_ca": self.identity.certificate,
+        }
         try:
             await self._machine.web.post(f"{self._api}/v1/heartbeat/{self._uuid}", body, headers=_HEADERS)
-        except WebError:
+        except WebError as error:
+            self._machine.told("refused", what="heartbeat", text=str(error))
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The HTTP servers of a simulated fleet: the agents' API, which all machines share, and the control API of the simulation.
+"""The control API of a simulated fleet: what there is to see, and faults and power by hand.
 
     GET  /                          the fleet: how many, what they do, since when
     GET  /ledger                    every effect, added up over all machines
@@ -22,9 +22,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from metald.sim.agent import AGENT_VERSION, Agent, Refused
 from metald.sim.fate import FaultError
-from metald.sim.sshd import loopback_listener
 from metald.sim.story import Story
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,87 +35,6 @@ def image(size: int = IMAGE_SIZE) -> bytes:
     entry = struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0x83, b"\xff\xff\xff", 128, max(1, size // 512 - 128))
     sector = b"\xeb\x63".ljust(446, b"\x90") + entry.ljust(64, b"\0") + b"\x55\xaa"
     return sector + hashlib.shake_128(b"metald").digest(size - len(sector))
-
-
-class AgentServer:
-    """The API of every agent; the address that a request came to says whose.
-
-    Args:
-        find: the agent that runs at an address, or None.
-    """
-
-    def __init__(self, find: Callable[[str], Agent | None]) -> None:
-        self.port = 0
-        self._find = find
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, port: int = 0) -> None:
-        """Listen; see `port` for the one that was free."""
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_get("/v1/status", self._status)
-        app.router.add_post("/v1/commands", self._command)
-        app.router.add_post("/v1/commands/", self._command)
-        app.router.add_get("/v1/commands", self._list)
-        app.router.add_get("/v1/commands/", self._list)
-        app.router.add_get("/v1/commands/{id}", self._one)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        sock = loopback_listener(port)
-        self.port = sock.getsockname()[1]
-        await web.SockSite(self._runner, sock, backlog=4096).start()
-
-    async def close(self) -> None:
-        """End."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def _agent(self, request: web.Request) -> Agent:
-        own = request.transport.get_extra_info("sockname") if request.transport else None
-        agent = self._find(own[0]) if own else None
-        if agent is None or not agent.serving:
-            if request.transport is not None:
-                request.transport.abort()  # nothing listens there
-            raise Refused(503, "no agent")
-        return agent
-
-    async def _status(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self._agent(request)
-        except Refused as error:
-            return _refused(error)
-        return web.json_response({"started_at": 0.0, "version": AGENT_VERSION})
-
-    async def _command(self, request: web.Request) -> web.StreamResponse:
-        query = request.query
-        try:
-            agent = self._agent(request)
-            body = await request.json()
-            name, params = str(body["name"]), body.get("params") or {}
-            return web.json_response(await agent.obey(query.get("agent_token"), name, params, wait=query.get("wait") == "true"))
-        except Refused as error:
-            return _refused(error)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return _refused(Refused(400, "Missing or invalid name or params."))
-
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        try:
-            return web.json_response({"commands": self._agent(request).listed(request.query.get("agent_token"))})
-        except Refused as error:
-            return _refused(error)
-
-    async def _one(self, request: web.Request) -> web.StreamResponse:
-        try:
-            commands = self._agent(request).listed(request.query.get("agent_token"))
-            found = next((one for one in commands if one["id"] == request.match_info["id"]), None)
-            if found is None:
-                raise Refused(404, "Command not found")
-            return web.json_response(found)
-        except Refused as error:
-            return _refused(error)
-
-
-def _refused(error: Refused) -> web.Response:
-    return web.json_response({"faultcode": "Client", "faultstring": str(error)}, status=error.status)
 
 
 class Controlled(Protocol):

@@ -22,6 +22,7 @@ MICROVERSION: Final = "1.95"
 _AT_ONCE = 64
 _PAGE = 1000
 _LOOK = 0.5
+_TELL = 20.0
 _CONFLICT = 409
 Say = Callable[[str], None]
 
@@ -177,9 +178,13 @@ class Enroller:
         accepted = time.monotonic() - begun
         left = {"available", "deploying", "wait call-back"}
         moments: list[float] = []
+        told = accepted
         while True:
             found = await self.states(chosen)
             now = time.monotonic() - begun
+            if now - told > _TELL:
+                self._say(f"after {now:.0f} s: {_counted(found)}")
+                told = now
             moments += [now] * (sum(state not in left for state in found.values()) - len(moments))
             if len(moments) >= len(chosen):
                 return Figures(len(chosen), accepted, now, dict(Counter(found.values())), moments)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from metald.sim import fate
+from metald.sim.agent_server import AgentServer
 from metald.sim.blade import Blade, Plan
 from metald.sim.bmc import Fleet, addresses
 from metald.sim.chassis import SimBmc
-from metald.sim.control import AgentServer, ControlServer
+from metald.sim.control import ControlServer
 from metald.sim.disk import Shelf
 from metald.sim.fate import Fault, FaultError
 from metald.sim.rmcp import User

@@ -16,30 +16,10 @@ from typing import Any
 import asyncssh
 
 from metald.sim.light import LightRamdisk
+from metald.sim.listen import Listener
 
-_SO_BINDTODEVICE = 25
-_ACCEPT = 32
 _WITH_INPUT = frozenset({"patch", "efivar"})
 _GONE = (asyncssh.Error, OSError, EOFError)
-
-
-def loopback_listener(port: int) -> socket.socket:
-    """A TCP socket on every address of the loopback device, and on no other device.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, b"lo\0")
-        sock.setblocking(False)
-        sock.bind(("0.0.0.0", port))  # noqa: S104 - bound to the loopback device
-        sock.listen(4096)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class Sshd:
@@ -51,13 +31,20 @@ class Sshd:
 
     def __init__(self, find: Callable[[str], LightRamdisk | None]) -> None:
         self._find = find
-        self._sock: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._greet, "simulated sshd")
         self._base: asyncssh.SSHServerConnectionOptions | None = None
-        self.port = 0
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._listener.port
 
     def start(self, port: int = 0) -> None:
-        """Listen; see `port` for the one that was free."""
+        """Listen.
+
+        Raises:
+            OSError: the port is taken.
+        """
         self._base = asyncssh.SSHServerConnectionOptions(
             server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
             encryption_algs=["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"],
@@ -67,35 +54,14 @@ class Sshd:
             allow_scp=False,
             gss_host=None,
         )
-        self._sock = loopback_listener(port)
-        self.port = self._sock.getsockname()[1]
-        asyncio.get_running_loop().add_reader(self._sock, self._readable)
+        self._listener.start(port)
 
     async def close(self) -> None:
         """Answer nobody any more; connections go with their machines."""
-        if self._sock is not None:
-            asyncio.get_running_loop().remove_reader(self._sock)
-            self._sock.close()
-            self._sock = None
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._listener.close()
 
-    def _readable(self) -> None:
-        assert self._sock is not None
-        for _ in range(_ACCEPT):
-            try:
-                sock, _ = self._sock.accept()
-            except OSError:
-                return
-            sock.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._greet(sock), name="simulated sshd")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _greet(self, sock: socket.socket) -> None:
-        ramdisk = self._find(sock.getsockname()[0])
+    async def _greet(self, sock: socket.socket, address: str) -> None:
+        ramdisk = self._find(address)
         if ramdisk is None or ramdisk.host_key is None:
             sock.close()
             return

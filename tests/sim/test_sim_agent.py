@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,13 +109,25 @@ async def up(conductor: Conductor, rack: Rack) -> tuple[Blade, str]:
         peer, beat = await conductor.beats.get()
     assert peer == blade.address
     assert (beat["agent_token"], beat["agent_version"][0]) == (TOKEN, "1")
+    assert beat["callback_url"].startswith("https:")
+    assert blade.agent is not None
+    assert blade.agent.identity.certificate == beat["agent_verify_ca"]
     return blade, beat["callback_url"]
+
+
+@contextlib.asynccontextmanager
+async def trusting(blade: Blade) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that knows the certificate of the agent's heartbeats, as Ironic does, and nothing else."""
+    assert blade.agent is not None
+    context = ssl.create_default_context(cadata=blade.agent.identity.certificate)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        yield session
 
 
 async def test_it_deploys_as_the_agent_does(conductor: Conductor, rack: Rack) -> None:
     blade, url = await up(conductor, rack)
-    assert conductor.lookups == [(blade.macs[0], "1.62")] * 2
-    async with aiohttp.ClientSession() as session:
+    assert conductor.lookups == [(blade.macs[0], "1.68")] * 2
+    async with trusting(blade) as session:
         caller = Caller(session, url)
         steps = await caller.run("deploy.get_deploy_steps", node={}, ports=[])
         assert steps["command_result"]["deploy_steps"] == {"GenericHardwareManager": []}
@@ -139,7 +153,7 @@ async def test_it_deploys_as_the_agent_does(conductor: Conductor, rack: Rack) ->
 
 async def test_it_refuses_as_the_agent_does(conductor: Conductor, rack: Rack) -> None:
     blade, url = await up(conductor, rack)
-    async with aiohttp.ClientSession() as session:
+    async with trusting(blade) as session:
         caller = Caller(session, url)
         assert (await caller.ask("GET", "/v1/commands/", token="wrong"))[0] == 401
         assert (await caller.ask("POST", "/v1/commands/", {"name": "standby.dance"}))[0] == 404
@@ -164,7 +178,7 @@ async def test_it_cleans_tells_its_inventory_and_ends_its_service(conductor: Con
     (told,) = conductor.inventories
     assert told["inventory"]["interfaces"][0]["mac_address"] == blade.macs[0]
     blade.disk.write(510, b"\x55\xaa")
-    async with aiohttp.ClientSession() as session:
+    async with trusting(blade) as session:
         caller = Caller(session, url)
         steps = (await caller.run("clean.get_clean_steps"))["command_result"]["clean_steps"]["GenericHardwareManager"]
         done = await caller.run("clean.execute_clean_step", step=steps[0])

@@ -66,6 +66,25 @@ async def test_a_hundred_machines_are_enrolled_and_deployed_by_one_command(tmp_p
     assert (tmp_path / "story.jsonl").read_text().count('"disk_boot"') <= NODES
 
 
+async def test_ironics_agent_deploys_a_fleet_over_tls(tmp_path: Path) -> None:
+    async with Daemon(tmp_path, settings(tmp_path, free_udp_port())) as daemon:
+        await daemon.start()
+        given = Options(nodes=20, seed=7, boot_url=daemon.boot_url, time_scale=0.01, post=(0.0, 10.0), control=("127.0.0.1", free_port()))
+        said: list[str] = []
+        async with Rack(given) as rack, Enroller(daemon.url, deploy_interface="direct", say=said.append) as enroller:
+            blades = list(rack.blades.values())
+            rack.inject("all", {"loss": 0.01})
+            await enroller.enroll(blades, port=rack.ipmi_port, user="admin", password="secret")
+            figures = await enroller.deploy(blades, f"{rack.control.url}/image.raw", rack.control.image_sha256)
+            assert figures.states == {"active": 20}, [daemon.output()[-3000:], *said]
+            ledger = rack.ledger()
+            assert ledger["writes_started"] == ledger["writes_done"] == ledger["ramdisks"] == ledger["ready_calls"] == 20
+            assert ledger["power_on"] == 40
+            assert not rack.state()["defects"]
+        await daemon.stop()
+        daemon.assert_clean()
+
+
 async def test_one_that_dies_is_booted_again_and_nothing_is_done_twice(tmp_path: Path) -> None:
     more = {"conductor.deploy_callback_timeout": 3, "drivers.ipmi.login_timeout": 3}
     async with Daemon(tmp_path, {**settings(tmp_path, free_udp_port()), **more}) as daemon:

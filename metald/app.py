@@ -295,7 +295,7 @@ async def _serve_boots(
         with naming("boot.http_listen", settings.boot.http_listen):
             await boot_http.start()
         metrics.add(telemetry.boot_http(boot_http))
-        queues.append(boot_http.bandwidth.queue)
+        queues += boot_http.queues
         stack.push_async_callback(boot_http.close)
     return queues
 

@@ -66,15 +66,23 @@ class Queue:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """The caller waits inside."""
-        self._next += 1
-        ticket, begun = self._next, time.time()
-        self._here[ticket] = (_whose.get(), begun)
+        ticket = self.enter()
         try:
             yield
         finally:
-            del self._here[ticket]
-            self.passed += 1
-            self.waited += max(0.0, time.time() - begun)
+            self.leave(ticket)
+
+    def enter(self) -> int:
+        """Somebody waits from now on; returns what to give to `leave`."""
+        self._next += 1
+        self._here[self._next] = (_whose.get(), time.time())
+        return self._next
+
+    def leave(self, ticket: int) -> None:
+        """It has waited long enough, or gives up."""
+        _, begun = self._here.pop(ticket)
+        self.passed += 1
+        self.waited += max(0.0, time.time() - begun)
 
     def of(self, uuid: str) -> Waiting | None:
         """What the node has been waiting for longest here; None when it does not wait."""

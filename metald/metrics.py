@@ -38,6 +38,15 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def below(self, share: float) -> float:
+        """The bucket's bound that this share of the values does not exceed; infinity where there is none, 0 without values."""
+        wanted, found = share * sum(self.counts), 0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            found += count
+            if found >= wanted:
+                return bound if found else 0.0
+        return float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Family:

@@ -20,6 +20,7 @@ Every request is reported once, when it has ended. Every wait on a client has a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -41,7 +42,7 @@ from metald.boot.render import Asker, parse_mac
 from metald.boot.sendfile import Sent, send_file
 from metald.config import ConfigError, Settings
 from metald.errors import MetaldError, NotAllowed, NotFound
-from metald.limits import Bandwidth, on_behalf_of
+from metald.limits import Bandwidth, Queue, on_behalf_of
 from metald.model import Node
 
 ImageSource = Callable[[Node, str], Path | None]
@@ -94,6 +95,11 @@ class BootHttp:
         """Answers by status."""
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Who waits for what here."""
+        return [self.bandwidth.queue, self._gate.queue]
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -171,11 +177,15 @@ class BootHttp:
                 sent.status = response.status
                 body = response.body if isinstance(response, web.Response) else None
                 sent.bytes = len(body) if isinstance(body, bytes) and request.method != "HEAD" else 0
+            with contextlib.suppress(ConnectionError):  # now and not by aiohttp, so that the gate knows when the answer has left
+                await response.prepare(request)
+                await response.write_eof()
             return response
         except asyncio.CancelledError:
             sent.error = sent.error or "the server stopped"
             raise
         finally:
+            self._gate.answered(request.protocol)
             self._tell(request, sent, time.monotonic() - begun)
 
     async def _answer(self, request: web.Request, handler: _Handler, sent: Sent) -> web.StreamResponse:

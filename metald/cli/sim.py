@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from metald.config import parse_listen
+from metald.metrics import Histogram, LoopLag
 from metald.sim.enroll import Enroller, EnrollError
 from metald.sim.fate import KINDS, Fault, FaultError
 from metald.sim.rack import Options, Rack, replayed
 from metald.sim.story import Injection, StoryError
+
+_LATE = 0.5
+_SLOW = "its machines were late by half a second and more, and what failed may have failed for that."
 
 _EXAMPLES = f"""examples:
   metald sim --nodes 10 --enroll http://127.0.0.1:6385
@@ -143,9 +147,15 @@ async def run(args: argparse.Namespace) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with Rack(wanted) as rack:
+        lag = LoopLag()
+        async with Rack(wanted) as rack, asyncio.TaskGroup() as group:
+            watching = group.create_task(lag.run())
             gc.freeze()  # ten thousand machines live as long as this does: looking at them again and again stops the loop
-            return await _lives(rack, args, stop)
+            try:
+                return await _lives(rack, args, stop)
+            finally:
+                watching.cancel()
+                _say_late(lag.late)
     except (FaultError, StoryError, ValueError) as error:
         sys.stderr.write(f"metald sim: {error}\n")
         return 2
@@ -191,6 +201,14 @@ async def _work(rack: Rack, args: argparse.Namespace) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     _say(f"the simulation took {(_cpu() - before) / max(1, figures.nodes) * 1000:.1f} ms of CPU for each and {peak} MiB in all")
     return 0 if set(figures.states) <= {"active"} and figures.nodes else 1
+
+
+def _say_late(late: Histogram) -> None:
+    """Whether the machines answered when they wanted to: with too little CPU they are slower than they say."""
+    bound = late.below(0.99)
+    _say(
+        f"99 % of the time the simulation was at most {bound:g} s late" if bound < _LATE else f"the simulation had too little CPU: {_SLOW}"
+    )
 
 
 def _cpu() -> float:

@@ -436,23 +436,70 @@ async def test_a_client_that_aborts_is_told_of(tmp_path: Path) -> None:
         await site.server.close()
 
 
-async def test_connections_over_the_limit_are_refused(tmp_path: Path, web: aiohttp.ClientSession) -> None:
+async def test_connections_over_the_limit_wait_for_their_turn(tmp_path: Path) -> None:
     site = Site(tmp_path, http_connections=2)
     await site.server.start()
+    ask = b"GET /boot.ipxe HTTP/1.1\r\nHost: x\r\n\r\n"
     try:
-        kept = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+        silent = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+        third, fourth = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+        for _, writer in (third, fourth):
+            writer.write(ask)
+        async with asyncio.timeout(10):
+            (queue,) = [queue for queue in site.server.queues if queue.setting == "boot.http_connections"]
+            while len(queue) < 2:
+                await asyncio.sleep(0)
+            assert queue.longest() >= 0
+            silent[0][1].close()  # a place for the third; once that has its answer, it makes room for the fourth
+            for reader, _ in (third, fourth):
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+            await third[0].read()
+            assert len(queue) == 0
+            fourth[1].write(ask)  # nobody wants its place
+            assert (await fourth[0].readuntil(b"\r\n\r\n")).endswith(b"\r\n\r\n")
+        for _, writer in (*silent, third, fourth):
+            writer.close()
+    finally:
+        await site.server.close()
+
+
+async def test_a_crowd_many_times_the_limit_is_served_whole(tmp_path: Path) -> None:
+    site = Site(tmp_path, http_connections=3)
+    await site.server.start()
+    try:
+
+        stay: list[asyncio.StreamWriter] = []
+
+        async def one() -> int:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            stay.append(writer)  # connected, as a boot ROM does
+            writer.write(b"GET /ramdisk/kernel HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            return len(await reader.readexactly(size))
+
+        async with asyncio.timeout(30):
+            assert len(set(await asyncio.gather(*(one() for _ in range(25))))) == 1
+        assert site.server.served[200] == 25
+        for writer in stay:
+            writer.close()
+    finally:
+        await site.server.close()
+
+
+async def test_connections_far_over_the_limit_are_refused(
+    tmp_path: Path, web: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("metald.boot.gate._most_waiting", lambda limit: limit)
+    site = Site(tmp_path, http_connections=1)
+    await site.server.start()
+    try:
+        held = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
         with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
             await text(web, f"{site.base}/boot.ipxe")
-        for _, writer in kept:
+        assert "boot.http_connections" in caplog.text
+        for _, writer in held:
             writer.close()
-            await writer.wait_closed()
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await text(web, f"{site.base}/boot.ipxe")
-                    break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0)
     finally:
         await site.server.close()
 

@@ -24,12 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from metald.config import ConfigError, StoreSettings
 from metald.errors import Unavailable
 from metald.store import migrate
-from metald.store.dialects import Dialect, Postgres, Sqlite
-from metald.store.statements import Query
+from metald.store.dialects import Dialect, Postgres, Query, Sqlite
 from metald.store.transaction import Steps
 
 T = TypeVar("T")
 
+_STATEMENTS = 512
 _EXAMPLES = "Use sqlite:///path or postgresql://user:password@host/database."
 
 
@@ -265,7 +265,9 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def _sqlite_engine(url: URL, timeout: float, *, writing: bool) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=1 if writing else 4, max_overflow=0, connect_args={"timeout": timeout})
+    # each statement of the writer's comes in a dozen sizes
+    arguments = {"timeout": timeout, "cached_statements": _STATEMENTS}
+    engine = create_async_engine(url, pool_size=1 if writing else 4, max_overflow=0, connect_args=arguments)
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below and by the writer, never by the driver

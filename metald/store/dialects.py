@@ -1,7 +1,7 @@
 """What differs between SQLite and PostgreSQL in the writer's statements, and how their errors read.
 
-One statement carries a whole batch: the rows come as a JSON array (SQLite, `json_each`) or as one array for each
-column (PostgreSQL, `unnest`) and appear to the statement as a table named `src`. A column is a name and its SQL type.
+One statement carries many rows: they come as one array for each column (PostgreSQL, `unnest`) or as so many placeholders
+(SQLite, `VALUES`) and appear to the statement as a table named `src`. A column is a name and its SQL type.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ import errno
 import sqlite3
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, ClassVar, Protocol
-
-import msgspec
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from metald.errors import Unavailable
 
 Column = tuple[str, str]
 Row = Sequence[Any]
 
-_encode = msgspec.json.Encoder().encode
+MOST_ROWS = 1000
+"""Most rows in one statement: SQLite takes 32,766 arguments."""
+
+
+class Query(NamedTuple):
+    """A statement. Its result is a list of rows if it `selects`, else the number of rows it changed."""
+
+    sql: str
+    args: tuple[Any, ...] = ()
+    selects: bool = False
 
 
 class Trouble(Enum):
@@ -39,17 +46,18 @@ class Dialect(Protocol):
     """Statement that begins a writing transaction."""
     receipt: str
     """SQL expression over the counters' row that identifies the running transaction afterwards."""
-    ordered: str
-    """ORDER BY clause that keeps the order of `src`."""
 
     def mark(self, position: int) -> str:
         """The placeholder of the n-th argument, from 1."""
 
     def source(self, columns: Sequence[Column]) -> str:
-        """FROM item `src` with these columns; takes the arguments that `bind` makes."""
+        """FROM item `src` with these columns, for a statement that `query` completes."""
 
-    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
-        """The arguments for `source`. A `doc` value is JSON text as bytes."""
+    def every(self, columns: Sequence[Column]) -> str:
+        """What follows `source` in a statement that inserts each of its rows, in their order."""
+
+    def query(self, sql: str, columns: Sequence[Column], rows: Sequence[Row], *, selects: bool = False) -> Query:
+        """A statement with its rows, at most `MOST_ROWS`. A `doc` value is JSON text as bytes."""
 
     def trouble(self, error: BaseException) -> Trouble:
         """What an error of the driver means."""
@@ -64,7 +72,11 @@ class Sqlite:
     name = "sqlite"
     begin = "BEGIN IMMEDIATE"
     receipt = "batches"
-    ordered = ""
+
+    _ROWS = "{rows}"
+
+    def __init__(self) -> None:
+        self._sized: dict[tuple[str, int], str] = {}
 
     _REMEDIES: ClassVar[dict[int, str]] = {
         sqlite3.SQLITE_BUSY: "Another program holds a lock on the database file: end it, and repeat the request.",
@@ -85,13 +97,22 @@ class Sqlite:
 
     def source(self, columns: Sequence[Column]) -> str:
         """See `Dialect.source`."""
-        fields = ", ".join(f"json_extract(value, '$[{i}]') AS {name}" for i, (name, _) in enumerate(columns))
-        return f"(SELECT {fields} FROM json_each(?)) AS src"  # noqa: S608
+        fields = ", ".join(f"column{i} AS {name}" for i, (name, _) in enumerate(columns, 1))
+        return f"(SELECT {fields} FROM (VALUES {self._ROWS})) AS src"  # noqa: S608
 
-    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
-        """See `Dialect.bind`. Documents go in as strings: SQLite copies those, while it would parse objects again for each column."""
-        del columns
-        return (_encode([[v.decode() if type(v) is bytes else v for v in row] for row in rows]).decode(),)
+    def every(self, columns: Sequence[Column]) -> str:
+        """See `Dialect.every`."""
+        return f" WHERE src.{columns[0][0]} IS NOT NULL"
+
+    def query(self, sql: str, columns: Sequence[Column], rows: Sequence[Row], *, selects: bool = False) -> Query:
+        """See `Dialect.query`. Rows of NULL, which match nothing, fill up to a power of two, so that statements are prepared once."""
+        size = 1 << max(0, len(rows) - 1).bit_length()
+        text = self._sized.get((sql, size))
+        if text is None:
+            row = f"({', '.join('?' * len(columns))})"
+            text = self._sized[sql, size] = sql.replace(self._ROWS, ", ".join([row] * size))
+        values = [v.decode() if type(v) is bytes else v for row in rows for v in row]
+        return Query(text, (*values, *(None,) * (len(columns) * (size - len(rows)))), selects)
 
     def trouble(self, error: BaseException) -> Trouble:
         """See `Dialect.trouble`."""
@@ -126,7 +147,6 @@ class Postgres:
     name = "postgresql"
     begin = "BEGIN"
     receipt = "CAST(pg_current_xact_id() AS text)"
-    ordered = " ORDER BY src.ord"
 
     _REMEDIES: ClassVar[dict[str, str]] = {
         "53100": "The disk of the database server is full: make room on it, and repeat the request.",
@@ -148,9 +168,15 @@ class Postgres:
         names = ", ".join(name for name, _ in columns)
         return f"unnest({arrays}) WITH ORDINALITY AS src({names}, ord)"
 
-    def bind(self, columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Any, ...]:
-        """See `Dialect.bind`."""
-        return tuple([v.decode() if type(v) is bytes else v for v in values] for values in zip(*rows, strict=True)) or ([],) * len(columns)
+    def every(self, columns: Sequence[Column]) -> str:
+        """See `Dialect.every`."""
+        del columns
+        return " ORDER BY src.ord"
+
+    def query(self, sql: str, columns: Sequence[Column], rows: Sequence[Row], *, selects: bool = False) -> Query:
+        """See `Dialect.query`."""
+        arrays = [[v.decode() if type(v) is bytes else v for v in values] for values in zip(*rows, strict=True)]
+        return Query(sql, tuple(arrays) or ([],) * len(columns), selects)
 
     def trouble(self, error: BaseException) -> Trouble:
         """See `Dialect.trouble`."""

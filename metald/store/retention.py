@@ -15,7 +15,7 @@ from metald.config import StoreSettings
 from metald.model import Workflow, now
 from metald.model.cursor import Cursor
 from metald.store.changes import Change
-from metald.store.statements import Query
+from metald.store.dialects import Query
 from metald.store.transaction import Steps
 from metald.store.writer import StateWriter
 

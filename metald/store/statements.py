@@ -1,4 +1,4 @@
-"""The writer's SQL: for each table and kind of operation one statement, however many rows it carries.
+"""The writer's SQL: for each table and kind of operation one statement, which carries up to `MOST_ROWS` rows.
 
 No statement returns a row for each row it writes: SQLite's driver would hand the interpreter's lock over for every one
 of them. A count tells whether all rows were as expected; only if not, the database is asked which were not. A row is
@@ -8,11 +8,11 @@ known by id and version: a UUID that was deleted and made again has another id, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from metald.model import Resource
 from metald.store.batch import RowChange
-from metald.store.dialects import Column, Dialect
+from metald.store.dialects import Column, Dialect, Query
 from metald.store.kinds import KINDS, Kind
 
 _JOURNAL: tuple[Column, ...] = (("workflow_uuid", "text"), ("node_uuid", "text"), ("time", "double precision"), ("doc", "text"))
@@ -20,14 +20,6 @@ _EVENTS: tuple[Column, ...] = (("seq", "bigint"), ("node_uuid", "text"), ("time"
 _KEYS: tuple[Column, ...] = (("id", "bigint"), ("uuid", "text"), ("version", "bigint"))
 _DOCUMENTS: tuple[Column, ...] = (*_KEYS, ("doc", "text"))
 _VALUES: tuple[Column, ...] = (("value", "text"),)
-
-
-class Query(NamedTuple):
-    """A statement. Its result is a list of rows if it `selects`, else the number of rows it changed."""
-
-    sql: str
-    args: tuple[Any, ...] = ()
-    selects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,43 +55,43 @@ class Statements:
     def insert(self, kind: Kind[Resource], rows: list[RowChange], ids: range) -> Query:
         """Insert rows with these ids."""
         sql = self._kinds[kind.type]
-        return Query(sql.insert, self._dialect.bind(sql.columns, [_values(row, i) for row, i in zip(rows, ids, strict=True)]))
+        return self._dialect.query(sql.insert, sql.columns, [_values(row, i) for row, i in zip(rows, ids, strict=True)])
 
     def update(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Replace the documents of the rows that have the expected versions."""
         values = [(row.resource.id, row.resource.uuid, row.expected, row.doc) for row in rows]
-        return Query(self._kinds[kind.type].update, self._dialect.bind(_DOCUMENTS, values))
+        return self._dialect.query(self._kinds[kind.type].update, _DOCUMENTS, values)
 
     def rename(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Replace documents and unique values of the rows that have the expected versions."""
         sql = self._kinds[kind.type]
-        return Query(sql.rename, self._dialect.bind(sql.columns, [_values(row, row.resource.id) for row in rows]))
+        return self._dialect.query(sql.rename, sql.columns, [_values(row, row.resource.id) for row in rows])
 
     def delete(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Delete the rows that have the expected versions."""
         keys = [(row.resource.id, row.resource.uuid, row.expected) for row in rows]
-        return Query(self._kinds[kind.type].delete, self._dialect.bind(_KEYS, keys))
+        return self._dialect.query(self._kinds[kind.type].delete, _KEYS, keys)
 
     def matching(self, kind: Kind[Resource], rows: list[RowChange]) -> Query:
         """Selects the ids of the rows that have the expected versions."""
         keys = [(row.resource.id, row.resource.uuid, row.expected) for row in rows]
-        return Query(self._kinds[kind.type].matching, self._dialect.bind(_KEYS, keys), selects=True)
+        return self._dialect.query(self._kinds[kind.type].matching, _KEYS, keys, selects=True)
 
     def owners(self, kind: Kind[Resource], field: str, values: list[Any]) -> Query:
         """Selects (value, uuid) for each of the unique values that some row has."""
-        return Query(self._kinds[kind.type].owners[field], self._dialect.bind(_VALUES, [(value,) for value in values]), selects=True)
+        return self._dialect.query(self._kinds[kind.type].owners[field], _VALUES, [(value,) for value in values], selects=True)
 
     def release(self, kind: Kind[Resource], field: str, uuids: list[str]) -> Query:
         """Take a unique value from rows that get another one in the same transaction."""
-        return Query(self._kinds[kind.type].release[field], self._dialect.bind(_VALUES, [(uuid,) for uuid in uuids]))
+        return self._dialect.query(self._kinds[kind.type].release[field], _VALUES, [(uuid,) for uuid in uuids])
 
     def journal(self, lines: list[tuple[str, str, float, bytes]]) -> Query:
         """Append journal lines."""
-        return Query(self._journal, self._dialect.bind(_JOURNAL, lines))
+        return self._dialect.query(self._journal, _JOURNAL, lines)
 
     def events(self, lines: list[tuple[int, str | None, float, bytes]]) -> Query:
         """Append events that have their numbers."""
-        return Query(self._events, self._dialect.bind(_EVENTS, lines))
+        return self._dialect.query(self._events, _EVENTS, lines)
 
 
 def _values(row: RowChange, id_: int) -> tuple[Any, ...]:
@@ -110,7 +102,7 @@ def _values(row: RowChange, id_: int) -> tuple[Any, ...]:
 def _append(table: str, columns: tuple[Column, ...], dialect: Dialect) -> str:
     names = ", ".join(name for name, _ in columns)
     selected = ", ".join(f"src.{name}" for name, _ in columns)
-    return f"INSERT INTO {table} ({names}) SELECT {selected} FROM {dialect.source(columns)}{dialect.ordered}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) SELECT {selected} FROM {dialect.source(columns)}{dialect.every(columns)}"  # noqa: S608
 
 
 def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
@@ -124,7 +116,7 @@ def _kind_sql(kind: Kind[Resource], dialect: Dialect) -> _KindSql:
     same = f"{table}.id = src.id AND {table}.uuid = src.uuid AND {table}.version = src.version"
     return _KindSql(
         columns=columns,
-        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {source}",  # noqa: S608
+        insert=f"INSERT INTO {table} ({names}) SELECT {selected} FROM {source}{dialect.every(columns)}",  # noqa: S608
         update=f"UPDATE {table} SET version = src.version + 1, doc = src.doc FROM {documents} WHERE {same}",  # noqa: S608
         rename=f"UPDATE {table} SET version = src.version + 1, {assigned} FROM {source} WHERE {same}",  # noqa: S608
         delete=f"DELETE FROM {table} WHERE id IN (SELECT {table}.id FROM {keys} JOIN {table} ON {same})",  # noqa: S608

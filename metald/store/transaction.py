@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 from metald.errors import MetaldError
 from metald.model import Resource
 from metald.store.batch import Batch, RowChange, Submission, duplicate, stale
-from metald.store.dialects import Dialect, Trouble
+from metald.store.dialects import MOST_ROWS, Dialect, Query, Trouble
 from metald.store.kinds import Kind
-from metald.store.statements import Query, Statements
+from metald.store.statements import Statements
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 Steps = Generator[Query, Any, T]
@@ -92,21 +93,23 @@ def _write(statements: Statements, batch: Batch) -> Steps[Written]:
     yield from _release(statements, batch)
     for operation, statement in (("delete", statements.delete), ("rename", statements.rename), ("update", statements.update)):
         for kind, rows in batch.rows(operation).items():
-            if (yield statement(kind, [row for _, row in rows])) != len(rows):
-                raise _Mismatch
+            for part in _parts([row for _, row in rows]):
+                if (yield statement(kind, part)) != len(part):
+                    raise _Mismatch
     ids: dict[str, int] = {}
     next_id = last_id - new + 1
     for kind, rows in inserts.items():
-        given = range(next_id, next_id + len(rows))
-        yield statements.insert(kind, [row for _, row in rows], given)
-        ids.update((row.resource.uuid, i) for (_, row), i in zip(rows, given, strict=True))
-        next_id += len(rows)
-    if journal := [line for s in batch for line in s.journal]:
-        yield statements.journal(journal)
-    if events:
-        docs = [doc for s in batch for doc in s.event_docs]
-        seqs = range(last_seq - len(events) + 1, last_seq + 1)
-        yield statements.events([(n, e.node_uuid, e.time.timestamp(), doc) for n, e, doc in zip(seqs, events, docs, strict=True)])
+        for part in _parts([row for _, row in rows]):
+            given = range(next_id, next_id + len(part))
+            yield statements.insert(kind, part, given)
+            ids.update((row.resource.uuid, i) for row, i in zip(part, given, strict=True))
+            next_id += len(part)
+    for lines in _parts([line for s in batch for line in s.journal]):
+        yield statements.journal(lines)
+    docs = [doc for s in batch for doc in s.event_docs]
+    seqs = range(last_seq - len(events) + 1, last_seq + 1)
+    for told in _parts([(n, e.node_uuid, e.time.timestamp(), doc) for n, e, doc in zip(seqs, events, docs, strict=True)]):
+        yield statements.events(told)
     return Written(batch, last_seq, receipt, ids)
 
 
@@ -122,12 +125,17 @@ def _diagnose(statements: Statements, batch: Batch) -> Steps[Rejected]:
     released = False
     for operation in ("delete", "rename", "update"):
         for kind, rows in batch.rows(operation).items():
-            matching = {row[0] for row in (yield statements.matching(kind, [row for _, row in rows]))}
+            matching: set[int] = set()
+            for part in _parts([row for _, row in rows]):
+                matching.update(row[0] for row in (yield statements.matching(kind, part)))
             failed |= {id(s): stale(row) for s, row in rows if row.resource.id not in matching}
     place = {id(s): i for i, s in enumerate(batch)}
     leaving = {(row.kind.type, row.resource.uuid): s for s in batch for row in (*s.deletes, *s.saves)}
     for (kind, field), wanted in _claims(batch).items():
-        for value, owner in (yield statements.owners(kind, field, list(wanted))):
+        owned: list[tuple[Any, str]] = []
+        for values in _parts(list(wanted)):
+            owned += yield statements.owners(kind, field, values)
+        for value, owner in owned:
             submission, row = wanted[value]
             if field == "uuid":
                 failed.setdefault(id(submission), duplicate(kind, field, value))
@@ -162,4 +170,10 @@ def _release(statements: Statements, batch: Batch) -> Steps[None]:
         for kind, field, uuid in s.releases:
             wanted.setdefault((kind, field), []).append(uuid)
     for (kind, field), uuids in wanted.items():
-        yield statements.release(kind, field, uuids)
+        for part in _parts(uuids):
+            yield statements.release(kind, field, part)
+
+
+def _parts(rows: list[R]) -> list[list[R]]:
+    """As many rows at a time as one statement carries."""
+    return [rows[at : at + MOST_ROWS] for at in range(0, len(rows), MOST_ROWS)]

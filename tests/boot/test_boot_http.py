@@ -467,7 +467,6 @@ async def test_a_crowd_many_times_the_limit_is_served_whole(tmp_path: Path) -> N
     site = Site(tmp_path, http_connections=3)
     await site.server.start()
     try:
-
         stay: list[asyncio.StreamWriter] = []
 
         async def one() -> int:

@@ -108,21 +108,21 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 async def test_a_change_that_the_database_chokes_on_fails_alone(store: Store) -> None:
     binder = type(store._database.dialect)
-    original = store._writer._statements._dialect.bind
+    original = store._writer._statements._dialect.query
 
-    def choking(columns: Any, rows: Any) -> Any:
+    def choking(sql: str, columns: Any, rows: Any, **more: Any) -> Any:
         if any("poison" in str(value) for row in rows for value in row):
             raise TypeError("cannot bind this")
-        return original(columns, rows)
+        return original(sql, columns, rows, **more)
 
-    store._writer._statements._dialect.bind = choking  # type: ignore[method-assign]
+    store._writer._statements._dialect.query = choking  # type: ignore[method-assign]
     try:
         names = ["a", "b", "poison", "c"]
         results = await asyncio.gather(
             *(store.commit(Change(save=[node(n)], events=[Event(type=n)])) for n in names), return_exceptions=True
         )
     finally:
-        del store._writer._statements._dialect.bind
+        del store._writer._statements._dialect.query
     assert binder is type(store._database.dialect)
     assert [type(r) for r in results] == [Committed, Committed, Unavailable, Committed]
     assert [e.type for e in await store.events()] == ["a", "b", "c"]

@@ -20,10 +20,11 @@ from metald.config import ConfigError, StoreSettings
 from metald.errors import Unavailable
 from metald.model import Node
 from metald.store import migrate
+from metald.store.batch import RowChange
 from metald.store.changes import Change
 from metald.store.database import Database, locate
 from metald.store.dialects import Postgres, Sqlite
-from metald.store.kinds import KINDS
+from metald.store.kinds import BY_TYPE, KINDS
 from metald.store.statements import Statements
 from metald.store.store import Store
 from metald.store.tables import metadata
@@ -167,10 +168,16 @@ async def test_sqlite_is_durable_and_looks_rows_up_by_index(tmp_path: Path) -> N
     assert (await session._driver.execute_fetchall("PRAGMA synchronous"))[0][0] == 2
     assert (await session._driver.execute_fetchall("PRAGMA journal_mode"))[0][0] == "wal"
     await store.close()
-    sqls = Statements(Sqlite())._kinds[Node]
+    statements = Statements(Sqlite())
+    nodes, kind = [Node(driver="ipmi", version=1) for _ in range(3)], BY_TYPE[Node]
+    rows = [RowChange(kind, node, 1, b"{}") for node in nodes]
+    queries = [of(kind, rows) for of in (statements.update, statements.rename, statements.delete, statements.matching)]
+    for name in ("uuid", *kind.columns):
+        queries += [statements.owners(kind, name, ["a", "b"])]
+    queries += [statements.release(kind, name, ["a", "b"]) for name in kind.columns]
     connection = sqlite3.connect(tmp_path / "metald.sqlite")
-    for sql in (sqls.update, sqls.rename, sqls.delete, sqls.matching, *sqls.owners.values(), *sqls.release.values()):
-        plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, ("[]",))]
+    for query in queries:
+        plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query.sql, query.args)]
         assert not [step for step in plan if step.startswith("SCAN nodes")], plan
     connection.close()
 
@@ -188,7 +195,7 @@ def test_errors_of_the_drivers_become_remedies() -> None:
     assert "can be reached" in str(postgres.explain(ConnectionRefusedError("no")))
     assert "TimeoutError" in str(postgres.explain(TimeoutError()))
     assert "metald's log" in str(sqlite.explain(sqlite3.OperationalError("odd")))
-    assert postgres.bind((("a", "text"), ("b", "text")), []) == ([], [])
+    assert postgres.query("x", (("a", "text"), ("b", "text")), []).args == ([], [])
 
 
 async def test_ten_thousand_nodes_are_installed_in_order(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from metald.config import ConfigError
@@ -44,6 +45,7 @@ def url_host(address: str) -> str:
     return f"[{bare}]" if ":" in bare else bare
 
 
+@lru_cache(maxsize=1 << 14)
 def plain(address: str) -> str:
     """An IP address in its shortest text: without zone, and an IPv4 address out of its IPv6 mapping."""
     bare = address.partition("%")[0]

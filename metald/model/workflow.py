@@ -43,7 +43,7 @@ class WorkflowState(StrEnum):
         return self in (WorkflowState.DONE, WorkflowState.FAILED, WorkflowState.ABORTED)
 
 
-class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One step of a plan: which method of which interface, with what arguments."""
 
     interface: str

@@ -47,6 +47,7 @@ class Sshd:
         """
         self._base = asyncssh.SSHServerConnectionOptions(
             server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            kex_algs=["curve25519-sha256"],  # what the ramdisk's dropbear has
             encryption_algs=["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"],
             compression_algs=["none"],
             x11_forwarding=False,

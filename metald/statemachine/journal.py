@@ -168,7 +168,9 @@ class Journal:
         if current is None or known is None or known.state.ended:
             raise NodeGone
         # A request to abort may have come meanwhile; everything else of a running workflow is written only here.
-        new_workflow = known.changed(memo=copy.deepcopy(context.memo), **workflow)
+        # most boundaries leave the memo as it is; it is compared in no time, and copied deep down in twenty times that
+        memo = known.memo if context.memo == known.memo else copy.deepcopy(context.memo)
+        new_workflow = known.changed(memo=memo, **workflow)
         facts = [*context.notes]
         if record is not None:
             facts.append(step_event(new_workflow, record))

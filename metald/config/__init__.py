@@ -149,9 +149,7 @@ class Boot(Section, frozen=True):
     ] = ""
     ipxe_dir: Annotated[str, Meta(description="Where the iPXE binaries are (Debian's package `ipxe`).")] = "/usr/lib/ipxe"
     kernel_append_params: Annotated[str, Meta(description="Kernel parameters for every ramdisk.")] = "nofb vga=normal console=ttyS0"
-    http_connections: Annotated[Positive, Meta(description="Most connections that boot HTTP serves at once; others wait.")] = (
-        4096
-    )
+    http_connections: Annotated[Positive, Meta(description="Most connections that boot HTTP serves at once; others wait.")] = 4096
     http_stall_timeout: Annotated[
         Seconds, Meta(description="Seconds that a client may take for its request, or for 4 MiB of an answer, before it is cut off.")
     ] = 60.0

@@ -68,7 +68,8 @@ fuzz: packages venv  ## schemathesis over a real daemon for five minutes, and 10
 	$(BIN)/python -m tests.support.fuzz
 	$(BIN)/python benchmarks/slow.py
 
-conformance: packages venv  ## the test suites of Ironic's clients (tempest, openstacksdk, Ansible) against metald
+conformance: venv  ## the test suites of Ironic's clients (tempest, the SDK, the command line, Ansible, gophercloud) against metald
+	scripts/install-packages conformance
 	$(BIN)/python -m tests.conformance
 
 check: packages venv lint test  ## what every commit must pass: lint, types, layers, generated files, tests

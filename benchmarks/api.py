@@ -49,17 +49,22 @@ async def one_size(nodes: int, session: aiohttp.ClientSession, missed: list[str]
             missed += [f"{f.failed} of {f.what} failed" for f in figures if f.failed]
             await storm(daemon, client, missed)
             await daemon.stop()
-            starts = []
-            for _ in range(3):
-                starts.append(await own.first_answer(daemon))
-                await daemon.stop()
-            took, rss = min(starts)
-            print(f"start to the first list {took:.2f} s (best of 3), {rss:.0f} MiB", flush=True)
-            if took > _START_S:
-                missed.append(f"start with {nodes} nodes takes {took:.2f} s")
-            if rss > _RSS_MIB:
-                missed.append(f"{nodes} nodes take {rss:.0f} MiB")
+            await starts(daemon, nodes, missed)
             return figures
+
+
+async def starts(daemon: Daemon, nodes: int, missed: list[str]) -> None:
+    """Start a daemon three times over the state that it has, and stop it again."""
+    found = []
+    for _ in range(3):
+        found.append(await own.first_answer(daemon))
+        await daemon.stop()
+    took, rss = min(found)
+    print(f"start to the first list {took:.2f} s (best of 3), {rss:.0f} MiB", flush=True)
+    if took > _START_S:
+        missed.append(f"start with {nodes} nodes takes {took:.2f} s")
+    if rss > _RSS_MIB:
+        missed.append(f"{nodes} nodes take {rss:.0f} MiB")
 
 
 async def storm(daemon: Daemon, client: Client, missed: list[str]) -> None:

@@ -1,4 +1,5 @@
-"""A real Ironic 39 from the package index: one process, SQLite, no authentication; fake-hardware, or the lab's machines.
+"""A real Ironic 39 from the package index, without authentication: one process on SQLite, or its API and its conductor as processes
+of their own on MariaDB and RabbitMQ; with fake-hardware, or the lab's machines.
 
 Its packages are locked in `constraints.txt` beside this file and live in `build/ironic`, made when first asked for
 (about two minutes). Each Ironic gets a directory of its own, on a free port.
@@ -7,17 +8,22 @@ Its packages are locked in `constraints.txt` beside this file and live in `build
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
 import aiohttp
 
+from benchmarks.beside.mariadb import MariaDb
+from benchmarks.parts.process import family, running
 from tests.support.daemon import free_port
+from tests.support.rabbit import PrivateRabbit
 
 _HERE = Path(__file__).resolve().parent
 _VENV = _HERE.parent.parent / "build" / "ironic"
@@ -100,6 +106,14 @@ def installed() -> Path:
     return _VENV / "bin"
 
 
+def _with_mysql() -> None:
+    """Let the installed Ironic speak to MariaDB."""
+    if not (_VENV / ".pymysql").exists():
+        pip = [str(_VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--require-hashes", "-r", str(_HERE / "pymysql.txt")], check=True)
+        (_VENV / ".pymysql").touch()
+
+
 class Ironic:
     """An Ironic that runs inside `async with`.
 
@@ -109,10 +123,17 @@ class Ironic:
         interfaces: those that it has enabled, as lines of its configuration.
         deploy: further lines of the section `deploy`, and sections behind it.
         dhcp: its DHCP provider.
+        parts: whether the API and the conductor are processes of their own, on MariaDB and RabbitMQ. What these two take is
+            not counted as Ironic's.
     """
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1", interfaces: str = _FAKE, deploy: str = "", dhcp: str = "none") -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", interfaces: str = _FAKE, deploy: str = "", dhcp: str = "none", parts: bool = False
+    ) -> None:
         self._folder = folder
+        self._parts = parts
+        self._mariadb = MariaDb(folder / "mariadb")
+        self._rabbit: PrivateRabbit | None = None
         self._port = free_port()
         self._host = host
         self._settings = {"host": host, "interfaces": interfaces, "deploy": deploy, "dhcp": dhcp}
@@ -129,16 +150,37 @@ class Ironic:
         return self._process.pid
 
     async def __aenter__(self) -> Ironic:
+        try:
+            await self._set_up()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _set_up(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._conf.write_text(_CONF.format(folder=self._folder, port=self._port, **self._settings))
+        text = _CONF.format(folder=self._folder, port=self._port, **self._settings)
+        if self._parts:
+            _with_mysql()
+            self._mariadb.__enter__()
+            self._rabbit = PrivateRabbit()
+            self._rabbit.start()
+            text = text.replace(
+                "rpc_transport = none", f"rpc_transport = oslo\ntransport_url = {self._rabbit.url().replace('amqp', 'rabbit')}"
+            )
+            text = text.replace(f"connection = sqlite:///{self._folder}/ironic.sqlite", f"connection = {self._mariadb.url}")
+        self._conf.write_text(text)
         made = await asyncio.create_subprocess_exec(str(self._bin / "ironic-dbsync"), "--config-file", str(self._conf), "create_schema")
         if await made.wait():
             raise SystemExit("ironic-dbsync failed")
         await self.start()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        if self._parts:
+            self._mariadb.__exit__()
+        if self._rabbit is not None:
+            self._rabbit.remove()
 
     @property
     def _conf(self) -> Path:
@@ -146,14 +188,17 @@ class Ironic:
 
     async def start(self) -> None:
         """Start it and wait for its first answer."""
+        one = f"exec {self._bin}/ironic --config-file {self._conf}"
+        two = f"{self._bin}/ironic-conductor --config-file {self._conf} & {self._bin}/ironic-api --config-file {self._conf} & wait"
         with (self._folder / "output").open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(str(self._bin / "ironic"), "--config-file", str(self._conf)), stdout=output, stderr=output, start_new_session=True
+                *("sh", "-c", two if self._parts else one), stdout=output, stderr=output, start_new_session=True
             )
+        first = "/v1/drivers/fake-hardware" if self._parts else "/v1/nodes?limit=1"
         async with asyncio.timeout(120), aiohttp.ClientSession() as session:
             while True:
                 try:
-                    async with session.get(f"{self.url}/v1/nodes?limit=1") as answer:
+                    async with session.get(f"{self.url}{first}") as answer:
                         if answer.status == 200:
                             return
                 except aiohttp.ClientError:
@@ -165,16 +210,22 @@ class Ironic:
         """End it and all that it started."""
         if self._process is None or self._process.returncode is not None:
             return
-        os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(15):
-                await self._process.wait()
-        except TimeoutError:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
+        left = family(self._process.pid)
+        deadline, number = time.monotonic() + 30, signal.SIGTERM
+        while left:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            await asyncio.sleep(0.1)
+            left = [pid for pid in left if running(pid)]
+            number = signal.SIGKILL if time.monotonic() > deadline else signal.SIGCONT
+        await self._process.wait()
 
     def multiply(self, nodes: int) -> None:
         """Copy the first node in the database of a stopped Ironic until there are so many: posting them would take minutes."""
+        if self._parts:
+            self._mariadb.multiply(nodes)
+            return
         with sqlite3.connect(self._folder / "ironic.sqlite") as database:
             names = [row[1] for row in database.execute("PRAGMA table_info(nodes)") if row[1] not in ("id", "uuid", "name")]
             columns = ", ".join(f'"{name}"' for name in names)

@@ -18,7 +18,7 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """The process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -30,15 +30,21 @@ def _family(pid: int) -> list[int]:
     return found
 
 
+def running(pid: int) -> bool:
+    """Whether it is there and has not ended."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
 def cpu_ms(pid: int) -> float:
     """Milliseconds of CPU that a server has used so far, all its threads and processes together."""
-    return _TICK_MS * sum(int(fields[_UTIME]) + int(fields[_STIME]) for one in _family(pid) if (fields := _stat(one)))
+    return _TICK_MS * sum(int(fields[_UTIME]) + int(fields[_STIME]) for one in family(pid) if (fields := _stat(one)))
 
 
 def rss_mib(pid: int) -> float:
     """Resident memory of a server in MiB; what its processes share counts for each."""
     pages = 0
-    for one in _family(pid):
+    for one in family(pid):
         try:
             pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
         except OSError:

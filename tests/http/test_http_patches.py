@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +25,16 @@ ROOTS = {
     "nodes": ["name", "description", "owner", "resource_class", "maintenance", "retired", "protected", "driver", "uuid", "traits"],
     "ports": ["address", "name", "pxe_enabled", "local_link_connection", "physical_network", "node_uuid", "uuid", "is_smartnic"],
     "chassis": ["description", "uuid", "nodes", "links"],
+    "portgroups": ["address", "name", "mode", "standalone_ports_supported", "physical_network", "node_uuid", "uuid"],
+    "allocations": ["name", "resource_class", "state", "owner", "candidate_nodes"],
+    "deploy_templates": ["name", "steps", "description", "uuid"],
+    "runbooks": ["name", "steps", "public", "owner", "disable_ramdisk", "traits"],
+    "inspection_rules": ["priority", "description", "phase", "sensitive", "actions", "conditions"],
+    "volume/connectors": ["type", "connector_id", "node_uuid"],
+    "volume/targets": ["volume_type", "volume_id", "boot_index", "node_uuid"],
 }
+STEP = {"interface": "deploy", "step": "deploy", "args": {}}
+RULE = {"op": "set-attribute", "args": {"path": "/extra/a", "value": 1}}
 
 
 def token(text: str) -> str:
@@ -93,7 +103,21 @@ async def things(api: Api) -> AsyncIterator[tuple[Api, dict[str, str]]]:
     node = await api.node(name="n1", extra=start, properties=start)
     port = await api.make("ports", node_uuid=node["uuid"], address="52:54:00:00:00:01", extra=start)
     chassis = await api.make("chassis", extra=start)
-    yield api, {"nodes": node["uuid"], "ports": port["uuid"], "chassis": chassis["uuid"]}
+    await api.force(node["uuid"], power_state="power off")
+    owner = {"node_uuid": node["uuid"], "extra": start}
+    others = {
+        "portgroups": {**owner, "properties": start},
+        "allocations": {"resource_class": "nothing", "extra": start},
+        "deploy_templates": {"name": "CUSTOM_A", "steps": [{**STEP, "priority": 1}], "extra": start},
+        "runbooks": {"name": "CUSTOM_A", "steps": [{**STEP, "order": 1}], "extra": start},
+        "inspection_rules": {"actions": [RULE], "conditions": [{"op": "eq", "args": {"values": [1, 1]}}]},
+        "volume/connectors": {**owner, "type": "iqn", "connector_id": "a"},
+        "volume/targets": {**owner, "volume_type": "iscsi", "volume_id": "a", "boot_index": 0, "properties": start},
+    }
+    uuids = {kind: (await api.make(kind, **body))["uuid"] for kind, body in others.items()}
+    while (await api.get(f"/v1/allocations/{uuids['allocations']}"))["state"] == "allocating":
+        await asyncio.sleep(0.01)
+    yield api, {"nodes": node["uuid"], "ports": port["uuid"], "chassis": chassis["uuid"], **uuids}
 
 
 def shown(resource: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +141,7 @@ async def attempt(api: Api, path: str, patch: list[dict[str, Any]]) -> None:
             assert after[root] == (expected.get(root) or {}), (patch, after[root])
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_patches_do_what_they_say_or_nothing(things: tuple[Api, dict[str, str]], data: st.DataObject) -> None:
     api, uuids = things

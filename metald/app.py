@@ -241,6 +241,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             "watchdog": sdnotify.watchdog,
             "retention": partial(_purge, store, settings),
             "tidy": runtime.tidy,
+            "images": images.run,
             "hypervisor hosts": hosts.run,
             "loop lag": lag.run,
             "SSH library": partial(_after, ready, ssh_library.load),

@@ -212,7 +212,22 @@ class Images(Section, frozen=True):
     file_roots: Annotated[list[str], Meta(description="Directories below which `file://` images may lie.")] = msgspec.field(
         default_factory=lambda: ["/var/lib/metald/files"]
     )
-    download_timeout: Annotated[Seconds, Meta(description="Seconds without a byte after which a download fails.")] = 60.0
+    cache_age: Annotated[
+        Seconds, Meta(description="Seconds after which an image that no deployment used is removed; 0 keeps it until room is needed.")
+    ] = 7 * 86400.0
+    formats: Annotated[
+        list[Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"]],
+        Meta(description="Formats of images that may be deployed; all but `raw` are converted by qemu-img, in a cage of its own."),
+    ] = msgspec.field(default_factory=lambda: ["raw", "qcow2"])
+    registry_auth_file: Annotated[
+        str, Meta(description="Logins for registries of `oci://` images: a JSON file as `docker login` or `podman login` write it.")
+    ] = ""
+    plain_registries: Annotated[list[str], Meta(description="Registries, as `host:port`, that are spoken to without TLS.")] = msgspec.field(
+        default_factory=list
+    )
+    download_timeout: Annotated[
+        Seconds, Meta(description="Seconds without a byte, or with less than a KiB for each of them, after which a download fails.")
+    ] = 60.0
     downloads: Annotated[Positive, Meta(description="Most images that are downloaded at once; each is downloaded once.")] = 8
     conversions: Annotated[int, Meta(ge=0, description="Most images that are converted at once; 0: one for every two processors.")] = 0
 

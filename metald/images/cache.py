@@ -7,7 +7,8 @@
     drives/NODE         the node's config drive
 
 Rules: a raw disk is complete and on the medium before it gets its name. What a deployment holds is never evicted; the
-least recently used goes first. Whatever blocks runs in a thread. A failed download leaves nothing behind.
+least recently used goes first, and what nobody used for long goes by itself. Whatever blocks runs in a thread. A failed
+download leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import os
+import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from metald.config import Images
 from metald.errors import ImageError, NotAllowed
-from metald.images.convert import convert
-from metald.images.inspector import Format, inspect
+from metald.images import confine
+from metald.images.fetcher import Fetcher, Made
 from metald.images.request import ImageRequest
 from metald.images.shelf import Shelf
-from metald.images.sink import Sink, digest_file
-from metald.images.sources import Download, Progress, fetch_digest, file_identity, from_file, open_allowed
-from metald.limits import Gate
+from metald.images.sink import digest_file
+from metald.images.sources import Progress, file_identity, open_allowed
 from metald.model import Node
+
+_log = logging.getLogger(__name__)
 
 
 class CachedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,8 @@ class _Flight:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     shows: list[Progress] = field(default_factory=list)
+    resolved: ImageRequest | None = None
+    """What the first of those who wait was told by the registry or the checksum file."""
 
     def show(self, **fields: object) -> None:
         for one in self.shows:
@@ -74,9 +79,9 @@ class ImageCache:
         self.directory = Path(settings.cache_dir) if settings.cache_dir else state_dir / "images"
         self._shelf = Shelf(self.directory, settings.cache_size)
         self._flights: dict[str, _Flight] = {}
-        conversions = settings.conversions or max(1, (os.cpu_count() or 2) // 2)
-        self.conversions = Gate(conversions, "the conversion of an image", "images.conversions")
-        self.downloads = Gate(settings.downloads, "the download of an image", "images.downloads")
+        self._fetcher = Fetcher(settings)
+        self.conversions, self.downloads = self._fetcher.conversions, self._fetcher.downloads
+        self._changed = asyncio.Event()
 
     async def fetch(self, request: ImageRequest, progress: Progress = nothing, *, holder: str = "") -> CachedImage:
         """Bring an image into the cache, or find it there.
@@ -90,14 +95,25 @@ class ImageCache:
             ImageError: it cannot be fetched, is not what was declared or has the wrong checksum, or there is no room.
             NotAllowed: a file outside the allowed directories.
         """
-        if request.checksum_url:
-            algorithm, digest = await fetch_digest(request.checksum_url, request.url, self._settings.download_timeout)
-            request = replace(request, algorithm=algorithm, digest=digest)
         with self._full_disk_is_an_image_error(request.shown):
+            request = await self._resolved(request, progress)
             key = await self._key(request)
             async with self._joined(key, progress) as flight:
                 found = await asyncio.to_thread(self._known, key, holder)
-                return found or await self._make(request, key, flight, holder)
+                if found is None:
+                    found = await self._make(request, key, flight, holder)
+        self._changed.set()
+        return found
+
+    async def _resolved(self, request: ImageRequest, progress: Progress) -> ImageRequest:
+        """The request as registry or checksum file complete it; who asks for the same meanwhile waits for one answer."""
+        if not request.checksum_url and not request.url.startswith("oci:"):
+            return request
+        told = (request.url, request.checksum_url, request.login, request.authorization, request.architecture, request.digest)
+        async with self._joined(f"resolve {told!r}", progress) as flight:
+            if flight.resolved is None:
+                flight.resolved = await self._fetcher.resolve(request)
+            return flight.resolved
 
     async def _key(self, request: ImageRequest) -> str:
         identity = f"{request.algorithm}:{request.digest}"
@@ -118,27 +134,22 @@ class ImageCache:
                 self._flights.pop(key, None)
 
     def _known(self, key: str, holder: str) -> CachedImage | None:
-        """The raw disk that a request led to before, if it is still here."""
+        """The raw disk that a request led to before, if it is still here and of a kind that is still permitted."""
         try:
             entry = msgspec.json.decode(self._shelf.index(key).read_bytes(), type=_Entry)
-            path = self._shelf.raw(entry.sha512)
-            good = path.stat().st_size == entry.size
         except (OSError, msgspec.MsgspecError):
             return None
-        if not good:
+        if not self._fetcher.permits(entry.format) or not self._shelf.take(entry.sha512, entry.size, holder):
             return None
-        self._shelf.hold(holder, entry.sha512)
-        os.utime(path)
-        return CachedImage(path=path, size=entry.size, sha512=entry.sha512, format=entry.format)
+        return CachedImage(path=self._shelf.raw(entry.sha512), size=entry.size, sha512=entry.sha512, format=entry.format)
 
     async def _make(self, request: ImageRequest, key: str, flight: _Flight, holder: str) -> CachedImage:
-        partial = self._shelf.partial(key)
+        async def room(size: int) -> None:
+            await asyncio.to_thread(self._shelf.make_room, key, size, request.shown)
+
         try:
-            digest = await self._bring(request, partial, flight)
-            seen = await asyncio.to_thread(self._inspect, partial, request)
-            if not seen.is_disk:
-                partial, digest = await self._convert(request, partial, seen, flight)
-            return await asyncio.to_thread(self._install, key, partial, digest, seen, holder)
+            made = await self._fetcher.make(request, self._shelf.partial(key), room, flight.show)
+            return await asyncio.to_thread(self._install, key, made, holder)
         except asyncio.CancelledError:
             raise  # what was fetched stays for the next try
         except BaseException:
@@ -147,58 +158,26 @@ class ImageCache:
         finally:
             self._shelf.reserved.pop(key, None)
 
-    async def _bring(self, request: ImageRequest, partial: Path, flight: _Flight) -> str:
-        """Fetch to the partial file and check the checksum. Returns its SHA-512."""
-        algorithms = frozenset({"sha512", request.algorithm} - {None})
-        sink = Sink(partial, frozenset(name for name in algorithms if name))
-
-        async def room(size: int) -> None:
-            await asyncio.to_thread(self._shelf.make_room, partial.name, size, request.shown)
-
-        try:
-            if request.url.startswith("file:"):
-                await from_file(request.url, self._settings.file_roots, sink, room, flight.show)
-            else:
-                notes = partial.with_suffix(".json")
-                async with self.downloads:
-                    await Download(request.url, sink, notes, self._settings.download_timeout, room, flight.show).run()
-            digests = await asyncio.to_thread(sink.finish)
-        finally:
-            sink.close()
-        if request.algorithm and digests[request.algorithm] != request.digest:
-            raise ImageError(
-                f"The image {request.shown} has the wrong checksum: {request.algorithm} is {digests[request.algorithm]}, "
-                f"expected {request.digest}.",
-                remedy="The image or instance_info's checksum is not the right one.",
-            )
-        return digests["sha512"]
-
-    def _inspect(self, partial: Path, request: ImageRequest) -> Format:
-        with partial.open("rb") as file:
-            return inspect(file, request.shown, declared=request.disk_format, largest=self._settings.cache_size)
-
-    async def _convert(self, request: ImageRequest, partial: Path, seen: Format, flight: _Flight) -> tuple[Path, str]:
-        raw = partial.with_suffix(".raw")
-        flight.show(message="Waiting for a conversion to end" if self.conversions.full else "Converting the image")
-        async with self.conversions:
-            await asyncio.to_thread(self._shelf.make_room, partial.name, seen.size, request.shown)
-            flight.show(message="Converting the image")
-            await convert(partial, raw, size=seen.size, shown=request.shown)
-            flight.show(message="Computing the checksum of the converted image")
-            digest = await asyncio.to_thread(digest_file, raw, "sha512")
-        await asyncio.to_thread(partial.unlink)
-        return raw, digest
-
-    def _install(self, key: str, partial: Path, sha512: str, seen: Format, holder: str) -> CachedImage:
-        self._shelf.hold(holder, sha512)
-        target = self._shelf.raw(sha512)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-        entry = _Entry(sha512=sha512, size=seen.size, format=seen.name)
+    def _install(self, key: str, made: Made, holder: str) -> CachedImage:
+        target = self._shelf.install(made.path, made.sha512, holder)
+        entry = _Entry(sha512=made.sha512, size=made.size, format=made.format)
         self._shelf.write(self._shelf.index(key), msgspec.json.encode(entry))
         self._shelf.discard(key)
-        return CachedImage(path=target, size=seen.size, sha512=sha512, format=seen.name)
+        return CachedImage(path=target, size=made.size, sha512=made.sha512, format=made.format)
+
+    async def run(self) -> None:
+        """Remove images that nobody used for `images.cache_age` seconds, each when its time has come. Runs for ever."""
+        for part in confine.missing():
+            _log.warning("the programs that convert images run without %s", part)
+        age = self._settings.cache_age
+        if not age:
+            return
+        while True:
+            self._changed.clear()
+            due = await asyncio.to_thread(self._shelf.drop_old, age)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if due is None else max(due - time.time(), 1.0)):
+                    await self._changed.wait()
 
     @contextmanager
     def _full_disk_is_an_image_error(self, shown: str) -> Iterator[None]:
@@ -266,6 +245,7 @@ class ImageCache:
         """The node's deployment needs its image and its config drive no more."""
         with suppress(OSError):
             await asyncio.to_thread(self._shelf.release, node_uuid)
+        self._changed.set()
 
 
 class _Entry(msgspec.Struct, frozen=True):

@@ -1,28 +1,33 @@
-"""What a deployment asks for: which image, with which checksum, in which declared format. Read from `instance_info`.
+"""What a deployment asks for: which image, with which checksum, in which declared format. Read from the node.
 
 Precedence of checksums: `image_os_hash_value` with `image_os_hash_algo`, then `image_checksum`, which may be
 `algorithm:hex`, bare hex whose length tells the algorithm, or the URL of a checksum file. MD5 is refused: it proves
-nothing. An image from the network needs a checksum; one from a local file may do without.
+nothing. An image from the network needs a checksum; one from a local file may do without, and a registry's manifest has it.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from metald.errors import Invalid
+from metald.images.inspector import CHECKS, spelt
+from metald.model import Node
 
 LENGTHS = {"sha256": 64, "sha512": 128}
 """The hash algorithms that are taken, and how many hexadecimal digits each has."""
 
-FORMATS = ("raw", "qcow2")
-"""The values of `image_disk_format` that can be deployed."""
+FORMATS = ("raw", *CHECKS)
+"""The formats of `image_disk_format` that can be deployed where the setting `images.formats` permits them."""
 
+DEFAULT_FORMATS = ("raw", "qcow2")
 _HEX = re.compile(r"[0-9a-fA-F]+", re.ASCII)
-_SCHEMES = ("http", "https", "file")
+_SCHEMES = ("http", "https", "file", "oci")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,19 @@ class ImageRequest:
     """Lower-case hex."""
     checksum_url: str | None = None
     disk_format: str | None = None
-    """`raw` or `qcow2` when declared."""
+    """One of `FORMATS` when declared."""
+    authorization: str = field(default="", repr=False)
+    """The value of the header `Authorization` for the image's server; empty for none."""
+    login: tuple[str, str] | None = field(default=None, repr=False)
+    """User and password for a registry; the user may be empty."""
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """URLs of proxies by the scheme of what they are for."""
+    no_proxy: tuple[str, ...] = ()
+    """Hosts and domains that no proxy is used for."""
+    architecture: str = ""
+    """Of the machine: which platform's image to take from a registry."""
+    origin: ImageRequest | None = field(default=None, repr=False)
+    """What this was made of, when a registry has completed it: its authorization lasts for a minute or so."""
 
     @property
     def shown(self) -> str:
@@ -50,12 +67,35 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def image_request(info: Mapping[str, Any], label: str) -> ImageRequest:
+def node_request(node: Node, formats: Collection[str] = DEFAULT_FORMATS, *, partitions: bool = False) -> ImageRequest:
+    """Read the image of a node's deployment.
+
+    Args:
+        formats: the formats that may be declared (setting `images.formats`).
+        partitions: whether a partition image will do.
+
+    Raises:
+        Invalid: names the field that is missing or wrong, and what it may be.
+    """
+    info = dict(node.instance_info)
+    if partitions:
+        info["image_type"] = "whole-disk"
+    if "image_pull_secret" not in info and node.driver_info.get("image_pull_secret"):
+        info["image_pull_secret"] = node.driver_info["image_pull_secret"]
+    architecture = node.properties.get("cpu_arch")
+    return image_request(info, node.label, formats, architecture=architecture if isinstance(architecture, str) else "")
+
+
+def image_request(
+    info: Mapping[str, Any], label: str, formats: Collection[str] = DEFAULT_FORMATS, *, architecture: str = ""
+) -> ImageRequest:
     """Read the image of a deployment.
 
     Args:
         info: the node's `instance_info`.
         label: what errors call the node.
+        formats: the formats that may be declared.
+        architecture: of the machine, as in `properties/cpu_arch`.
 
     Raises:
         Invalid: names the field that is missing or wrong, and what it may be.
@@ -64,7 +104,7 @@ def image_request(info: Mapping[str, Any], label: str) -> ImageRequest:
     if not url:
         raise Invalid(
             f"Node {label}: instance_info has no image_source.",
-            remedy="Set instance_info/image_source to an http, https or file URL.",
+            remedy="Set instance_info/image_source to an http, https, file or oci URL.",
             field="instance_info/image_source",
         )
     _check_url(url, "image_source", label)
@@ -75,13 +115,30 @@ def image_request(info: Mapping[str, Any], label: str) -> ImageRequest:
             field="instance_info/image_type",
         )
     algorithm, digest, checksum_url = _checksum(info, label)
-    if not digest and not checksum_url and not url.startswith("file:"):
+    if not digest and not checksum_url and not url.startswith(("file:", "oci:")):
         raise Invalid(
             f"Node {label}: the image {shown_url(url)} has no checksum.",
             remedy="Set instance_info/image_checksum to sha256:HEX, sha512:HEX or the URL of a checksum file.",
             field="instance_info/image_checksum",
         )
-    return ImageRequest(url, algorithm, digest, checksum_url, _format(info, label))
+    if checksum_url and url.startswith("oci:"):
+        raise Invalid(
+            f"Node {label}: an image from a registry has its digest there.",
+            remedy="Remove instance_info/image_checksum, or give the digest itself.",
+            field="instance_info/image_checksum",
+        )
+    return ImageRequest(
+        url,
+        algorithm,
+        digest,
+        checksum_url,
+        _format(info, label, formats),
+        authorization="" if url.startswith("oci:") else _authorization(info, label),
+        login=_login(info, label) if url.startswith("oci:") else None,
+        proxies=_proxies(info, label),
+        no_proxy=tuple(filter(None, map(str.strip, _text(info, "image_no_proxy", label).split(",")))),
+        architecture=architecture,
+    )
 
 
 def _text(info: Mapping[str, Any], name: str, label: str) -> str:
@@ -102,21 +159,73 @@ def _check_url(url: str, name: str, label: str) -> None:
         good = False
     if not good or any(ord(c) < 33 or ord(c) == 127 for c in url):
         raise Invalid(
-            f"Node {label}: instance_info/{name} is not an http, https or file URL.",
-            remedy="Write http://host/path, https://host/path or file:///path.",
+            f"Node {label}: instance_info/{name} is not an http, https, file or oci URL.",
+            remedy="Write http://host/path, https://host/path, file:///path or oci://registry/name:tag.",
             field=f"instance_info/{name}",
         )
 
 
-def _format(info: Mapping[str, Any], label: str) -> str | None:
-    declared = _text(info, "image_disk_format", label).lower()
-    if declared and declared not in FORMATS:
+def _format(info: Mapping[str, Any], label: str, formats: Collection[str]) -> str | None:
+    declared = spelt(_text(info, "image_disk_format", label).lower())
+    if not declared or declared in formats:
+        return declared or None
+    permit = f", or add {declared} to the setting images.formats" if declared in FORMATS else ""
+    raise Invalid(
+        f"Node {label}: image_disk_format {declared!r} cannot be deployed.",
+        remedy=f"Convert the image (qemu-img convert -O raw IN OUT) and declare raw{permit}.",
+        field="instance_info/image_disk_format",
+    )
+
+
+def _authorization(info: Mapping[str, Any], label: str) -> str:
+    """The header for the image's server: one that is given whole, in base64, or made of user and password."""
+    given = _text(info, "image_request_authorization", label)
+    if given:
+        try:
+            return base64.b64decode(given, validate=True).decode("ascii")
+        except (binascii.Error, UnicodeDecodeError):
+            raise Invalid(
+                f"Node {label}: image_request_authorization is not base64 of a header's value.",
+                remedy="Give base64 of the value of the header Authorization.",
+                field="instance_info/image_request_authorization",
+            ) from None
+    strategy = _text(info, "image_server_auth_strategy", label)
+    if strategy in ("", "noauth"):
+        return ""
+    user, password = (_text(info, f"image_server_{name}", label) for name in ("user", "password"))
+    if strategy != "http_basic" or not user or not password:
         raise Invalid(
-            f"Node {label}: image_disk_format {declared!r} cannot be deployed.",
-            remedy="Convert the image: qemu-img convert -O raw IN OUT, and declare raw.",
-            field="instance_info/image_disk_format",
+            f"Node {label}: image_server_auth_strategy {strategy!r} cannot be used.",
+            remedy="It is noauth or http_basic; the latter needs image_server_user and image_server_password.",
+            field="instance_info/image_server_auth_strategy",
         )
-    return declared or None
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _login(info: Mapping[str, Any], label: str) -> tuple[str, str] | None:
+    """User and password of a registry. As Ironic has it: a pull secret is `user:password`, or a token alone."""
+    secret = _text(info, "image_pull_secret", label)
+    if secret:
+        user, colon, password = secret.partition(":")
+        return (user, password) if colon else ("", secret)
+    user, password = (_text(info, f"image_server_{name}", label) for name in ("user", "password"))
+    return (user, password) if password else None
+
+
+def _proxies(info: Mapping[str, Any], label: str) -> dict[str, str]:
+    given = info.get("image_proxies")
+    if not given:
+        return {}
+    good = isinstance(given, Mapping) and all(
+        kind in ("http", "https") and isinstance(url, str) and url.startswith(("http://", "https://")) for kind, url in given.items()
+    )
+    if not good:
+        raise Invalid(
+            f"Node {label}: image_proxies must be an object of proxies by scheme.",
+            remedy='Write {"http": "http://proxy:3128", "https": "http://proxy:3128"}.',
+            field="instance_info/image_proxies",
+        )
+    return dict(given)
 
 
 def _checksum(info: Mapping[str, Any], label: str) -> tuple[str | None, str | None, str | None]:

@@ -5,6 +5,7 @@ Blocking; every method runs in a thread, except the ones that only make names.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -23,6 +24,14 @@ _DIGEST = re.compile(r"[0-9a-f]{128}", re.ASCII)
 _WORD = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
 _SPARE = 16 << 20
 """Bytes of the file system that are never planned for."""
+
+
+def _occupied(path: Path) -> int:
+    """Bytes that a file takes on the disk; none when it is gone."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +92,53 @@ class Shelf:
             new.unlink(missing_ok=True)
             raise
 
-    def hold(self, holder: str, sha512: str) -> None:
-        """Keep a raw disk for a node."""
+    def _hold(self, holder: str, sha512: str) -> None:
         if holder:
             self.write(self._place("holds", holder), sha512.encode())
+
+    def take(self, sha512: str, size: int, holder: str) -> bool:
+        """Keep a raw disk of `size` bytes for a node, if it is here; it counts as used now. Nothing evicts it in between."""
+        path = self.raw(sha512)
+        with self._lock:
+            try:
+                if path.stat().st_size != size:
+                    return False
+                self._hold(holder, sha512)
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def install(self, made: Path, sha512: str, holder: str) -> Path:
+        """Give a raw disk that is complete its name, and keep it for a node. Returns where it lies."""
+        target = self.raw(sha512)
+        with made.open("rb") as file:
+            os.fsync(file.fileno())
+        with self._lock:
+            self._hold(holder, sha512)
+            made.replace(target)
+            os.utime(target)
+        return target
+
+    def drop_old(self, age: float) -> float | None:
+        """Remove raw disks that nobody holds and nobody used for `age` seconds, and what is told of disks that are gone.
+
+        Returns:
+            When the next one will be as old, as seconds since 1970; None when there is none.
+        """
+        due: list[float] = []
+        with self._lock:
+            held = self._held()
+            for one in self._kept():
+                if one.path.name in held:
+                    due.append(time.time() + age)
+                elif one.used + age <= time.time():
+                    one.path.unlink(missing_ok=True)
+                else:
+                    due.append(one.used + age)
+            self._drop_stale()
+            self._drop_notes()
+        return min(due, default=None)
 
     def release(self, holder: str) -> None:
         """Let go of what a node held."""
@@ -117,6 +169,9 @@ class Shelf:
     def make_room(self, key: str, size: int, shown: str) -> None:
         """Reserve room for a fetch, evicting what was not used for longest.
 
+        Args:
+            size: bytes of everything that the fetch will have on the disk, what it has by now included.
+
         Raises:
             ImageError: the rest is held by deployments, or the image is larger than the cache.
         """
@@ -128,10 +183,11 @@ class Shelf:
             self._drop_stale()
             self.reserved[key] = size
             others = sum(self.reserved.values())
+            needed = max(0, size - sum(_occupied(path) for path in (self._directory / "partial").glob(f"{key}*")))
             kept, held = self._kept(), self._held()
             used = sum(one.size for one in kept)
             for one in kept:
-                if used + others <= self._limit and self._free() >= size:
+                if used + others <= self._limit and self._free() >= needed:
                     return
                 if one.path.name not in held:
                     one.path.unlink(missing_ok=True)
@@ -139,12 +195,12 @@ class Shelf:
             if used + others > self._limit:
                 raise ImageError(
                     f"The image cache {self._directory} has no room for the image {shown}: running deployments hold {used} of "
-                    f"{self._limit} bytes.",
+                    f"{self._limit} bytes, and {others} are planned for.",
                     remedy="Wait for them, or raise images.cache_size.",
                 )
-            if self._free() < size:
+            if self._free() < needed:
                 raise ImageError(
-                    f"The disk of the image cache {self._directory} has {self._free()} bytes left; the image {shown} needs {size}.",
+                    f"The disk of the image cache {self._directory} has {self._free()} bytes left; the image {shown} needs {needed}.",
                     remedy="Free space there, or set images.cache_dir to a larger file system.",
                 )
 
@@ -152,8 +208,20 @@ class Shelf:
         return max(0, shutil.disk_usage(self._directory).free - _SPARE)
 
     def _drop_stale(self) -> None:
-        """Remove partial files that nobody came back for, and notes about disks that are gone."""
+        """Remove partial files that nobody came back for."""
         for path in (self._directory / "partial").glob("*"):
             with suppress(OSError):
                 if path.stem not in self.reserved and time.time() - path.stat().st_mtime > _STALE_PARTIAL:
                     path.unlink()
+
+    def _drop_notes(self) -> None:
+        """Remove what is told of disks that are gone."""
+        for path in (self._directory / "index").glob("*.json"):
+            with suppress(OSError):
+                if not self._leads_on(path):
+                    path.unlink()
+
+    def _leads_on(self, note: Path) -> bool:
+        """Whether the disk that a note tells of is here."""
+        found = _DIGEST.search(note.read_text())
+        return found is not None and self.raw(found[0]).exists()

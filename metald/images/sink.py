@@ -13,7 +13,7 @@ from typing import BinaryIO
 BLOCK = 1 << 16
 """Zeros are left out of the file in blocks of this size."""
 
-_ZEROS = bytes(BLOCK)
+_ZEROS = memoryview(bytes(BLOCK))
 
 
 class Sink:
@@ -68,7 +68,7 @@ class Sink:
         view = memoryview(data)
         for start in range(0, len(data), BLOCK):
             block = view[start : start + BLOCK]
-            if len(block) < BLOCK or block != _ZEROS:
+            if block != _ZEROS[: len(block)]:
                 self._file.seek(at + start)
                 self._file.write(block)
         self._file.flush()

@@ -1,40 +1,46 @@
 """Where images come from: `http(s)://` and `file://`, both with limits.
 
-- HTTP: at most five redirects, a deadline without a byte and one in all, no compression, broken transfers go on where
-  they stopped as long as the server proves that the resource is the same (`If-Range`).
+- HTTP: at most five redirects, a deadline without a byte and one in all, no compression. A login stays with the server it is for.
 - Files: only below the allowed roots, after symbolic links were resolved, and only regular files.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
 from metald.errors import ImageError, NotAllowed
-from metald.images.request import find_digest, shown_url
+from metald.images.request import ImageRequest, find_digest, shown_url
 from metald.images.sink import Sink
+
+T = TypeVar("T")
 
 Progress = Callable[..., None]
 Room = Callable[[int], Any]
 """Called with the size of the image as soon as it is known; awaits room for it, or raises."""
 
-_CHUNK = 4 << 20
+CHUNK = 4 << 20
+"""Bytes that are gathered before they are written."""
+
 _TRIES = 4
+REDIRECTS = 5
 RETRY_DELAY = 0.2
 """Seconds before the second try; four and nine times as long before the others."""
 
 _TOTAL = 6 * 3600.0
 _CHECKSUM_FILE = 1 << 20
-_REDIRECTS = 5
+
+
+class LoginError(ImageError):
+    """The image's server wants a login, or another one."""
 
 
 class Meter:
@@ -62,18 +68,24 @@ async def from_file(url: str, roots: Sequence[str], sink: Sink, room: Room, show
     """Copy a `file://` image.
 
     Raises:
-        ImageError: it is missing or no regular file.
+        ImageError: it is missing, no regular file, or changes meanwhile.
         NotAllowed: it lies outside the allowed roots.
     """
     file, size = await asyncio.to_thread(open_allowed, url, roots)
     try:
+        before = os.fstat(file.fileno())
         await room(size)
         meter = Meter(show, "Copying the image", size)
         await asyncio.to_thread(sink.open, resume=False)
-        while await asyncio.to_thread(sink.copy, file, _CHUNK):
+        while sink.size <= size:
+            if not await asyncio.to_thread(sink.copy, file, CHUNK):
+                break
             meter.at(sink.size)
+        after = os.fstat(file.fileno())
     finally:
         file.close()
+    if sink.size != size or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise ImageError(f"The image {shown_url(url)} was changed while it was copied.", remedy="Deploy again once it is whole.")
 
 
 def open_allowed(url: str, roots: Sequence[str]) -> tuple[BinaryIO, int]:
@@ -113,101 +125,6 @@ def file_identity(url: str, roots: Sequence[str]) -> str:
         return f"{url}:{facts.st_dev}:{facts.st_ino}:{facts.st_mtime_ns}:{size}"
 
 
-class Download:
-    """One HTTP download into a sink, with its notes beside the partial file.
-
-    Args:
-        notes: a file that remembers what the server said of the resource, so that a later process may go on.
-    """
-
-    def __init__(self, url: str, sink: Sink, notes: Path, timeout: float, room: Room, show: Progress) -> None:
-        self._url = url
-        self._shown = shown_url(url)
-        self._sink = sink
-        self._notes = notes
-        self._timeout = timeout
-        self._room = room
-        self._meter = Meter(show, "Downloading the image")
-        self._validator = ""
-
-    async def run(self) -> None:
-        """Fetch all of it.
-
-        Raises:
-            ImageError: the server refused, went silent, or could not be reached in four tries.
-        """
-        self._validator = await asyncio.to_thread(self._remembered)
-        await asyncio.to_thread(self._sink.open, resume=bool(self._validator))
-        async with client(self._timeout) as session:
-            for left in reversed(range(_TRIES)):
-                try:
-                    await self._try(session)
-                except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                    if not left or isinstance(error, aiohttp.TooManyRedirects):
-                        raise unreachable(self._shown, error, self._timeout) from None
-                    await asyncio.sleep(RETRY_DELAY * (_TRIES - left) ** 2)
-                else:
-                    return
-
-    async def _try(self, session: aiohttp.ClientSession) -> None:
-        headers = {"Accept-Encoding": "identity"}
-        if self._sink.size and self._validator:
-            headers |= {"Range": f"bytes={self._sink.size}-", "If-Range": self._validator}
-        async with session.get(self._url, headers=headers, max_redirects=_REDIRECTS) as response:
-            if response.status == 416 and self._sink.size:
-                return  # there is nothing behind what we have
-            check_status(response, self._shown)
-            if response.status != 206 or not _continues(response, self._sink.size):
-                await asyncio.to_thread(self._sink.restart)
-            length = response.content_length
-            self._meter.total = self._sink.size + length if length is not None else None
-            await self._room(self._meter.total or 0)
-            self._validator = _validator(response)
-            await asyncio.to_thread(self._remember)
-            await self._receive(response)
-        if self._meter.total is not None and self._sink.size != self._meter.total:
-            raise aiohttp.ClientPayloadError("the connection was closed early")
-
-    async def _receive(self, response: aiohttp.ClientResponse) -> None:
-        gathered = bytearray()
-        try:
-            async for chunk in response.content.iter_any():
-                gathered += chunk
-                if len(gathered) >= _CHUNK:
-                    taken, gathered = gathered, bytearray()
-                    await self._store(taken)
-        finally:
-            if gathered:
-                await self._store(gathered)
-
-    async def _store(self, data: bytearray) -> None:
-        await asyncio.to_thread(self._sink.write, data)
-        if self._meter.total is None:
-            await self._room(self._sink.size)
-        self._meter.at(self._sink.size)
-
-    def _remember(self) -> None:
-        self._notes.write_text(json.dumps({"url": self._url, "validator": self._validator}))
-
-    def _remembered(self) -> str:
-        try:
-            notes = json.loads(self._notes.read_text())
-        except (OSError, ValueError):
-            return ""
-        same = isinstance(notes, dict) and notes.get("url") == self._url
-        return str(notes.get("validator") or "") if same else ""
-
-
-def _validator(response: aiohttp.ClientResponse) -> str:
-    """What proves later that the resource is the same: a strong ETag, else the time it was changed (RFC 9110, 13.1.5)."""
-    etag: str = response.headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-
-
-def _continues(response: aiohttp.ClientResponse, at: int) -> bool:
-    return response.headers.get("Content-Range", "").startswith(f"bytes {at}-")
-
-
 def client(timeout: float) -> aiohttp.ClientSession:
     """A session whose requests end: `timeout` seconds without a byte, or six hours in all."""
     limits = aiohttp.ClientTimeout(total=_TOTAL, sock_connect=min(timeout, 30.0), sock_read=timeout)
@@ -215,13 +132,19 @@ def client(timeout: float) -> aiohttp.ClientSession:
 
 
 def check_status(response: aiohttp.ClientResponse, shown: str) -> None:
-    """Raises ImageError unless the answer brings the resource; server errors raise ClientError, so that they are tried again."""
+    """Check that the answer brings the resource.
+
+    Raises:
+        ImageError: it does not; LoginError for want of a login.
+        aiohttp.ClientError: the server is at fault, so that it is tried again.
+    """
     if response.status in (200, 206):
         return
     if response.status >= 500 or response.status == 429:
         raise aiohttp.ClientPayloadError(f"the server answered {response.status} {response.reason}")
     remedy = {404: "Check instance_info/image_source.", 401: "The server wants a login.", 403: "The server forbids it."}
-    raise ImageError(
+    kind = LoginError if response.status == 401 else ImageError
+    raise kind(
         f"The image {shown} cannot be fetched: the server answered {response.status} {response.reason}.",
         remedy=remedy.get(response.status, ""),
     )
@@ -230,12 +153,40 @@ def check_status(response: aiohttp.ClientResponse, shown: str) -> None:
 def unreachable(shown: str, error: BaseException, timeout: float) -> ImageError:
     """The error for a server that cannot be talked to."""
     if isinstance(error, aiohttp.TooManyRedirects):
-        return ImageError(f"The image {shown} cannot be fetched: more than {_REDIRECTS} redirects.")
-    why = f"no byte came for {timeout:g} seconds" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return ImageError(f"The image {shown} cannot be fetched: more than {REDIRECTS} redirects.")
+    told = (str(error) or type(error).__name__).partition("\n")[0].partition("\\n")[0][:200]  # the server may have had a hand in it
+    why = f"no byte came for {timeout:g} seconds" if isinstance(error, TimeoutError) else told
     return ImageError(f"The image {shown} cannot be fetched: {why}.", remedy="Check that the image server is up and reachable.")
 
 
-async def fetch_small(url: str, timeout: float, limit: int) -> bytes:
+async def tried(shown: str, timeout: float, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Do something with a server, up to four times while what fails may pass.
+
+    Raises:
+        ImageError: it cannot be reached, went silent, or is at fault by its own word.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return await attempt()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            if not left or isinstance(error, aiohttp.TooManyRedirects):
+                raise unreachable(shown, error, timeout) from None
+            await asyncio.sleep(RETRY_DELAY * (_TRIES - left) ** 2)
+    raise AssertionError("the last try returns or raises")
+
+
+def proxy_for(url: str, request: ImageRequest) -> str | None:
+    """The proxy that a request goes through; None for none."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    for name in request.no_proxy:
+        domain = name.lstrip(".")
+        if name == "*" or host == domain or host.endswith(f".{domain}"):
+            return None
+    return request.proxies.get(parts.scheme)
+
+
+async def fetch_small(url: str, timeout: float, limit: int, *, authorization: str = "", proxy: str | None = None) -> bytes:
     """A small file over HTTP: a checksum file or a config drive.
 
     Raises:
@@ -243,7 +194,8 @@ async def fetch_small(url: str, timeout: float, limit: int) -> bytes:
     """
     shown = shown_url(url)
     try:
-        async with client(timeout) as session, session.get(url, max_redirects=_REDIRECTS) as response:
+        headers = {"Authorization": authorization} if authorization else {}
+        async with client(timeout) as session, session.get(url, headers=headers, proxy=proxy, max_redirects=REDIRECTS) as response:
             check_status(response, shown)
             data = bytearray()
             async for chunk in response.content.iter_any():
@@ -255,18 +207,25 @@ async def fetch_small(url: str, timeout: float, limit: int) -> bytes:
     return bytes(data)
 
 
-async def fetch_digest(checksum_url: str, image_url: str, timeout: float) -> tuple[str, str]:
-    """Algorithm and digest of an image from a checksum file.
+async def fetch_digest(request: ImageRequest, timeout: float) -> tuple[str, str]:
+    """Algorithm and digest of an image from its checksum file. The image's login is for that file too, on the same server.
 
     Raises:
         ImageError: the file cannot be fetched or does not tell of the image.
     """
-    text = (await fetch_small(checksum_url, timeout, _CHECKSUM_FILE)).decode("utf-8", "replace")
-    name = unquote(urlsplit(image_url).path).rpartition("/")[2]
-    found = find_digest(text, name)
+    url = request.checksum_url or ""
+    authorization = request.authorization if _origin(url) == _origin(request.url) else ""
+    data = await fetch_small(url, timeout, _CHECKSUM_FILE, authorization=authorization, proxy=proxy_for(url, request))
+    name = unquote(urlsplit(request.url).path).rpartition("/")[2]
+    found = find_digest(data.decode("utf-8", "replace"), name)
     if found is None:
         raise ImageError(
-            f"The checksum file {shown_url(checksum_url)} has no SHA-256 or SHA-512 of {name}.",
+            f"The checksum file {shown_url(url)} has no SHA-256 or SHA-512 of {name}.",
             remedy="Check instance_info/image_checksum.",
         )
     return found
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metald.config import ConfigError
+from metald.config import ConfigError, Settings
 from metald.drivers.agent import callback, images, steps
 from metald.errors import DeployError, Invalid
 from metald.model import Node, PlannedStep
@@ -138,5 +138,5 @@ def test_settings_change_priorities() -> None:
 )
 def test_images_that_cannot_be_deployed(info: dict[str, object], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        images.request(Node(driver="ipmi", instance_info=info))
+        images.request(Node(driver="ipmi", instance_info=info), Settings())
     assert refused.value.field == f"instance_info/{field}"

@@ -40,7 +40,7 @@ class AgentDeploy(CustomAgentDeploy):
             Invalid: names the field and the remedy.
         """
         node = ctx.node
-        images.is_local(node, self._settings, images.request(node))
+        images.is_local(node, self._settings, images.request(node, self._settings))
         if images.is_partition(node.instance_info):
             self._check_loader(node)
         parse_hints(root_hints(node), node.label)
@@ -63,7 +63,7 @@ class AgentDeploy(CustomAgentDeploy):
     async def _image(self, ctx: StepContext) -> CachedImage | None:
         """The image in the cache, known to the boot server; None when the agent fetches it elsewhere."""
         node = ctx.node
-        asked = images.request(node)
+        asked = images.request(node, self._settings)
         if not images.is_local(node, self._settings, asked):
             return None
         image = await self.images.fetch(asked, ctx.progress, holder=node.uuid)
@@ -94,7 +94,7 @@ class AgentDeploy(CustomAgentDeploy):
         async def params() -> Mapping[str, Any]:
             node = ctx.node
             url = self._own_url(ctx, "image") if image is not None else ""
-            info = images.image_info(node, images.request(node), self._settings, image, url)
+            info = images.image_info(node, images.request(node, self._settings), self._settings, image, url)
             given = node.instance_info.get("configdrive")
             return {"image_info": info, "configdrive": await self._config_drive(ctx, given) if given else None}
 

@@ -22,7 +22,7 @@ from metald.drivers.boot_mode import capabilities, requested_boot_mode
 from metald.errors import Invalid
 from metald.images.cache import CachedImage
 from metald.images.config_drive import build_config_drive
-from metald.images.request import ImageRequest, image_request
+from metald.images.request import ImageRequest, node_request
 from metald.model import Node
 
 INLINE = 1 << 20
@@ -37,17 +37,16 @@ def is_partition(info: Mapping[str, Any]) -> bool:
     return kind == "partition" or (not kind and bool(info.get("kernel")) and bool(info.get("ramdisk")))
 
 
-def request(node: Node) -> ImageRequest:
+def request(node: Node, settings: Settings) -> ImageRequest:
     """The image of a deployment, checked.
 
     Raises:
         Invalid: names the field that is missing or wrong.
     """
-    info = dict(node.instance_info)
-    if is_partition(info):
+    partition = is_partition(node.instance_info)
+    if partition:
         _sizes(node)
-        info |= {"image_type": "whole-disk"}
-    return image_request(info, node.label)
+    return node_request(node, tuple(settings.images.formats), partitions=partition)
 
 
 def is_local(node: Node, settings: Settings, asked: ImageRequest) -> bool:
@@ -65,7 +64,7 @@ def is_local(node: Node, settings: Settings, asked: ImageRequest) -> bool:
                 field=f"{where}/image_download_source",
             )
     chosen = node.instance_info.get("image_download_source") or node.driver_info.get("image_download_source")
-    local = asked.url.startswith("file:") or (chosen or settings.agent.image_download_source) == "local"
+    local = asked.url.startswith(("file:", "oci:")) or (chosen or settings.agent.image_download_source) == "local"
     if local and not settings.boot.http_listen:
         raise Invalid(
             f"Node {node.label}: its image comes from metald, but the boot HTTP server is off.",

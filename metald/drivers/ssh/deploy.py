@@ -23,7 +23,7 @@ from metald.drivers.ssh.ramdisk import Ramdisk, WrittenWrong
 from metald.errors import DeployError, WorldError
 from metald.images.cache import CachedImage, ImageCache
 from metald.images.config_drive import build_config_drive, check_config_drive
-from metald.images.request import image_request
+from metald.images.request import ImageRequest, node_request
 from metald.model import BootDevice, BootMode, Node
 from metald.model.boot import boot_id
 
@@ -49,6 +49,7 @@ class SshDeploy(Deploy):
         self.handshakes = self._connections.handshakes
         self._minimum_disk = settings.drivers.ssh.minimum_disk
         self._eraser = Eraser(self.ramdisk)
+        self._formats = tuple(settings.images.formats)
 
     async def validate(self, ctx: NodeContext) -> None:
         """Image, checksum, root device hints and config drive can be used, as far as their words tell.
@@ -57,10 +58,14 @@ class SshDeploy(Deploy):
             Invalid: names the field and the remedy.
         """
         node = ctx.node
-        image_request(node.instance_info, node.label)
+        self._request(node)
         parse_hints(root_hints(node), node.label)
         if node.instance_info.get("configdrive"):
             check_config_drive(node.instance_info["configdrive"], node.label)
+
+    def _request(self, node: Node) -> ImageRequest:
+        """The image of a deployment. Raises Invalid."""
+        return node_request(node, self._formats)
 
     async def prepare(self, ctx: StepContext) -> Outcome:
         """Bring the image into the cache and note which it is, so that the boot server gives it to this node's ramdisk."""
@@ -70,7 +75,7 @@ class SshDeploy(Deploy):
     async def _image(self, ctx: StepContext) -> CachedImage:
         """The image in the cache, fetched if it must be, and known to the boot server."""
         node = ctx.node
-        image = await self._images.fetch(image_request(node.instance_info, node.label), ctx.progress, holder=node.uuid)
+        image = await self._images.fetch(self._request(node), ctx.progress, holder=node.uuid)
         wanted = {"sha512": image.sha512, "size": image.size, "format": image.format}
         if node.driver_internal_info.get(IMAGE_KEY) != wanted:
             ctx.set(driver_internal_info={**node.driver_internal_info, IMAGE_KEY: wanted})

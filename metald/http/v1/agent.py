@@ -85,6 +85,8 @@ async def _known(call: Call, addresses: list[str], uuid: str | None) -> dict[str
     config = {**_CONFIG, "heartbeat_timeout": settings.heartbeat_timeout, "enable_bios_bootloader_install": settings.bios_bootloader}
     config["agent_token"] = token
     config["agent_token_required"] = True
+    formats = call.services.settings.images.formats
+    config["permitted_image_formats"] = [*formats, *(("gpt", "iso") if "raw" in formats else ())]
     return {"node": document, "config": config}
 
 
@@ -94,7 +96,6 @@ _CONFIG: dict[str, Any] = {
     "agent_containers": {"allow_arbitrary_containers": False, "allowed_containers": [], "container_steps_file": "", "runner": "podman"},
     "agent_md5_checksum_enable": False,
     "disable_deep_image_inspection": False,
-    "permitted_image_formats": ["raw", "gpt", "qcow2", "iso"],
     "agent_skip_bmc_detect": False,
     "tls_min_version": "1.2",
     "tls_cipher_suites": None,

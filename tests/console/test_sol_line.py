@@ -182,3 +182,14 @@ async def test_a_refusal_is_said_in_words(code: int, words: str) -> None:
             await open_sol(started, coordinates(server), 5.0)
         server.bmc.faults.refuse.clear()
         await (await open_sol(started, coordinates(server), 5.0)).close()
+
+
+async def test_a_dead_bmc_is_told_of_before_anybody_has_waited_for_its_login() -> None:
+    async with simulated() as server, hub(command_timeout=600.0, login_timeout=600.0) as started:
+        server.bmc.power = True
+        line = await open_sol(started, coordinates(server), 0.1)
+        server.bmc.faults.dead = True
+        with pytest.raises(LineEnded, match="session ended"):
+            await to_the_end(line)
+        await line.close()
+        assert started.window.taken == 0

@@ -205,7 +205,7 @@ class SolLine:
                 async with asyncio.timeout(self._keepalive):
                     await self._ready.wait()
             except TimeoutError:
-                await self._still_ours()
+                await self._ask()
         data = bytes(self._received)
         self._received.clear()
         return data
@@ -275,6 +275,16 @@ class SolLine:
             self._link.session.sol_handler = None
         self._ready.set()
         self._room.set()
+
+    async def _ask(self) -> None:
+        """See whether the console still stands; an end, or something printed, is answer enough and is not kept waiting."""
+        asking = [asyncio.ensure_future(work) for work in (self._still_ours(), self._ready.wait())]
+        try:
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
 
     async def _still_ours(self) -> None:
         """Ask the BMC whose the payload is (section 24.5), or at least whether it is active (24.4)."""

@@ -84,8 +84,9 @@ async def test_a_machine_that_does_not_switch_itself_off_is_said_so(host: Hyperv
             await power.set_power_state(ctx, PowerTarget.SOFT_OFF, timeout=0.5)
 
 
-_SWITCH_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfe".replace(" ", ""))
-"""A boot sector: mov dx, 0x604; mov ax, 0x2000; out dx, ax (ACPI, PM1a_CNT: soft off); hlt; jmp $."""
+_SWITCH_OFF = bytes.fromhex("bafd03 ec a801 74fb ba0406 b80020 ef f4 ebfe".replace(" ", ""))
+"""A boot sector that waits for a byte on the serial port and switches the machine off: mov dx, 0x3fd; in al, dx; test al, 1; jz -5;
+mov dx, 0x604; mov ax, 0x2000; out dx, ax (ACPI, PM1a_CNT: soft off); hlt; jmp $."""
 
 
 async def test_a_machine_that_switches_itself_off_is_off_and_can_be_switched_on_again(host: HypervisorHost) -> None:
@@ -99,9 +100,13 @@ async def test_a_machine_that_switches_itself_off_is_off_and_can_be_switched_on_
         for boots in (1, 2):
             await power.set_power_state(ctx, PowerTarget.ON)
             await eventually(lambda boots=boots: bios(host).count("Booting from Hard Disk") == boots)  # type: ignore[misc]
+            _, serial = await asyncio.open_unix_connection(f"{host.folder}/serial")
             async with asyncio.timeout(60):
                 while await power.get_power_state(ctx) is PowerState.ON:
+                    serial.write(b"x")
                     await asyncio.sleep(0.05)
+            serial.close()
+            await serial.wait_closed()
 
 
 async def test_a_monitor_that_is_gone_or_taken_is_said_to_be(host: HypervisorHost) -> None:

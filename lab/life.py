@@ -269,6 +269,7 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
             "METALD__AGENT__DEPLOY_RAMDISK": (ramdisk / "initramfs").as_uri(),
             "METALD__AGENT__CLEAN_STEP_PRIORITIES": "deploy.erase_devices:0",
             "METALD__AGENT__BIOS_BOOTLOADER": "true",
+            "METALD__BOOT__KERNEL_APPEND_PARAMS": "nofb vga=normal console=ttyS0 no_timer_check",
             "METALD__IMAGES__FILE_ROOTS": f"{ramdisk},{_DEBIAN.parent}",
         }
         try:

@@ -26,6 +26,8 @@ from metald.drivers.ssh.layout import DRIVE_SIZE
 from metald.drivers.ssh.partitions import LINUX_DATA, Table, head_bytes
 from metald.images.config_drive import make_iso
 
+KERNEL = "nofb vga=normal console=ttyS0 no_timer_check"
+"""Kernel parameters of every ramdisk; on a busy host the kernel mistakes QEMU's late timer for a broken one."""
 _PORT = 6386
 _SECTOR = 512
 _CACHED = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes")
@@ -54,7 +56,9 @@ class Hand:
         """A web server with the files that the machine asks for, and dnsmasq told of the first of them."""
         assert isinstance(self._lab.network, BridgedNetwork)
         base = f"http://{self._lab.host}:{_PORT}"
-        words = f"console=ttyS0 quiet metald.url={base} metald.node=n metald.token=t BOOTIF=01-{self._machine.mac.replace(':', '-')}"
+        words = (
+            f"console=ttyS0 no_timer_check metald.url={base} metald.node=n metald.token=t BOOTIF=01-{self._machine.mac.replace(':', '-')}"
+        )
         script = f"#!ipxe\nkernel {base}/kernel initrd=initramfs {words}\ninitrd {base}/initramfs\nboot\n"
         host_key = credentials.dropbear_private_key(str(self._keys["boot_host_private_key"]))
         data = {

@@ -79,6 +79,7 @@ connection = sqlite:///{folder}/ironic.sqlite
 [dhcp]
 dhcp_provider = {dhcp}
 [pxe]
+kernel_append_params = nofb vga=normal console=ttyS0 no_timer_check
 tftp_root = {folder}/tftp
 images_path = {folder}/images
 instance_master_path = {folder}/instances

@@ -27,7 +27,7 @@ import aiohttp
 import asyncssh
 from aiohttp import web
 
-from benchmarks.beside.by_hand import Hand
+from benchmarks.beside.by_hand import KERNEL, Hand
 from benchmarks.beside.ironic import IPMI, Ironic
 from lab.daemon import Daemon
 from lab.network import BridgedNetwork
@@ -171,6 +171,7 @@ async def by_metald(lab: Lab, made: Prepared, folder: Path, deploy_interface: st
     async with files(lab.host, made.image.parent, agent) as url, session() as http:
         settings = {
             **lab.metald,
+            "METALD__BOOT__KERNEL_APPEND_PARAMS": KERNEL,
             "METALD__BOOT__RAMDISK_DIR": str(made.ramdisk),
             "METALD__AGENT__DEPLOY_KERNEL": f"{url}/{agent.name}/kernel",
             "METALD__AGENT__DEPLOY_RAMDISK": f"{url}/{agent.name}/initramfs",

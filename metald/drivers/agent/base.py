@@ -317,7 +317,7 @@ async def _comes_true(look: Callable[[], Awaitable[bool]], within: float) -> boo
         if left <= 0:
             return False
         await asyncio.sleep(min(pause, left))
-        pause = min(2.0, pause * 1.5)
+        pause = min(0.5, pause * 1.5)
     return True
 
 

@@ -79,7 +79,13 @@ class Python:
             str(path) for package in packages.values() for path in package.root.glob(f"**/{self._debian.multiarch}") if path.is_dir()
         ]
         loader = next(path for path in sorted(packages["libc6"].root.rglob("ld-linux*.so.*")) if path.is_file() and not path.is_symlink())
-        environment = {"PYTHONHOME": str(folder / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+        environment = {
+            "PYTHONHOME": str(folder / "usr"),
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LC_ALL": "C.UTF-8",
+            "PATH": "/usr/bin:/bin",
+        }
         compiler = ("-S", "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash", "-s", str(folder), "-p", "/")
         run(
             str(loader),

@@ -27,7 +27,20 @@ def pack(tree: Tree, output: Path, time: int) -> None:
         BuildError: `mksquashfs` is missing or fails.
     """
     output.unlink(missing_ok=True)
-    made = ("-comp", "zstd", "-Xcompression-level", "10", "-b", "128K", "-mkfs-time", str(time), "-reproducible", "-no-xattrs")
+    made = (
+        "-comp",
+        "zstd",
+        "-Xcompression-level",
+        "10",
+        "-b",
+        "128K",
+        "-mkfs-time",
+        str(time),
+        "-all-time",
+        str(time),
+        "-reproducible",
+        "-no-xattrs",
+    )
     argv = ("mksquashfs", "-", str(output), "-tar", "-root-mode", "755", *made, "-quiet", "-no-progress")
     try:
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk test-agent-qemu fuzz demo uefi kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk test-agent-qemu fuzz demo uefi test-boot kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: packages venv  ## two virtual machines behind real BMCs, from powered off 
 
 uefi: packages venv  ## the demo on UEFI firmware that fetches iPXE over TFTP by itself
 	$(BIN)/python -m lab.demo --uefi --no-rom
+
+test-boot: packages venv  ## boot BIOS and UEFI machines in every way there is, each from power-on to active
+	$(BIN)/python -m lab.boots
 
 kill: packages venv  ## kill metald at ten random moments of ten real deployments
 	$(BIN)/python -m lab.kill

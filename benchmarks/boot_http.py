@@ -40,7 +40,7 @@ async def metald(folder: str, port: int, tls: bool) -> None:
     keys = {"http_tls_certificate": f"{folder}/cert.pem", "http_tls_key": f"{folder}/key.pem"} if tls else {}
     settings = Settings(state_dir=folder, boot=Boot(http_listen=f"127.0.0.1:{port}", ipxe_dir=folder, **keys))
     fleet: Any = Fleet()
-    server = BootHttp(fleet, BootFiles(fleet, settings), settings, lambda *_: None)
+    server = BootHttp(fleet, BootFiles(fleet, settings), settings)
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -19,7 +19,7 @@ from typing import Any
 
 from lab import screen, story
 from lab.daemon import Daemon, free_port
-from lab.network import BridgedNetwork
+from lab.network import KERNEL_PARAMETERS, BridgedNetwork
 from lab.prepare import BUILD, Prepared, prepare
 from lab.process import LabError, run
 from lab.rack import Lab, LabMachine
@@ -250,6 +250,7 @@ def settings_for(lab: Lab, made: Prepared, boot_port: int) -> dict[str, str]:
         return {**common, **lab.metald, "METALD__DHCP__IPXE_SCRIPT": "tftp"}
     return {
         **common,
+        "METALD__BOOT__KERNEL_APPEND_PARAMS": KERNEL_PARAMETERS,
         "METALD__BOOT__HTTP_LISTEN": f"127.0.0.1:{boot_port}",
         "METALD__BOOT__HTTP_URL": f"http://{lab.host}:{boot_port}",
     }

@@ -11,13 +11,18 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from lab.chassis import Device
 from lab.process import LabError
 
 GIB = 1 << 30
-_OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-_OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+Clients = Literal["pxe", "pxe6", "http"]
+_OVMF = Path("/usr/share/OVMF")
+_OVMF_CODE, _OVMF_VARS = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
+_SECURE_CODE, _SECURE_VARS = _OVMF / "OVMF_CODE_4M.ms.fd", _OVMF / "OVMF_VARS_4M.ms.fd"
+"""With secure boot on, and Microsoft's keys enrolled as in machines that are sold."""
+_CLIENTS = ("IPv4PXESupport", "IPv6PXESupport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Hardware:
         disks: files of its disks, first the one that the firmware boots.
         rom: whether the network card has QEMU's iPXE as option ROM; without it UEFI firmware boots by its own PXE.
         vars: copy of OVMF's variables; None for a BIOS machine.
+        secure: whether its firmware runs what is signed only.
+        clients: which of UEFI's boots over the network are on: `pxe` (HTTP boot comes after it), `pxe6` (over IPv6 alone), or `http`.
     """
 
     name: str
@@ -39,6 +46,8 @@ class Hardware:
     netdev: str
     rom: bool = True
     vars: Path | None = None
+    secure: bool = False
+    clients: Clients = "pxe"
     cpus: int = 1
     extra: Sequence[str] = field(default_factory=tuple)
 
@@ -48,7 +57,7 @@ class Hardware:
         Args:
             forced: the device that the boot flags force; None for the firmware's own order, disks before network.
         """
-        machine = "q35" if self.vars else "pc"
+        machine = f"q35,smm={'on' if self.secure else 'off'}" if self.vars else "pc"
         argv = ["qemu-system-x86_64", "-name", self.name, "-uuid", self.uuid, "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-machine", f"{machine},graphics=off", "-accel", "tcg,thread=multi", "-m", str(self.memory), "-smp", str(self.cpus)]
         argv += ["-S", "-action", "reboot=shutdown,shutdown=poweroff", "-boot", "strict=on,menu=off"]
@@ -58,10 +67,19 @@ class Hardware:
         argv += ["-serial", "chardev:line"]
         argv += ["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"]
         if self.vars:
-            argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_OVMF_CODE}"]
-            argv += ["-drive", f"if=pflash,format=raw,unit=1,file={self.vars}"]
+            argv += self._uefi(self.vars)
         argv += self._disks(forced) + self._network(forced)
         return [*argv, *self.extra]
+
+    def _uefi(self, variables: Path) -> list[str]:
+        argv = ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_SECURE_CODE if self.secure else _OVMF_CODE}"]
+        argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
+        if self.secure:
+            argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        off = {"pxe": (), "pxe6": _CLIENTS[:1], "http": _CLIENTS}[self.clients]
+        for client in off:
+            argv += ["-fw_cfg", f"name=opt/org.tianocore/{client},string=no"]
+        return argv
 
     def _disks(self, forced: Device | None) -> list[str]:
         argv = []
@@ -88,13 +106,14 @@ def make_disk(path: Path, size: int) -> Path:
     return path
 
 
-def make_vars(path: Path) -> Path:
-    """Fresh UEFI variables.
+def make_vars(path: Path, *, secure: bool = False) -> Path:
+    """Fresh UEFI variables; with the keys of secure boot if that is on.
 
     Raises:
         LabError: OVMF is not installed.
     """
-    if not _OVMF_VARS.exists() or not _OVMF_CODE.exists():
-        raise LabError(f"{_OVMF_CODE} is missing; install Debian's package ovmf.")
-    shutil.copyfile(_OVMF_VARS, path)
+    code, variables = (_SECURE_CODE, _SECURE_VARS) if secure else (_OVMF_CODE, _OVMF_VARS)
+    if not variables.exists() or not code.exists():
+        raise LabError(f"{code} is missing; install Debian's package ovmf.")
+    shutil.copyfile(variables, path)
     return path

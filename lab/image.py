@@ -65,7 +65,7 @@ def build_tiny_image(output: Path, authorized_key: str, *, work: Path | None = N
 
 
 def _assemble(work: Path, kernel: bytes, initramfs: bytes, console: str) -> list[tuple[int, bytes]]:
-    config = f"linux /kernel console={console} quiet\ninitrd /initramfs\nboot\n"
+    config = f"linux /kernel console={console} quiet no_timer_check\ninitrd /initramfs\nboot\n"
     (work / "kernel").write_bytes(kernel)
     (work / "initramfs").write_bytes(initramfs)
     (work / "grub.cfg").write_text(f"set timeout=0\n{config}")

@@ -18,12 +18,15 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.dhcp import FIRST_LEASE, LAST_LEASE, Wire, command
 from lab.process import LabError, run, spawn, stop
 
 _TUN = Path("/dev/net/tun")
 _SPACE = ipaddress.ip_network("10.64.0.0/10")
-_FIRST_LEASE, _LAST_LEASE = 100, 250
 _READY = 10.0
+HTTP_PORT = 6386
+KERNEL_PARAMETERS = "console=ttyS0 no_timer_check"
+"""On a busy host a machine's clock stands still for so long that Linux, checking it, takes it for broken."""
 
 LEFT_OUT_BY_USER_NETWORK = (
     "DHCP by dnsmasq (QEMU's own answers instead, so metald's DHCP provider is `none`)",
@@ -110,13 +113,19 @@ class BridgedNetwork(Network):
 
     Attributes:
         hostsdir, optsdir, leases: what metald's DHCP provider `dnsmasq` is to be given.
+        host6: this host's IPv6 address as machines reach it; empty unless the wire has IPv6.
+        interface: this host's end of the wire.
 
     Args:
         directory: where its files go.
+        wire: what it is made of.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, wire: Wire) -> None:
         self.directory = directory
+        self.wire = wire
+        self.host6 = ""
+        self.interface = ""
         self.hostsdir = directory / "hosts"
         self.optsdir = directory / "opts"
         self.leases = directory / "leases"
@@ -132,9 +141,13 @@ class BridgedNetwork(Network):
         third, fourth = self._subnet.network.network_address.packed[1:3]
         self.host = str(self._subnet.network[1])
         self._cable = f"lab{third}-{fourth}"
+        self.interface = f"{self._cable}.{self.wire.vlan}" if self.wire.vlan else self._cable
+        ula = f"fd6d:6c61:{third:02x}{fourth:02x}:"
+        self.host6 = f"{ula}:2" if self.wire.ipv6 else ""
         await self._hold()
-        await self._connect(machines, ula=f"fd6d:6c61:{third:02x}{fourth:02x}:")
-        await self._serve_dhcp(ula=f"fd6d:6c61:{third:02x}{fourth:02x}:")
+        await self._connect(machines, ula=ula)
+        if self.wire.dhcp != "none":
+            await self._serve_dhcp(ula=ula)
 
     async def close(self) -> None:
         """End dnsmasq and the namespace, and with it the cable and the taps."""
@@ -147,6 +160,37 @@ class BridgedNetwork(Network):
                 await run("ip", "link", "del", self._cable)
         if self._subnet is not None:
             self._subnet.give_back()
+
+    def metald(self) -> dict[str, str]:
+        """Settings for a metald that serves this wire, as environment variables."""
+        hosts = [self.host, *([f"[{self.host6}]"] if self.host6 else [])]
+        listen = {
+            "METALD__BOOT__KERNEL_APPEND_PARAMS": KERNEL_PARAMETERS,
+            "METALD__BOOT__TFTP_LISTEN": ",".join(f"{host}:69" for host in hosts),
+            "METALD__BOOT__HTTP_LISTEN": ",".join(f"{host}:{HTTP_PORT}" for host in hosts),
+        }
+        match self.wire.dhcp:
+            case "dnsmasq":
+                return {
+                    "METALD__DHCP__PROVIDER": "dnsmasq",
+                    "METALD__DHCP__DNSMASQ_HOSTSDIR": str(self.hostsdir),
+                    "METALD__DHCP__DNSMASQ_OPTSDIR": str(self.optsdir),
+                    "METALD__DHCP__DNSMASQ_LEASES": str(self.leases),
+                    **listen,
+                }
+            case "addresses":
+                return {"METALD__DHCP__PROVIDER": "proxy", "METALD__DHCP__INTERFACES": self.interface, **listen}
+            case "none":
+                assert self._subnet is not None
+                network = self._subnet.network
+                ranges = f"{network[FIRST_LEASE]}-{network[LAST_LEASE]}/24"
+                return {
+                    "METALD__DHCP__PROVIDER": "lease",
+                    "METALD__DHCP__INTERFACES": self.interface,
+                    "METALD__DHCP__RANGES": ranges,
+                    **listen,
+                }
+        return listen
 
     def netdev(self, index: int) -> str:
         """A tap that is on the bridge already."""
@@ -192,29 +236,33 @@ class BridgedNetwork(Network):
         await run("ip", "link", "set", self._cable, "addrgenmode", "none")
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/ipv6/conf/{self._cable}/accept_ra").write_text("0")
-        await run("ip", "address", "add", f"{self.host}/24", "dev", self._cable)
-        await run("ip", "link", "set", self._cable, "up")
-        lines = ["link set lo up", "link add bridge type bridge forward_delay 0 mcast_snooping 0"]
+        if self.wire.vlan:
+            await run("ip", "link", "add", "link", self._cable, "name", self.interface, "type", "vlan", "id", str(self.wire.vlan))
+        await run("ip", "address", "add", f"{self.host}/24", "dev", self.interface)
+        if self.host6:
+            await run("ip", "address", "add", f"{self.host6}/64", "dev", self.interface, "nodad")
+        for name in dict.fromkeys((self._cable, self.interface)):
+            await run("ip", "link", "set", name, "up")
+        filtering = " vlan_filtering 1" if self.wire.vlan else ""
+        lines = ["link set lo up", f"link add bridge type bridge forward_delay 0 mcast_snooping 0{filtering}"]
         lines += ["link set cable master bridge", "link set cable up", "link set bridge up"]
         lines += [f"address add {self._subnet.network[2]}/24 dev bridge", f"address add {ula}:1/64 dev bridge nodad"]
         for index in range(machines):
             lines += [f"tuntap add dev tap{index} mode tap", f"link set tap{index} master bridge", f"link set tap{index} up"]
         await run(*self.wrap(), "ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+        if self.wire.vlan:
+            lines = [f"vlan add dev cable vid {self.wire.vlan}"]
+            for index in range(machines):
+                lines += [f"vlan del dev tap{index} vid 1", f"vlan add dev tap{index} vid {self.wire.vlan} pvid untagged"]
+            await run(*self.wrap(), "bridge", "-batch", "-", stdin="\n".join(lines) + "\n")
 
     async def _serve_dhcp(self, *, ula: str) -> None:
         assert self._subnet is not None
         for directory in (self.hostsdir, self.optsdir):
             directory.mkdir()
-        network = self._subnet.network
-        argv = ["dnsmasq", "--conf-file=/dev/null", "--keep-in-foreground", "--port=0", "--pid-file=", "--user=root", "--group=root"]
-        argv += ["--interface=bridge", "--bind-interfaces", "--no-hosts", "--no-resolv"]
-        argv += ["--dhcp-authoritative", "--no-ping", "--log-dhcp", f"--log-facility={self.log}"]
-        argv += [f"--dhcp-range={network[_FIRST_LEASE]},{network[_LAST_LEASE]},255.255.255.0,1h"]
-        # iPXE waits 18 s for router advertisements that never come, and for ProxyDHCP unless told not to.
-        argv += ["--enable-ra", f"--dhcp-range={ula}:,ra-only", "--dhcp-option=encap:175,176,1b"]
-        argv += ["--dhcp-match=set:ipxe,175", "--dhcp-match=set:efi-arm64,option:client-arch,11"]
-        argv += ["--dhcp-match=set:efi,option:client-arch,7", "--dhcp-match=set:efi,option:client-arch,9"]
-        argv += [f"--dhcp-hostsdir={self.hostsdir}", f"--dhcp-optsdir={self.optsdir}", f"--dhcp-leasefile={self.leases}"]
+        argv = command(
+            self.wire, self._subnet.network, ula, self.directory, self.log, http=f"http://{self.host}:{HTTP_PORT}", tftp=self.host
+        )
         output = self.directory / "dnsmasq.out"
         self._dnsmasq = await spawn([*self.wrap(), *argv], output)
         deadline = asyncio.get_running_loop().time() + _READY

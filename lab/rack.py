@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from lab.bmc import Bmc, build_module
-from lab.hardware import GIB, Hardware, make_disk, make_vars
+from lab.dhcp import Wire
+from lab.hardware import GIB, Clients, Hardware, make_disk, make_vars
 from lab.machine import Happening, Machine
 from lab.network import BridgedNetwork, Network, UserNetwork, may_bridge
 from lab.process import LabError
@@ -114,6 +115,9 @@ class Lab:
         machines: how many.
         uefi: UEFI firmware (OVMF) instead of BIOS.
         rom: QEMU's iPXE as option ROM of the network cards; without it UEFI machines use the firmware's own PXE.
+        secure: UEFI firmware with secure boot on.
+        clients: see `Hardware`.
+        wire: what a bridged network is made of.
         disks: sizes of each machine's disks in bytes.
         memory: MiB per machine.
         network: `bridge` (root), `user`, or `auto`: bridge where that is possible.
@@ -130,6 +134,9 @@ class Lab:
         *,
         uefi: bool = False,
         rom: bool = True,
+        secure: bool = False,
+        clients: Clients = "pxe",
+        wire: Wire = Wire(),  # noqa: B008  # frozen
         disks: Sequence[int] = (4 * GIB,),
         memory: int = _MEMORY,
         network: Literal["auto", "bridge", "user"] = "auto",
@@ -140,7 +147,10 @@ class Lab:
         self.metald: dict[str, str] = {}
         self.directory = Path()
         self._count = machines
-        self._uefi = uefi
+        self._uefi = uefi or secure
+        self._secure = secure
+        self._clients = clients
+        self._wire_made_of = wire
         self._rom = rom
         self._disks = disks
         self._memory = memory
@@ -202,7 +212,7 @@ class Lab:
     async def _wire(self) -> None:
         reason = "it was asked for" if self._kind == "user" else may_bridge()
         if not reason:
-            network = BridgedNetwork(self.directory)
+            network = BridgedNetwork(self.directory, self._wire_made_of)
             try:
                 await network.start(self._count)
             except LabError as error:
@@ -210,7 +220,7 @@ class Lab:
                 reason = str(error)
             else:
                 self._network = network
-                self.metald = _bridged_settings(network)
+                self.metald = network.metald()
                 return
         if self._kind == "bridge":
             raise LabError(f"A bridged lab cannot be made: {reason}.")
@@ -232,7 +242,9 @@ class Lab:
             disks=disks,
             netdev=self.network.netdev(index),
             rom=self._rom,
-            vars=make_vars(directory / "vars.fd") if self._uefi else None,
+            vars=make_vars(directory / "vars.fd", secure=self._secure) if self._uefi else None,
+            secure=self._secure,
+            clients=self._clients,
         )
         machine = Machine(hardware, directory, wrap=self.network.wrap())
         bmc = Bmc(name, hardware.uuid, machine.chassis, directory, user=_USER, password=secrets.token_hex(7), line=machine.line)
@@ -247,17 +259,6 @@ class Lab:
         if self._network is not None:
             await self._network.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _bridged_settings(network: BridgedNetwork) -> dict[str, str]:
-    return {
-        "METALD__DHCP__PROVIDER": "dnsmasq",
-        "METALD__DHCP__DNSMASQ_HOSTSDIR": str(network.hostsdir),
-        "METALD__DHCP__DNSMASQ_OPTSDIR": str(network.optsdir),
-        "METALD__DHCP__DNSMASQ_LEASES": str(network.leases),
-        "METALD__BOOT__TFTP_LISTEN": f"{network.host}:69",
-        "METALD__BOOT__HTTP_LISTEN": f"{network.host}:6386",
-    }
 
 
 def _place() -> Path:

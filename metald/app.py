@@ -21,13 +21,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from metald import account, log, outfit, runtime, sdnotify, telemetry
+from metald import account, boot_servers, log, outfit, runtime, sdnotify, telemetry
 from metald.boot import dhcp
-from metald.boot.dhcp.lease_file import LeaseWatch
-from metald.boot.dhcp.own import DhcpServer
 from metald.boot.files import BootFiles
-from metald.boot.http import BootHttp
-from metald.boot.tftp.server import TftpServer
+from metald.boot.fills import fills_of
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles, port_range
 from metald.drivers import ssh_library
@@ -43,10 +40,9 @@ from metald.http import app as api
 from metald.http.auth import build as authenticator
 from metald.http.dispatcher import DISPATCHER
 from metald.http.server import serving
-from metald.images import kickstart
 from metald.images.cache import ImageCache
-from metald.limits import Limits, Queue
-from metald.listeners import bound, naming
+from metald.limits import Limits
+from metald.listeners import bound
 from metald.metrics import LoopLag, Metrics
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
@@ -187,7 +183,9 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         hosts = hypervisors.Hosts(settings.drivers.ssh_host)
         stack.push_async_callback(hosts.close)
         consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
-        registry = outfit.registry(settings, hub, ssh, direct, hosts, consoles)
+        fills = fills_of(settings)
+        stack.push_async_callback(fills.close)
+        registry = outfit.registry(settings, hub, ssh, direct, hosts, consoles, fills)
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
@@ -195,9 +193,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         await _register(store, registry, hostname)
         lag = LoopLag()
         metrics = _metrics(store, hub, lag)
-        boot_queues = await _serve_boots(stack, settings, sightings, images, metrics)
+        files = BootFiles(sightings, settings, images.image_for, fills)
+        boots = await boot_servers.serve(stack, settings, store, sightings, files, metrics)
         logins = [hub.window.queue, ssh.handshakes.queue, hosts.handshakes.queue]
-        limits = Limits([*logins, images.downloads.queue, images.conversions.queue, *boot_queues])
+        limits = Limits([*logins, images.downloads.queue, images.conversions.queue, *boots.queues])
         metrics.add(telemetry.queues(limits))
         conductor = Conductor(store, registry, engine, settings)
         ready = asyncio.Event()
@@ -214,6 +213,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             agents=Agents(store, engine, settings, direct.alive),
             fleet=fleet,
             consoles=consoles,
+            doctor=boots.doctor,
             ready=ready.is_set,
             metrics=metrics,
             limits=limits,
@@ -245,9 +245,8 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             "hypervisor hosts": hosts.run,
             "loop lag": lag.run,
             "SSH library": partial(_after, ready, ssh_library.load),
+            **boots.later,
         }
-        if settings.dhcp.provider == "dnsmasq" and settings.dhcp.dnsmasq_leases:
-            forever["leases"] = LeaseWatch(Path(settings.dhcp.dnsmasq_leases), sightings).run
         if broker is not None:
             forever["broker"] = broker.run
         background = asyncio.create_task(_background(engine, forever), name="background")
@@ -271,34 +270,6 @@ def _metrics(store: Store, hub: ipmi.IpmiHub, lag: LoopLag) -> Metrics:
     for source in (lag.families, telemetry.fleet(store), telemetry.events(store), telemetry.bmcs(hub)):
         metrics.add(source)
     return metrics
-
-
-async def _serve_boots(
-    stack: contextlib.AsyncExitStack, settings: Settings, sightings: Sightings, images: ImageCache, metrics: Metrics
-) -> list[Queue]:
-    """Start the boot servers that the settings ask for, and have the stack end them. Returns who waits for them."""
-    queues: list[Queue] = []
-    files = BootFiles(sightings, settings)
-    if dhcp.answers(settings):
-        dhcp_server = DhcpServer(sightings, files, settings)
-        with naming("dhcp.interfaces", ", ".join(settings.dhcp.interfaces)):
-            await dhcp_server.start()
-        metrics.add(telemetry.dhcp(dhcp_server))
-        stack.push_async_callback(dhcp_server.close)
-    if settings.boot.tftp_listen:
-        tftp = TftpServer(sightings, files, settings)
-        with naming("boot.tftp_listen", settings.boot.tftp_listen):
-            await tftp.start()
-        metrics.add(telemetry.tftp(tftp))
-        stack.push_async_callback(tftp.close)
-    if settings.boot.http_listen:
-        boot_http = BootHttp(sightings, files, settings, images.image_for, kickstart.render)
-        with naming("boot.http_listen", settings.boot.http_listen):
-            await boot_http.start()
-        metrics.add(telemetry.boot_http(boot_http))
-        queues += boot_http.queues
-        stack.push_async_callback(boot_http.close)
-    return queues
 
 
 async def _serve_api(

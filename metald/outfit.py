@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metald.boot import dhcp
-from metald.boot.interface import IpxeBoot, PxeBoot
+from metald.boot.fills import Fills
+from metald.boot.interface import HttpBoot, HttpIpxeBoot, IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
@@ -36,7 +37,9 @@ from metald.drivers.ssh_host.management import SshManagement
 from metald.drivers.ssh_host.power import SshPower
 
 
-def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDeploy, hosts: Hosts, consoles: Consoles) -> Registry:
+def registry(
+    settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDeploy, hosts: Hosts, consoles: Consoles, fills: Fills
+) -> Registry:
     """The hardware types that the settings enable, with every interface.
 
     Raises:
@@ -57,8 +60,7 @@ def registry(settings: Settings, hub: IpmiHub, ssh: SshDeploy, direct: AgentDepl
         SshPower(hosts),
         SshManagement(hosts),
         SshConsole(hosts, consoles),
-        IpxeBoot(settings, dhcp.provider(settings)),
-        PxeBoot(settings, dhcp.provider(settings)),
+        *(kind(settings, dhcp.provider(settings), fills) for kind in (IpxeBoot, PxeBoot, HttpBoot, HttpIpxeBoot)),
         direct,
         CustomAgentDeploy(settings, images, direct.client),
         RamdiskDeploy(settings, images, direct.client),

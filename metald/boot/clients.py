@@ -1,27 +1,30 @@
-"""Which node a network address belongs to, as far as the boot servers have seen.
+"""Which node a network address belongs to, and whether it may be the node that it says it is.
 
-Firmware asks for its first file by TFTP without saying its MAC address. The kernel's neighbour table knows it when the
-client is on the same wire; later requests name the MAC or the node, and what they said is remembered for the address.
-It serves the time-line only: nothing is allowed or denied by it.
+Firmware asks for its first file by TFTP without saying its MAC address, and boot scripts are asked for by telling any MAC address
+one likes. The kernel's neighbour table knows better where the client is on one of our wires: it had to resolve the address to
+answer. Behind a router nothing is known; then only what the client says, and the token of its boot, count.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from pathlib import Path
+from ipaddress import ip_address
 
 from metald.boot.directory import BootDirectory
-
-_ARP = Path("/proc/net/arp")
-_COMPLETE = 0x2  # ATF_COM of <linux/if_arp.h>: the entry's MAC address is known
+from metald.boot.neighbours import neighbour
+from metald.model import Node
 
 
 class Clients:
-    """Remembers the node of each address; bounded, the least recently used goes first."""
+    """Remembers the node of each address; bounded, the least recently used goes first.
 
-    def __init__(self, directory: BootDirectory, *, limit: int = 65536) -> None:
+    Args:
+        check: whether `refusal` is to look at the neighbour table.
+    """
+
+    def __init__(self, directory: BootDirectory, *, check: bool = True, limit: int = 65536) -> None:
         self._directory = directory
+        self._check = check
         self._limit = limit
         self._nodes: OrderedDict[str, str] = OrderedDict()
 
@@ -40,28 +43,37 @@ class Clients:
         """The node's UUID from memory alone."""
         return self._nodes.get(address)
 
-    def on_a_wire(self, address: str) -> bool:
-        """Whether the neighbour table may know the address, so that `node_of` is worth its while."""
-        return ":" not in address and not address.startswith("127.")
+    def mac_of(self, address: str) -> str | None:
+        """The MAC address that the neighbour table has for an address; None where it cannot know."""
+        try:
+            if ip_address(address).is_loopback:
+                return None
+        except ValueError:
+            return None
+        return neighbour(address)
 
-    async def node_of(self, address: str) -> str | None:
+    def node_of(self, address: str) -> str | None:
         """The node's UUID: by the neighbour table, which is fresher, else from memory."""
-        mac = await asyncio.to_thread(neighbour, address) if self.on_a_wire(address) else None
+        mac = self.mac_of(address)
         node = self._directory.node_by_mac(mac) if mac else None
         if node is not None:
             self.learn(address, node.uuid)
             return node.uuid
         return self.known(address)
 
+    def refusal(self, address: str, node: Node, *, proved: bool = False) -> str:
+        """Why the client at an address cannot be the node it says it is; empty when it can.
 
-def neighbour(address: str, table: Path = _ARP) -> str | None:
-    """The MAC address that the kernel's IPv4 neighbour table holds for an address, lower case, or None."""
-    try:
-        lines = table.read_text(encoding="ascii", errors="replace").splitlines()[1:]
-    except OSError:
-        return None
-    for line in lines:
-        fields = line.split()
-        if len(fields) >= 4 and fields[0] == address and int(fields[2], 16) & _COMPLETE:
-            return fields[3].lower()
-    return None
+        Args:
+            proved: it has told the token of the node's boot: it may then use a card that is no port of any node.
+        """
+        mac = self.mac_of(address) if self._check else None
+        if mac is None:
+            return ""
+        owner = self._directory.node_by_mac(mac)
+        if owner is not None and owner.uuid == node.uuid:
+            return ""
+        if owner is None and proved:
+            return ""
+        whose = "is a port of another node" if owner is not None else "is no port of that node"
+        return f"the machine at {address} says that it is node {node.label}, but its MAC address {mac} {whose}"

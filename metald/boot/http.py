@@ -1,72 +1,55 @@
-"""The HTTP server for machines: boot scripts, boot files, and what a ramdisk gets and tells during one boot.
+"""The HTTP server for machines: its listeners, its limits, and what it tells of every request. `answers.py` says what is answered.
 
-    GET  /boot.ipxe                           the first script
-    GET  /boot/ipxe?mac=...&mac=...           the script of the machine with these MAC addresses
-    GET  /pxelinux.cfg/{mac}                  the same, one address
-    GET  /ipxe/{file}, /ramdisk/{file}        boot loaders, kernel, initramfs
-    GET  /boot/{node}/{token}/keys            the ramdisk's SSH host key and the client key it is to accept, as JSON
-    GET  /boot/{node}/{token}/dropbear_host_key, .../host_key, .../authorized_keys    the same, one by one
-    POST /boot/{node}/{token}/ready           the ramdisk's sshd listens
-    GET  /boot/{node}/{token}/image, .../configdrive    what the workflow prepared for this boot
-    GET  /boot/{node}/{token}/deploy_kernel, .../deploy_ramdisk    the files of a ramdisk with an agent that the node names
-    GET  /boot/{node}/{token}/boot_iso, .../instance_kernel, .../instance_ramdisk, .../instance_stage2, .../ks.cfg
-                                              what an instance on the network, or an installer, boots (the instance's token)
+Rules: it is apart from the API and has no way into it. Every request is reported once, when it has ended. Every wait on a client has
+a deadline, and connections are counted.
 
-Rules: it is apart from the API and has no way into it. Whatever belongs to one boot needs that boot's token, compared
-in constant time; its private host key goes to one client address only. The token is never part of what is reported.
-Every request is reported once, when it has ended. Every wait on a client has a deadline, and connections are counted.
+With `boot.http_workers` it listens at a Unix socket alone, and worker processes have the machines' connections (`workers.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
+import secrets
+import shutil
+import socket
 import ssl
+import tempfile
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from metald.boot import credentials, instance
+from metald.boot import fronts, worker, workers
+from metald.boot.answers import FILE, NODE, SENT, VISITOR, Answers, KickstartSource
+from metald.boot.body import Body
 from metald.boot.directory import BootDirectory
-from metald.boot.files import BootFiles, Found
+from metald.boot.files import Absent, BootFiles, shown
+from metald.boot.fronts import Fronts
 from metald.boot.gate import Gate
-from metald.boot.listen import parse_listen, plain
-from metald.boot.ready import read_fields, ready_facts
-from metald.boot.render import Asker, parse_mac
-from metald.boot.sendfile import Sent, send_file
+from metald.boot.listen import parse_listen
+from metald.boot.pump import Pump
+from metald.boot.ready import read_fields
+from metald.boot.sendfile import Sending, Sent, send
 from metald.config import ConfigError, Settings
-from metald.errors import MetaldError, NotAllowed, NotFound
+from metald.errors import MetaldError, NotFound, WorldError
 from metald.limits import Bandwidth, Queue, on_behalf_of
-from metald.model import Node
-
-ImageSource = Callable[[Node, str], Path | None]
-"""Given a node and the last part of such an address: the file that the node's present boot may fetch, or None."""
-
-KickstartSource = Callable[[Node, str], str]
-"""Given a node and the URL of its heartbeats: the kickstart file of its installation. Raises Invalid when it has none."""
 
 MAX_BODY = 64 << 10
-CALL_TIMEOUT = 60.0
-"""Seconds until a ramdisk's call must be durable."""
-MAX_MACS = 16
 LINGER = 1.0
 """Seconds that a client which was answered early may go on sending its body, so that it gets to read the answer."""
 STOP_GRACE = 2.0
 """Seconds that running requests have when the server stops; as many again after they were cancelled."""
-_NOT_KEPT = {"Cache-Control": "no-store"}
-_OF_AGENTS = ("image", "configdrive")
+_MOST_SHARES = 65536
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_SENT = web.RequestKey("sent", Sent)
-_FILE = web.RequestKey("file", str)
-_NODE = web.RequestKey("node", str)
+_HANDED = web.RequestKey("handed", str)
 
 
 class BootHttp:
@@ -77,24 +60,32 @@ class BootHttp:
         directory: BootDirectory,
         files: BootFiles,
         settings: Settings,
-        image_source: ImageSource,
         kickstarts: KickstartSource | None = None,
     ) -> None:
+        boot = settings.boot
         self._directory = directory
         self._files = files
-        self._image_source = image_source
-        self._kickstarts = kickstarts
-        self._stall = settings.boot.http_stall_timeout
-        self._listen = parse_listen(settings.boot.http_listen, "boot.http_listen")
-        self._gate = Gate(settings.boot.http_connections, self._stall)
-        self.bandwidth = Bandwidth(settings.boot.http_bandwidth, "the boot server's bandwidth", "boot.http_bandwidth")
-        self._per_client = settings.boot.http_bandwidth_per_client
-        self._shares: WeakValueDictionary[str, Bandwidth] = WeakValueDictionary()  # of who is being served
-        self._tls = settings.boot.http_tls_certificate, settings.boot.http_tls_key
+        self._stall = boot.http_stall_timeout
+        self._answers = Answers(directory, files, kickstarts, self._send, self._stall)
+        self._fronts = Fronts(settings)
+        self._listen = parse_listen(boot.http_listen, "boot.http_listen")
+        self._connections = boot.http_connections
+        self._gate = Gate(boot.http_connections, self._stall)
+        self.bandwidth = Bandwidth(boot.http_bandwidth, "the boot server's bandwidth", "boot.http_bandwidth")
+        self._per_client = boot.http_bandwidth_per_client
+        self._shares: OrderedDict[str, Bandwidth] = OrderedDict()
+        self._tls = boot.http_tls_certificate, boot.http_tls_key
         self.served: Counter[int] = Counter()
         """Answers by status."""
         self._runner: web.AppRunner | None = None
+        self._pump: Pump  # while it runs
         self._servers: list[asyncio.Server] = []
+        self._count = boot.http_workers
+        self._shared: list[list[socket.socket]] = []  # by address, one for each worker
+        self._pem = "", ""
+        self._handed: dict[str, tuple[str, dict[str, Any], str | None]] = {}
+        self._workers: workers.Workers | None = None
+        self._secret = secrets.token_hex(16)
 
     @property
     def queues(self) -> list[Queue]:
@@ -104,16 +95,18 @@ class BootHttp:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens."""
-        return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
+        sockets = [each for server in self._servers for each in server.sockets if each.family != socket.AF_UNIX]
+        return [each.getsockname()[:2] for each in (*sockets, *(shared[0] for shared in self._shared))]
 
     async def start(self) -> None:
-        """Bind and serve.
+        """Bind and serve; with workers, bind alone.
 
         Raises:
             OSError: an address cannot be bound.
             ConfigError: certificate or key cannot be used.
         """
         tls = _tls_context(*self._tls)
+        self._pump = Pump()
         self._runner = web.AppRunner(
             self.application(),
             access_log=None,
@@ -126,6 +119,11 @@ class BootHttp:
         assert self._runner.server is not None
         factory = self._gate.factory(self._runner.server)
         try:
+            if self._count:
+                self._pem = _read(self._tls[0]), _read(self._tls[1])
+                for host, port in self._listen:
+                    self._shared.append(workers.listen(host, port, self._count))
+                return
             for host, port in self._listen:
                 # Not reuse_port: a second daemon on the same address must be told.
                 self._servers.append(await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024, ssl=tls))
@@ -141,25 +139,43 @@ class BootHttp:
             await self._runner.cleanup()
         self._gate.close()
         self._servers.clear()
+        for each in (each for shared in self._shared for each in shared):
+            each.close()
+        self._shared.clear()
+        if self._runner is not None:
+            self._pump.close()
+            self._runner = None
+
+    async def work(self) -> None:
+        """Run the worker processes until cancelled. After root was given up: they run as who we are then."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="metald-boot-"))
+        path = place / "http"
+        try:
+            server = await asyncio.get_running_loop().create_unix_server(self._runner.server, str(path))
+            self._servers.append(server)
+            given = {
+                "socket": str(path),
+                "secret": self._secret,
+                "stall": self._stall,
+                "connections": max(1, self._connections // self._count),
+                "rate": min(filter(None, (self.bandwidth.rate, self._per_client)), default=0),
+                "certificate": self._pem[0],
+                "key": self._pem[1],
+            }
+            sockets = [[shared[number] for shared in self._shared] for number in range(self._count)]
+            self._workers = workers.Workers(sockets, given, self._died)
+            await self._workers.run()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application(middlewares=[self._reported], client_max_size=MAX_BODY)
-        get = app.router.add_get
-        get("/boot.ipxe", self._first)
-        get("/boot/ipxe", self._script)
-        get("/pxelinux.cfg/{file}", self._tree)
-        get("/ipxe/{file:.+}", self._tree)
-        get("/ramdisk/{file}", self._tree)
-        own = "/boot/{node}/{token}"
-        get(f"{own}/keys", self._keys)
-        get(f"{own}/host_key", self._host_key)
-        get(f"{own}/dropbear_host_key", self._dropbear)
-        get(f"{own}/authorized_keys", self._authorized_keys)
-        get(f"{own}/{{what:image|configdrive|deploy_kernel|deploy_ramdisk}}", self._prepared)
-        get(f"{own}/{{what:boot_iso|instance_kernel|instance_ramdisk|instance_stage2}}", self._of_instance)
-        get(f"{own}/ks.cfg", self._kickstart)
-        app.router.add_post(f"{own}/ready", self._ready)
+        app.router.add_post(worker.TOLD, self._told)
+        app.router.add_post(worker.TAKEN, self._taken)
+        self._answers.add(app.router)
         return app
 
     # -- what every request goes through
@@ -168,12 +184,15 @@ class BootHttp:
     async def _reported(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Turn errors into answers, and tell the directory what was asked and what went out."""
         self._gate.asked(request.protocol)
-        sent = request[_SENT] = Sent()
-        request[_FILE] = _shown(request)
+        sent = request[SENT] = Sent()
+        request[FILE] = shown(request.path)
+        request[VISITOR] = self._fronts.visitor(request)
+        if hmac.compare_digest(request.headers.get(fronts.SECRET, "").encode(), self._secret.encode()):
+            return await handler(request)  # a worker of ours speaks for itself
         begun = time.monotonic()
         try:
             response = await self._answer(request, handler, sent)
-            if not response.prepared:
+            if not response.prepared and fronts.ACCEL not in response.headers:
                 sent.status = response.status
                 body = response.body if isinstance(response, web.Response) else None
                 sent.bytes = len(body) if isinstance(body, bytes) and request.method != "HEAD" else 0
@@ -192,8 +211,8 @@ class BootHttp:
         try:
             return await handler(request)
         except MetaldError as error:
-            sent.error = str(error)
-            return web.Response(status=error.status, text=f"{error}\n")
+            sent.error = "" if isinstance(error, Absent) else str(error)
+            return web.Response(status=502 if isinstance(error, WorldError) else error.status, text=f"{error}\n")
         except web.HTTPException as error:
             sent.error = error.reason
             return web.Response(status=error.status, text=f"{error.reason}\n", headers=_allow(error))
@@ -204,16 +223,24 @@ class BootHttp:
             sent.error = "the client went away"
             return web.Response(status=400)
         except Exception:
-            _log.exception("boot HTTP: %s %s failed", request.method, request[_FILE])
+            _log.exception("boot HTTP: %s %s failed", request.method, request[FILE])
             sent.error = "internal error"
             return web.Response(status=500, text="Internal error.\n")
 
     def _tell(self, request: web.Request, sent: Sent, seconds: float) -> None:
-        self.served[sent.status] += 1
-        client = _client(request)
+        if _HANDED in request:
+            return  # the worker will say how it went
+        data, node = self._facts(request, sent, seconds)
+        if sent.handed:
+            data["handed_over"] = True
+        self._report(data, node)
+
+    def _facts(self, request: web.Request, sent: Sent, seconds: float) -> tuple[dict[str, Any], str | None]:
+        """What is told of a request, and whose it was."""
+        client = request[VISITOR].client
         data: dict[str, Any] = {
             "client": client,
-            "file": request[_FILE],
+            "file": request[FILE],
             "bytes": sent.bytes,
             "seconds": round(seconds, 6),
             "status": sent.status,
@@ -222,159 +249,83 @@ class BootHttp:
             data["method"] = request.method
         if sent.error:
             data["error"] = sent.error
-        node = request.get(_NODE) or self._files.clients.known(client)
+        return data, request.get(NODE) or self._files.clients.known(client)
+
+    def _report(self, data: dict[str, Any], node: str | None) -> None:
+        self.served[data["status"]] += 1
         self._directory.seen("node.http", node_uuid=node, data=data)
 
-    # -- scripts and files
+    # -- how bodies leave
 
-    def _asker(self, request: web.Request, macs: tuple[str, ...] = ()) -> Asker:
-        local = request.transport.get_extra_info("sockname") if request.transport else None
-        return Asker(self._files.http_base_url(request.scheme, request.host, local or ("127.0.0.1", 80)), macs)
+    async def _send(self, request: web.Request, body: Body) -> web.StreamResponse:
+        visitor, sent = request[VISITOR], request[SENT]
+        path = fronts.path_for_front(body, visitor.accel) if visitor.accel else ""
+        if path:
+            body.close()
+            headers = {fronts.ACCEL: path, "Content-Type": body.content_type}
+            sent.handed, sent.bytes = True, body.size if request.method != "HEAD" else 0
+            if visitor.worker:
+                # Noted before the answer leaves: a small file may have arrived before this returns.
+                headers[fronts.HANDED] = request[_HANDED] = secrets.token_hex(8)
+                self._handed[request[_HANDED]] = visitor.worker, *self._facts(request, sent, 0.0)
+            return web.Response(headers=headers)
+        sending = Sending(self._pump, self._limits(visitor.client), self._stall)
+        with on_behalf_of(request.get(NODE) or ""):
+            return await send(request, body, sent, sending)
 
-    async def _first(self, request: web.Request) -> web.StreamResponse:
-        return await self._found(request, self._files.find("boot.ipxe", self._asker(request)))
-
-    async def _script(self, request: web.Request) -> web.StreamResponse:
-        told = request.query.getall("mac", [])[:MAX_MACS]
-        macs = tuple(dict.fromkeys(filter(None, map(parse_mac, told))))
-        found = self._files.script(self._asker(request, macs))
-        if found.node_uuid is None:
-            client = _client(request)
-            self._files.clients.forget(client)
-            self._directory.seen("boot.unknown", node_uuid=None, data={"client": client, "mac": list(macs), "file": found.name})
-        return await self._found(request, found)
-
-    async def _tree(self, request: web.Request) -> web.StreamResponse:
-        return await self._found(request, self._files.find(request.path, self._asker(request)))
-
-    async def _found(self, request: web.Request, found: Found) -> web.StreamResponse:
-        if found.node_uuid is not None:
-            self._knows(request, found.node_uuid)
-        if isinstance(found.content, Path):
-            return await self._send(request, found.content)
-        return web.Response(text=found.content, headers=_NOT_KEPT)
-
-    async def _send(self, request: web.Request, path: Path) -> web.StreamResponse:
-        shares = [self.bandwidth]
-        if self._per_client:
-            client, setting = _client(request), "boot.http_bandwidth_per_client"
-            own = self._shares.get(client) or Bandwidth(self._per_client, "the machine's share of the boot server's bandwidth", setting)
+    def _limits(self, client: str) -> list[Bandwidth]:
+        """What all machines share, and what this one has, over all its connections."""
+        if not self._per_client:
+            return [self.bandwidth]
+        own = self._shares.get(client)
+        if own is None:
+            own = Bandwidth(self._per_client, "the machine's share of the boot server's bandwidth", "boot.http_bandwidth_per_client")
             self._shares[client] = own
-            shares.append(own)
-        with on_behalf_of(request.get(_NODE) or ""):
-            return await send_file(request, path, request[_SENT], shares, stall=self._stall)
+            if len(self._shares) > _MOST_SHARES:
+                self._shares.popitem(last=False)
+        self._shares.move_to_end(client)
+        return [self.bandwidth, own]
 
-    def _knows(self, request: web.Request, node_uuid: str) -> None:
-        request[_NODE] = node_uuid
-        self._files.clients.learn(_client(request), node_uuid)
+    # -- what workers say
 
-    # -- what belongs to one boot
+    async def _told(self, request: web.Request) -> web.Response:
+        """How it went with a file that was handed over."""
+        self._only_workers(request)
+        told = read_fields("application/json", await request.read())
+        handed = self._handed.pop(str(told.get("handed")), None)
+        if handed is not None:
+            _, data, node = handed
+            data |= {name: told[name] for name in ("status", "bytes") if isinstance(told.get(name), int)}
+            data["seconds"] = round(float(told.get("seconds") or 0.0), 6)
+            if told.get("error"):
+                data["error"] = str(told["error"])[:200]
+            self._report(data, node)
+        return web.Response()
 
-    def _boot_of(self, request: web.Request, *keys: str) -> Node:
-        """The node whose present boot the request has proved to be of.
+    async def _taken(self, request: web.Request) -> web.Response:
+        """Bytes that are about to leave: answered when they may."""
+        self._only_workers(request)
+        told = read_fields("application/json", await request.read())
+        for each in self._limits(str(told.get("client"))):
+            await each.take(int(told.get("bytes") or 0))
+        return web.Response()
 
-        Args:
-            request: the request.
-            keys: of other tokens than the boot's that prove it too.
+    def _only_workers(self, request: web.Request) -> None:
+        if not hmac.compare_digest(request.headers.get(fronts.SECRET, "").encode(), self._secret.encode()):
+            raise NotFound("There is no such boot file.")
 
-        Raises:
-            NotAllowed: no such node, or not the token of its present boot.
-        """
-        node = self._directory.node(request.match_info["node"])
-        token = request.match_info["token"]
-        if not any(credentials.check_token(node, token, key) for key in ("boot_token", *keys)):
-            if node is not None:
-                request[_NODE] = node.uuid
-            raise NotAllowed("This is not the token of the node's present boot.")
-        assert node is not None
-        self._knows(request, node.uuid)
-        return node
+    def _died(self, number: str) -> None:
+        """A worker ended, and with it what it was sending."""
+        for handed, (whose, data, node) in list(self._handed.items()):
+            if whose == number:
+                del self._handed[handed]
+                self._report({**data, "bytes": 0, "error": "the worker that sent it ended"}, node)
 
-    async def _private_key_of(self, request: web.Request) -> tuple[Node, str]:
-        """The host key, when this client is the first of the boot to ask for it.
 
-        Raises:
-            NotAllowed: wrong token, or another client has fetched the key.
-            NotFound: this boot has none.
-        """
-        node = self._boot_of(request)
-        key = node.driver_internal_info.get("boot_host_private_key")
-        if not isinstance(key, str):
-            raise NotFound("This boot has no host key.")
-        client = _client(request)
-        async with asyncio.timeout(CALL_TIMEOUT):
-            holder = await self._directory.credentials_taken(node.uuid, client)
-        if holder != client:
-            raise NotAllowed("Another client has fetched the host key of this boot.")
-        return node, key
-
-    async def _keys(self, request: web.Request) -> web.StreamResponse:
-        node, key = await self._private_key_of(request)
-        info = node.driver_internal_info
-        answer = {
-            "host_private_key": key,
-            "host_public_key": info.get("boot_host_public_key"),
-            "authorized_key": info.get("boot_client_public_key"),
-        }
-        return web.json_response(answer, headers=_NOT_KEPT)
-
-    async def _host_key(self, request: web.Request) -> web.StreamResponse:
-        _, key = await self._private_key_of(request)
-        return web.Response(text=key, headers=_NOT_KEPT)
-
-    async def _dropbear(self, request: web.Request) -> web.StreamResponse:
-        _, key = await self._private_key_of(request)
-        return web.Response(body=credentials.dropbear_private_key(key), headers=_NOT_KEPT)
-
-    async def _authorized_keys(self, request: web.Request) -> web.StreamResponse:
-        key = self._boot_of(request).driver_internal_info.get("boot_client_public_key")
-        if not isinstance(key, str):
-            raise NotFound("This boot has no client key.")
-        return web.Response(text=f"{key}\n", headers=_NOT_KEPT)
-
-    async def _prepared(self, request: web.Request) -> web.StreamResponse:
-        what = request.match_info["what"]
-        node = self._boot_of(request, *([credentials.IMAGE_TOKEN] if what in _OF_AGENTS else []))
-        path = self._image_source(node, what)
-        if path is None:
-            raise NotFound(f"This boot has no {what}.")
-        return await self._send(request, path)
-
-    def _instance_of(self, request: web.Request) -> Node:
-        """The node whose instance the request has proved to be of.
-
-        Raises:
-            NotAllowed: no such node, or not the token of its instance.
-        """
-        node = self._directory.node(request.match_info["node"])
-        if not instance.check_token(node, request.match_info["token"]):
-            raise NotAllowed("This is not the token of the node's instance.")
-        assert node is not None
-        self._knows(request, node.uuid)
-        return node
-
-    async def _of_instance(self, request: web.Request) -> web.StreamResponse:
-        node = self._instance_of(request)
-        path = self._image_source(node, request.match_info["what"])
-        if path is None:
-            raise NotFound(f"This instance has no {request.match_info['what']}.")
-        return await self._send(request, path)
-
-    async def _kickstart(self, request: web.Request) -> web.StreamResponse:
-        node = self._instance_of(request)
-        if self._kickstarts is None:
-            raise NotFound("Nothing is installed by kickstart files here.")
-        text = self._kickstarts(node, f"{self._files.api_url(self._asker(request).base_url)}/v1/heartbeat/{node.uuid}")
-        return web.Response(text=text, headers=_NOT_KEPT)
-
-    async def _ready(self, request: web.Request) -> web.StreamResponse:
-        node = self._boot_of(request)
-        async with asyncio.timeout(self._stall):
-            body = await request.read()
-        facts = ready_facts(read_fields(request.content_type, body), _client(request))
-        async with asyncio.timeout(CALL_TIMEOUT):
-            await self._directory.ramdisk_called(node.uuid, facts)
-        return web.Response(status=204)
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text() if path else ""
+    return ""
 
 
 def _tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
@@ -387,19 +338,6 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"boot.http_tls_certificate and boot.http_tls_key cannot be used: {error}.") from error
     return context
-
-
-def _client(request: web.Request) -> str:
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    return plain(peer[0]) if peer else plain(request.remote or "")
-
-
-def _shown(request: web.Request) -> str:
-    """The path as it is reported: without the token, and no longer than a line."""
-    match request.path.strip("/").split("/"):
-        case ["boot", node, _, *rest]:
-            return "/".join(["boot", node, *rest])[:200]
-    return request.path.lstrip("/")[:200]
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:

@@ -83,35 +83,3 @@ def parameters(node: Node, asker: Asker, default: str) -> str:
         return f"root=/dev/ram0 text {given}".strip()
     source = f"inst.repo={boot['repo']}" if "repo" in boot else f"inst.stage2={url_of(node, 'stage2', asker)}"
     return " ".join(filter(None, ["text", given, f"inst.ks={_own(node, 'ks.cfg', asker)}", source]))
-
-
-def ipxe(node: Node, asker: Asker, default: str) -> str:
-    """The script of a node whose instance boots from the network.
-
-    Raises:
-        Invalid: see `render.kernel_parameters`.
-    """
-    if node.driver_internal_info[KEY]["kind"] == "iso":
-        load = f"sanboot --no-describe {url_of(node, 'iso', asker)} || goto again"
-    else:
-        line = parameters(node, asker, default)
-        load = f"""kernel --name kernel {url_of(node, "kernel", asker)} initrd=initramfs {line} || goto again
-initrd --name initramfs {url_of(node, "ramdisk", asker)} || goto again
-boot || goto again"""
-    return f"""#!ipxe
-echo metald: the instance of node {node.uuid}
-set metald-try:int32 0
-:load
-imgfree
-{load}
-:again
-inc metald-try
-iseq ${{metald-try}} 5 && goto leave ||
-echo metald: the instance did not load, trying again
-sleep 3
-goto load
-:leave
-echo metald: the instance did not load five times; starting over in 30 seconds
-sleep 30
-reboot
-"""

@@ -1,57 +1,65 @@
-"""The boot interface `ipxe`: machines load iPXE, iPXE loads what the node's state calls for.
+"""The boot interfaces that load over the network: `ipxe`, `http-ipxe`, `pxe` and `http` (see `loaders.py` for what each loads).
 
-It writes no boot file. Preparing the ramdisk means that the node has the credentials of a boot, from which scripts are
+They write no boot file. Preparing the ramdisk means that the node has the credentials of a boot, from which configurations are
 rendered when the machine asks; cleaning up means that it has them no more and boots from its disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
-from metald.boot import credentials, instance
+from metald.boot import credentials, instance, loaders
 from metald.boot.dhcp import DhcpProvider
 from metald.boot.files import RAMDISK_FILES, ramdisk_dir
+from metald.boot.fills import Fills
 from metald.boot.render import is_boot_url, kernel_parameters
 from metald.config import Settings
 from metald.drivers.base import Boot, NodeContext, StepContext, booter
-from metald.errors import Invalid
-from metald.model import Node
+from metald.drivers.boot_mode import requested_boot_mode, wants_secure_boot
+from metald.errors import Invalid, Unsupported
+from metald.model import BootMode, Node
 
 _MEMO = "boot_credentials"
 _PASSING = frozenset({"clean", "inspect"})
 """Purposes after which the machine has nothing to do on the network. After others an instance lives there."""
 
 
-class IpxeBoot(Boot):
-    """Network boot by iPXE over HTTP."""
+class NetworkBoot(Boot):
+    """What they have in common."""
 
-    name = "ipxe"
     inspects = True
     boots_instances = True
+    needs_tftp: ClassVar[bool] = False
+    """Whether every loader of it comes by TFTP."""
+    signed: ClassVar[bool] = False
+    """Whether its loaders are signed, so that machines with secure boot run them."""
+    patient: ClassVar[bool] = True
+    """Whether machines can load a file that is still on its way here from another server."""
 
-    def __init__(self, settings: Settings, dhcp: DhcpProvider) -> None:
+    def __init__(self, settings: Settings, dhcp: DhcpProvider, fills: Fills) -> None:
         self._dhcp = dhcp
+        self._fills = fills
         self._ramdisk = ramdisk_dir(settings)
         self._kernel_parameters = settings.boot.kernel_append_params
         self._agent = settings.agent
         self._serving = bool(settings.boot.http_listen)
+        self._serving_tftp = bool(settings.boot.tftp_listen or settings.boot.tftp_address)
+        self._loaders = loaders.read_paths(settings.boot.loader_file_paths)
 
     def properties(self) -> Mapping[str, str]:
         """The driver_info keys it reads."""
         return {"kernel_append_params": "Kernel parameters of the ramdisk; %default% stands for the setting. Optional."}
 
     async def validate(self, ctx: NodeContext) -> None:
-        """A port that boots from the network, a ramdisk, and kernel parameters that can stand in a script."""
+        """A port that boots from the network, a ramdisk, loaders, and kernel parameters that can stand in a configuration."""
         if not any(port.pxe_enabled for port in ctx.ports):
             raise Invalid(
                 f"Node {ctx.node.label} has no port that boots from the network.",
                 remedy="Create one: baremetal port create MAC --node UUID.",
             )
-        if not self._serving:
-            raise Invalid(
-                "The boot HTTP server is off, so no machine can boot from the network.",
-                remedy="Set boot.http_listen to an address that machines reach.",
-            )
+        self._check_servers(ctx.node)
+        self._check_firmware(ctx.node)
         kernel_parameters(ctx.node, self._kernel_parameters)
         if ctx.deploy.agent and self._agent_files(ctx.node)["kernel"]:
             return
@@ -62,12 +70,53 @@ class IpxeBoot(Boot):
                 remedy="Build it: metald ramdisk build.",
             )
 
+    def _check_servers(self, node: Node) -> None:
+        if not self._serving:
+            raise Invalid(
+                "The boot HTTP server is off, so no machine can boot from the network.",
+                remedy="Set boot.http_listen to an address that machines reach.",
+            )
+        if self.needs_tftp and not self._serving_tftp:
+            raise Invalid(
+                f"Node {node.label}: boot interface {self.name} loads by TFTP, and there is no TFTP server.",
+                remedy="Set boot.tftp_listen, or boot_interface to http.",
+                field="boot_interface",
+            )
+
+    def _check_firmware(self, node: Node) -> None:
+        """Whether the node's firmware, as far as somebody said what it is, can do what this interface needs."""
+        if not self.signed and wants_secure_boot(node):
+            raise Invalid(
+                f"Node {node.label}: machines with secure boot do not run iPXE, which boot interface {self.name} loads: it is not signed.",
+                remedy="Set boot_interface to pxe or http, whose loaders are signed, or secure_boot of its capabilities to false.",
+                field="boot_interface",
+            )
+
+    def _needs_uefi(self, node: Node) -> None:
+        if requested_boot_mode(node) is BootMode.BIOS:
+            raise Invalid(
+                f"Node {node.label}: boot interface {self.name} needs UEFI firmware, and the node's boot mode is bios.",
+                remedy="Set boot_interface to ipxe or pxe, or boot_mode of its capabilities to uefi.",
+                field="boot_interface",
+            )
+
+    def _needs_files(self, node: Node, *names: str) -> None:
+        for name in names:
+            path = self._loaders.get(name)
+            if path is None or not path.is_file():
+                raise Invalid(
+                    f"Node {node.label}: boot interface {self.name} loads {name}, and there is no file {path or 'for it'}.",
+                    remedy="Install it (Debian: pxelinux, syslinux-common; shim-signed, grub-efi-amd64-signed), "
+                    "or set boot.loader_file_paths.",
+                    field="boot_interface",
+                )
+
     def check_instance(self, ctx: NodeContext) -> None:
         """See Boot."""
         instance.checked(ctx.node, ctx.deploy.instance_boot(ctx.node) or {})
 
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
-        """Give the node credentials of a boot and the DHCP server its ports. Durable when it returns.
+        """Give the node credentials of a boot, have its files here, and tell the DHCP server of its ports. Durable when it returns.
 
         Credentials that this workflow made before for the same purpose stay, for a ramdisk may be on its way with them.
         """
@@ -79,7 +128,20 @@ class IpxeBoot(Boot):
             ctx.set(driver_internal_info=info)
             ctx.memo[_MEMO] = _fingerprint(info)
             await ctx.checkpoint()
+        await self._fetch(*(ctx.node.driver_internal_info.get("boot_agent") or {}).values())
         await self._dhcp.bind(ctx.node, ctx.ports)
+
+    async def _fetch(self, *urls: str) -> None:
+        """Begin to fetch what lies on other servers, so that a wrong URL is found before the machine is started.
+
+        Raises:
+            ImageError: one of them cannot be had.
+        """
+        for url in urls:
+            if url.startswith(("http:", "https:")):
+                fill = await self._fills.open(url)
+                if not self.patient:
+                    await fill.finished()
 
     def _agent_files(self, node: Node) -> dict[str, str]:
         """URLs of the kernel and the ramdisk with the agent; empty where they are those of `boot.ramdisk_dir`.
@@ -123,6 +185,7 @@ class IpxeBoot(Boot):
         if told != info:
             ctx.set(driver_internal_info=told)
         if wanted is not None:
+            await self._fetch(*(url for part, url in wanted.items() if part in ("kernel", "ramdisk")))
             await self._dhcp.bind(ctx.node, ctx.ports)
 
     async def clean_up_instance(self, ctx: StepContext) -> None:
@@ -147,7 +210,67 @@ def _fingerprint(info: Mapping[str, object]) -> object:
     return info.get("boot_client_public_key")
 
 
-class PxeBoot(IpxeBoot):
-    """The same under the name that clients give to network boot in general: plain PXE firmware is handed iPXE."""
+class IpxeBoot(NetworkBoot):
+    """iPXE, which firmware loads by TFTP or by HTTP unless the card holds it; the rest by HTTP."""
+
+    name = "ipxe"
+
+
+class HttpIpxeBoot(NetworkBoot):
+    """iPXE, which UEFI firmware loads by HTTP; nothing by TFTP."""
+
+    name = "http-ipxe"
+
+    def _check_firmware(self, node: Node) -> None:
+        super()._check_firmware(node)
+        self._needs_uefi(node)
+
+
+class PxeBoot(NetworkBoot):
+    """PXELINUX for BIOS, shim and GRUB for UEFI: everything by TFTP."""
 
     name = "pxe"
+    needs_tftp = True
+    signed = True
+    patient = False
+
+    def check_instance(self, ctx: NodeContext) -> None:
+        """See Boot.
+
+        Raises:
+            Unsupported: an ISO image, which these loaders do not boot.
+        """
+        super().check_instance(ctx)
+        if (ctx.deploy.instance_boot(ctx.node) or {}).get("kind") == "iso":
+            raise Unsupported(
+                f"Node {ctx.node.label}: boot interface pxe boots no ISO image.",
+                remedy="Set boot_interface to ipxe or http.",
+                field="instance_info/boot_iso",
+            )
+
+    def _check_firmware(self, node: Node) -> None:
+        super()._check_firmware(node)
+        mode = requested_boot_mode(node)
+        if mode is BootMode.BIOS:
+            self._needs_files(node, "pxelinux.0", "ldlinux.c32")
+        elif mode is BootMode.UEFI:
+            self._needs_files(node, *_uefi_names(node))
+
+
+class HttpBoot(NetworkBoot):
+    """UEFI HTTP boot without iPXE: an image with shim and GRUB, or both file by file (`boot.http_boot`)."""
+
+    name = "http"
+    signed = True
+    patient = False
+
+    def _check_firmware(self, node: Node) -> None:
+        super()._check_firmware(node)
+        self._needs_uefi(node)
+        self._needs_files(node, *_uefi_names(node))
+
+
+def _uefi_names(node: Node) -> tuple[str, str]:
+    """shim and GRUB of the node's processor."""
+    family: loaders.Family = "arm64" if node.properties.get("cpu_arch") in ("aarch64", "arm64") else "x86_64"
+    return loaders.SIGNED[family], loaders.GRUB[family]

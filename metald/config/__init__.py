@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from metald.config.base import ConfigError, Duration, Positive, Seconds, Section
+from metald.config.boot import Boot, Dhcp
 from metald.config.broker import Amqp, Commands, Events
 from metald.config.hardware import Drivers, Fake, Ipmi, Ssh, SshHost
 from metald.config.inspection import Inspection
@@ -133,75 +134,6 @@ class StoreSettings(Section, frozen=True):
     timeout: Annotated[
         float, Meta(gt=0, description="Seconds that a write waits for a locked or lost database before it fails with 503.")
     ] = 10.0
-
-
-class Boot(Section, frozen=True):
-    """The boot servers: what machines load over the network."""
-
-    tftp_listen: Annotated[str, Meta(description="Address and port of the TFTP server. Empty: off.")] = ""
-    http_listen: Annotated[str, Meta(description="Address and port of the boot HTTP server, `192.0.2.1:6386`. Empty: off.")] = ""
-    http_url: Annotated[str, Meta(description="URL of the boot HTTP server as machines reach it; by default made of the address.")] = ""
-    tftp_address: Annotated[str, Meta(description="IP address of the TFTP server as machines reach it; by default the listen address.")] = (
-        ""
-    )
-    ramdisk_dir: Annotated[
-        str, Meta(description="Where `kernel` and `initramfs` of the SSH ramdisk are; by default `ramdisk` below the state directory.")
-    ] = ""
-    ipxe_dir: Annotated[str, Meta(description="Where the iPXE binaries are (Debian's package `ipxe`).")] = "/usr/lib/ipxe"
-    kernel_append_params: Annotated[str, Meta(description="Kernel parameters for every ramdisk.")] = "nofb vga=normal console=ttyS0"
-    http_connections: Annotated[Positive, Meta(description="Most connections that boot HTTP serves at once; others wait.")] = 4096
-    http_stall_timeout: Annotated[
-        Seconds, Meta(description="Seconds that a client may take for its request, or for 4 MiB of an answer, before it is cut off.")
-    ] = 60.0
-    http_bandwidth: Annotated[
-        int,
-        Meta(ge=0, description="Bytes a second that the boot HTTP server sends of files and images, all machines together; 0: no limit."),
-    ] = 0
-    http_bandwidth_per_client: Annotated[
-        int, Meta(ge=0, description="Bytes a second that the boot HTTP server sends of files and images to one machine; 0: no limit.")
-    ] = 0
-    http_tls_certificate: Annotated[
-        str, Meta(description="PEM file with the boot HTTP server's certificate and its chain; with it, it speaks HTTPS alone.")
-    ] = ""
-    http_tls_key: Annotated[str, Meta(description="PEM file with that certificate's private key.")] = ""
-    tftp_transfers: Annotated[Positive, Meta(description="Most TFTP transfers at once; more wait for the clients' next try.")] = 2000
-    tftp_transfers_per_client: Annotated[Positive, Meta(description="Most TFTP transfers at once to one address.")] = 256
-    tftp_window: Annotated[Positive, Meta(description="Most blocks in flight to one TFTP client (windowsize).")] = 64
-    tftp_single_port: Annotated[
-        bool, Meta(description="Answer TFTP from the port that was asked, for address translation and firewalls that do not know TFTP.")
-    ] = False
-    tftp_bandwidth: Annotated[int, Meta(ge=0, description="Bytes a second that TFTP sends, all machines together; 0: no limit.")] = 0
-    tftp_bandwidth_per_client: Annotated[int, Meta(ge=0, description="Bytes a second that TFTP sends to one machine; 0: no limit.")] = 0
-
-
-class Dhcp(Section, frozen=True):
-    """How machines get addresses."""
-
-    provider: Annotated[
-        Literal["none", "dnsmasq", "proxy", "lease"],
-        Meta(
-            description="`none`: somebody else's DHCP. `dnsmasq`: host and option files. `proxy`: tell machines their boot file beside "
-            "another DHCP server that knows nothing of it. `lease`: hand out addresses too, where no other server does."
-        ),
-    ] = "none"
-    interfaces: Annotated[list[str], Meta(description="Network interfaces on which `proxy` and `lease` answer.")] = msgspec.field(
-        default_factory=list
-    )
-    ranges: Annotated[
-        list[str],
-        Meta(description="Addresses that `lease` hands out, one range for each network: `10.0.0.50-10.0.0.250/24 via 10.0.0.1`."),
-    ] = msgspec.field(default_factory=list)
-    lease_time: Annotated[int, Meta(ge=60, description="Seconds of a lease.")] = 3600
-    dns: Annotated[list[str], Meta(description="IPv4 addresses of name servers that come with a lease.")] = msgspec.field(
-        default_factory=list
-    )
-    answer_unknown: Annotated[
-        bool, Meta(description="Let `proxy` and `lease` answer machines whose MAC address is no port's too, as auto-discovery needs.")
-    ] = False
-    dnsmasq_hostsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-hostsdir`.")] = ""
-    dnsmasq_optsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-optsdir`.")] = ""
-    dnsmasq_leases: Annotated[str, Meta(description="dnsmasq's lease file, to learn the addresses machines got.")] = ""
-    ipxe_script: Annotated[Literal["http", "tftp"], Meta(description="How iPXE fetches its first script.")] = "http"
 
 
 class Images(Section, frozen=True):

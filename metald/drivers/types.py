@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metald.drivers.base import HardwareType
 
+_NETWORK_BOOTS = ("ipxe", "pxe", "http", "http-ipxe")
 _AGENTS = ("ramdisk", "custom-agent", "anaconda", "bootc", "autodetect")
 """Deploy interfaces beside `direct` whose ramdisk holds the Ironic Python Agent."""
 
@@ -11,7 +12,7 @@ IPMI = HardwareType(
     name="ipmi",
     interfaces={
         "bios": ("no-bios",),
-        "boot": ("ipxe", "pxe"),
+        "boot": _NETWORK_BOOTS,
         "console": ("pyghmi", "ipmitool-socat", "no-console"),
         "deploy": ("ssh", "direct", *_AGENTS),
         "firmware": ("no-firmware",),
@@ -30,7 +31,7 @@ FAKE = HardwareType(
     name="fake-hardware",
     interfaces={
         "bios": ("fake", "no-bios"),
-        "boot": ("fake", "ipxe", "pxe"),
+        "boot": ("fake", *_NETWORK_BOOTS),
         "console": ("fake", "fake-graphical", "no-console"),
         "deploy": ("fake", "direct", *_AGENTS),
         "firmware": ("fake", "no-firmware"),
@@ -50,7 +51,7 @@ SSH = HardwareType(
     name="ssh",
     interfaces={
         "bios": ("no-bios",),
-        "boot": ("ipxe", "pxe"),
+        "boot": _NETWORK_BOOTS,
         "console": ("ssh", "no-console"),
         "deploy": ("ssh", "direct", *_AGENTS),
         "firmware": ("no-firmware",),

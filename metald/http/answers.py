@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metald.boot.doctor.diagnosis import STAGES
 from metald.http.schema import Schema
 from metald.model import INTERFACES
 
@@ -160,6 +161,21 @@ _EVENT = record(
         "seq": {"type": "integer"},
     }
 )
+_OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
+_BOOT = record(
+    {
+        "node_uuid": {"type": ["string", "null"], "format": "uuid"},
+        "began_at": TIME,
+        **dict.fromkeys(("powered_on_at", "last_seen_at", "ramdisk_called_at"), NULL_TIME),
+        "stage": {"type": "string", "enum": list(STAGES)},
+        "seen": TEXT,
+        "stopped_for": {"type": ["number", "null"]},
+        **dict.fromkeys(("cause", "likely", "remedy", "architecture"), NULL_TEXT),
+        **dict.fromkeys(("mac", "machines", "addresses"), TEXTS),
+        "retransmits": {"type": "integer"},
+        **dict.fromkeys(("dhcp", "files"), _OBJECTS),
+    }
+)
 _LOOKUP = record(
     {
         "node": record({"uuid": UUID, "properties": ANY, "instance_info": ANY, "driver_internal_info": ANY, "links": LINKS}),
@@ -240,6 +256,9 @@ ANSWERS: Mapping[str, Schema] = {
     f"GET {_NODE}/management/event_log": listed("event_log", {"type": "object"}),
     f"GET {_NODE}/management/exchange": record({"exchange": {"type": "array"}}),
     f"GET {_NODE}/timeline": listed("timeline", _EVENT),
+    f"GET {_NODE}/boots": listed("boots", _BOOT),
+    "GET /v1/boots": listed("boots", _BOOT),
+    "GET /v1/boots/{mac}": listed("boots", _BOOT),
     f"PUT {_NODE}/states/provision": _PLAN,
     f"GET {_NODE}/explain": record(
         {

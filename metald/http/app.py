@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from metald import __version__
+from metald.boot.doctor import Doctor
 from metald.config import Api, Settings
 from metald.console.consoles import Consoles
 from metald.drivers.registry import Registry
@@ -53,6 +54,7 @@ def build(
     agents: Agents,
     fleet: Fleet,
     consoles: Consoles,
+    doctor: Doctor,
     ready: Callable[[], bool],
     metrics: Metrics | None = None,
     limits: Limits | None = None,
@@ -89,6 +91,7 @@ def build(
         metrics=metrics,
         limits=limits,
         readings=readings if readings is not None else {},
+        doctor=doctor,
     )
     authenticator = auth.build(settings)
     application = web.Application(client_max_size=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from metald.boot.doctor import Doctor
 from metald.config import Settings
 from metald.drivers.registry import Registry
 from metald.http import versions
@@ -56,6 +57,8 @@ class Services:
     """What nodes wait for."""
     readings: Mapping[str, Reading]
     """The last readings of sensors, by node."""
+    doctor: Doctor
+    """What was seen of machines that boot."""
 
 
 @dataclass(slots=True)

@@ -178,6 +178,10 @@ class Fetched(Payload, frozen=True, kw_only=True):
     blksize: int | None = None
     windowsize: int | None = None
     retransmits: int | None = None
+    probe: str | None = None
+    """`size` when only the size was asked for, as UEFI firmware does first; `absent`: a file that boot loaders can do without."""
+    handed_over: bool | None = None
+    """Whether a front (`boot.http_fronts`) sends it, which does not say how much arrived."""
     error: str | None = None
 
 
@@ -198,6 +202,14 @@ class Lease(Payload, frozen=True, kw_only=True):
     architecture: str | None = None
     machine_id: bool | None = None
     """Whether it told its UUID (option 97)."""
+    machine: str | None = None
+    """That UUID."""
+    server: str | None = None
+    """Another DHCP server that answered, or that the machine chose."""
+    overheard: bool | None = None
+    """Whether it was said between others (`dhcp.watch`)."""
+    count: int | None = None
+    """How often it asked just that since it was last told of."""
     error: str | None = None
 
 
@@ -207,6 +219,23 @@ class UnknownBoot(Payload, frozen=True, kw_only=True):
     client: str
     mac: list[str]
     file: str | None = None
+
+
+class BootStopped(Payload, frozen=True, kw_only=True):
+    """The boot doctor found out why a machine does not boot."""
+
+    stage: str
+    """How far it came: `power`, `dhcp`, `loader`, `script`, `kernel`, `ramdisk`."""
+    seconds: float
+    """Since it was last seen; 0 where it did not wait for that."""
+    cause: str
+    """A code, such as `two-dhcp-servers`, `mtu`, `wrong-architecture`, `secure-boot`."""
+    error: str
+    """The likely cause, a sentence."""
+    seen: str
+    """The last thing that was seen of it."""
+    remedy: str | None = None
+    mac: str | None = None
 
 
 class Ramdisk(Payload, frozen=True, kw_only=True):
@@ -346,6 +375,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.dhcp", "a question of the machine to the DHCP server", Lease),
     ("node.tftp", "a file that the machine asked for over TFTP", Fetched),
     ("node.http", "a file that the machine asked for over HTTP", Fetched),
+    ("node.boot_stopped", "a boot that stopped, and the likely cause", BootStopped),
     ("node.ramdisk", "a ramdisk that called", Ramdisk),
     ("node.agent_lookup", "a deploy agent that asked which node it is on", Nothing),
     ("node.heartbeat", "a heartbeat of a deploy agent", Heartbeat),
@@ -388,6 +418,7 @@ _ALL = (
     EventType("allocation.active", "an allocation that got its node", Nothing),
     EventType("allocation.failed", "an allocation that found no node", Failed),
     EventType("boot.unknown", "a machine that booted and is no node", UnknownBoot),
+    EventType("boot.stopped", "a boot of a machine that is no node, and why it cannot go on", BootStopped),
     EventType("command.rejected", "a message that was refused as a command", CommandRejected),
     EventType("events.dropped", "events that were let go before they could be told", Dropped),
 )

@@ -196,6 +196,7 @@ RULES: tuple[Rule, ...] = (
     Rule("baremetal:conductor:get", "See conductors", SYSTEM_READER),
     Rule("baremetal:shards:get", "See shards", SYSTEM_READER),
     Rule("baremetal:events:post", "Tell of the network", SCOPED_ADMIN),
+    Rule("metald:boots:get", "See what the boot doctor saw of all machines (metald's own)", SYSTEM_READER),
     Rule("metald:metrics:get", "Read the numbers for Prometheus (metald's own)", SYSTEM_READER),
     Rule("baremetal:events:get", "Read events, of the nodes whose history is seen (metald's own)", ANY_READER),
 )

@@ -393,4 +393,4 @@ class Engine:
             seen = await last_seen(self._store, context.workflow)
         except Unavailable:
             seen = ""
-        return f"{seen} Look at its console and at GET /v1/nodes/{context.node_uuid}/timeline.".lstrip()
+        return f"{seen} Look at its console and at GET /v1/nodes/{context.node_uuid}/boots.".lstrip()

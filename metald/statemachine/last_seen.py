@@ -1,7 +1,6 @@
-"""How far a machine came while a workflow waited for it in vain: what its boot showed to the boot servers.
+"""How far a machine came while a workflow waited for it in vain: what its boot showed to the boot servers, and the likely cause.
 
-The sentence becomes part of the error that users read, so it names the last thing seen, or what to suspect when nothing
-was.
+The sentences become part of the error that users read.
 """
 
 from __future__ import annotations
@@ -9,25 +8,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from metald.model import Event, Workflow
+from metald.boot.doctor import diagnose, gather
+from metald.boot.doctor.diagnosis import Known
+from metald.drivers.boot_mode import wants_secure_boot
+from metald.model import Event, Node, Workflow
 from metald.store.store import Store
 
-_BOOT = frozenset({"node.dhcp", "node.tftp", "node.http", "node.ramdisk"})
 _LOOK_BACK = 1000
 
 
 async def last_seen(store: Store, workflow: Workflow) -> str:
-    """What the machine of a waiting workflow was last seen doing, as sentences.
+    """What the machine of a waiting workflow was last seen doing, and why it probably went no further, as sentences.
 
     Raises:
         Unavailable: the store cannot be read now.
     """
     since = await _since(store, workflow)
     own = await store.events(node_uuid=workflow.node_uuid, limit=_LOOK_BACK, newest=True)
-    boot = [event for event in own if event.type in _BOOT and event.time >= since]
-    if boot:
-        return f"The machine was last seen at {boot[-1].time:%H:%M:%S} UTC: {_told(boot[-1])}."
-    return f"The machine did not ask for any boot file. {_strangers(await store.events(limit=_LOOK_BACK, newest=True), since)}".rstrip()
+    boots = gather(event for event in own if event.time >= since)
+    node = store.table(Node).get(workflow.node_uuid)
+    secure = None if node is None else node.secure_boot if node.secure_boot is not None else wants_secure_boot(node) or None
+    if not boots or boots[-1].last is None:
+        stranger = _stranger(await store.events(limit=_LOOK_BACK, newest=True), since)
+        told = f"Meanwhile an unknown machine asked with the MAC address {stranger}: compare it with the node's ports."
+        return f"The machine did not ask for any boot file. {told if stranger else ''}".rstrip()
+    boot = boots[-1]
+    found = diagnose(boot, Known(secure), stopped=True)
+    seen = f"The machine was last seen at {boot.last:%H:%M:%S} UTC, {found.at}."
+    return " ".join(filter(None, (seen, found.likely, found.remedy.removeprefix("Look at its console.").strip())))
 
 
 async def _since(store: Store, workflow: Workflow) -> datetime:
@@ -36,19 +44,7 @@ async def _since(store: Store, workflow: Workflow) -> datetime:
     return records[0].started_at if records else workflow.started_at
 
 
-def _told(event: Event) -> str:
-    data = event.data
-    if event.type == "node.ramdisk":
-        return f"its ramdisk called from {data.get('address')} port {data.get('port')}"
-    if event.type == "node.dhcp":
-        return "it asked for an address by DHCP"
-    by = "TFTP" if event.type == "node.tftp" else "HTTP"
-    what = f"it loaded {data.get('file')} by {by}"
-    return f"{what}, which failed: {data['error']}" if data.get("error") else what
-
-
-def _strangers(events: Sequence[Event], since: datetime) -> str:
-    """Machines that asked and that no node owns: a wrong MAC address in a port looks like this."""
+def _stranger(events: Sequence[Event], since: datetime) -> str:
+    """The MAC address of a machine that asked and that no node owns: a wrong address in a port looks like this."""
     macs = [event.data.get("mac") for event in events if event.type == "boot.unknown" and event.time >= since]
-    first = next((mac[0] for mac in reversed(macs) if isinstance(mac, list) and mac), None)
-    return f"Meanwhile an unknown machine asked with the MAC address {first}: compare it with the node's ports." if first else ""
+    return next((mac[0] for mac in reversed(macs) if isinstance(mac, list) and mac), "")

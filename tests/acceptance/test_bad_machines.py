@@ -48,7 +48,7 @@ async def test_machine_whose_ramdisk_dies_before_it_calls(scene: Scene) -> None:
     box = await scene.box()
     box.machine.faults.panics = True
     await scene.lab.deploy(scene.api, box, scene.image)
-    await scene.fails(box, "deploy failed", "ramdisk/initramfs")
+    await scene.fails(box, "deploy failed", "initramfs")
     box.machine.faults.panics = False
     await scene.recovers(box)
 

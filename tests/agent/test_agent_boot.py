@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from metald.boot import render
 from metald.boot.dhcp import provider
 from metald.boot.files import BootFiles
+from metald.boot.fills import Remote, fills_of
 from metald.boot.interface import IpxeBoot
 from metald.boot.render import Asker
 from metald.config import Images, Settings
@@ -19,6 +19,7 @@ from metald.errors import Invalid
 from metald.images.cache import ImageCache
 from metald.model import Node
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
+from tests.support.far_server import far_server
 
 
 class Context:
@@ -50,7 +51,7 @@ def site(folder: Path, **agent: Any) -> Settings:
 async def booted(settings: Settings, **driver_info: Any) -> tuple[Fleet, Node]:
     fleet = Fleet()
     context: Any = Context(fleet, fleet.add(MAC, driver_info=driver_info))
-    interface = IpxeBoot(settings, provider(settings))
+    interface = IpxeBoot(settings, provider(settings), fills_of(settings))
     await interface.validate(context)
     await interface.prepare_ramdisk(context, "deploy")
     return fleet, context.node
@@ -58,9 +59,10 @@ async def booted(settings: Settings, **driver_info: Any) -> tuple[Fleet, Node]:
 
 async def test_the_kernel_line_leads_the_agent_to_the_api(tmp_path: Path) -> None:
     settings = site(tmp_path, api_url="https://api.example:6385/")
-    fleet, _ = await booted(settings)
+    fleet, node = await booted(settings)
     text = str(BootFiles(fleet, settings).script(Asker("http://192.0.2.1:6386", (MAC,))).content)
-    assert "kernel --name kernel http://192.0.2.1:6386/ramdisk/kernel" in text
+    place = f"boot/{node.uuid}/{node.driver_internal_info['boot_token']}"
+    assert f"kernel --name kernel http://192.0.2.1:6386/{place}/kernel" in text
     assert " ipa-api-url=https://api.example:6385 " in text
     assert f"BOOTIF=01-{MAC.replace(':', '-')}" in text
     assert "metald.token" not in text
@@ -78,14 +80,20 @@ async def test_files_that_the_node_names(tmp_path: Path) -> None:
     kernel = tmp_path / "files" / "ipa.kernel"
     kernel.parent.mkdir()
     kernel.write_bytes(b"kernel")
-    _, node = await booted(site(tmp_path), deploy_kernel=kernel.as_uri(), deploy_ramdisk="http://192.0.2.5/ipa.initramfs")
-    asker = Asker("http://192.0.2.1:6386", (MAC,), "http://192.0.2.1:6385")
-    token = node.driver_internal_info["boot_token"]
-    for text in (render.node_ipxe(node, asker, ""), render.pxelinux(node, asker, "")):
-        assert f"http://192.0.2.1:6386/boot/{node.uuid}/{token}/deploy_kernel" in text
-        assert "http://192.0.2.5/ipa.initramfs" in text
-    assert "initrd '(http,192.0.2.5)/ipa.initramfs'" in render.grub(node, asker, "")
-    cache = ImageCache(Images(file_roots=[str(kernel.parent)]), tmp_path)
+    async with far_server({"ipa.initramfs": b"initramfs"}) as far:
+        settings = site(tmp_path)
+        fleet, node = await booted(settings, deploy_kernel=kernel.as_uri(), deploy_ramdisk=f"{far.url}/ipa.initramfs")
+        cache = ImageCache(Images(file_roots=[str(kernel.parent)]), tmp_path)
+        files = BootFiles(fleet, settings, cache.image_for)
+        asker = Asker("http://192.0.2.1:6386", (MAC,))
+        place = f"boot/{node.uuid}/{node.driver_internal_info['boot_token']}"
+        script = str(files.script(asker).content)
+        for name in ("deploy_kernel", "deploy_ramdisk"):
+            assert f"http://192.0.2.1:6386/{place}/{name} " in script
+        assert files.find(f"{place}/deploy_kernel", asker).content == kernel
+        assert files.find(f"{place}/deploy_ramdisk", asker).content == Remote(f"{far.url}/ipa.initramfs")
+        assert far.asked == ["/ipa.initramfs"]  # while it was prepared, so that a wrong URL is found in time
+        await files.fills.close()
     assert cache.image_for(node, "deploy_kernel") == kernel
     assert cache.image_for(node, "deploy_ramdisk") is None
     assert ImageCache(Images(file_roots=[]), tmp_path / "other").image_for(node, "deploy_kernel") is None

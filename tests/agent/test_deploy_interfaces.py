@@ -22,7 +22,7 @@ from metald.drivers.agent.netboot import RamdiskDeploy
 from metald.drivers.autodetect import AutodetectDeploy
 from metald.drivers.registry import Registry
 from metald.drivers.types import BUILT_IN, FAKE
-from metald.errors import Invalid, NotFound
+from metald.errors import Invalid
 from metald.images import kickstart
 from metald.images.cache import ImageCache
 from metald.model import Node, ProvisionState, Verb
@@ -197,15 +197,17 @@ def test_an_iso_is_booted_from_its_server_or_from_metald(tmp_path: Path) -> None
     assert instance.check_token(node, token)
     assert not instance.check_token(node, "")
     assert not instance.check_token(None, token)
-    with pytest.raises(NotFound):
-        files.find(f"pxelinux.cfg/01-{MAC.replace(':', '-')}", ASKER)
+    refused = files.find(f"pxelinux.cfg/01-{MAC.replace(':', '-')}", ASKER)
+    assert "boots no ISO image" in refused.error
+    assert "LOCALBOOT" in str(refused.content)
 
 
 def test_a_kernel_gets_the_operators_parameters(tmp_path: Path) -> None:
-    files, _ = booting(tmp_path, {"kind": "ramdisk", **NETBOOT}, instance_info={"kernel_append_params": "quiet a=b"})
+    files, node = booting(tmp_path, {"kind": "ramdisk", **NETBOOT}, instance_info={"kernel_append_params": "quiet a=b"})
+    place = f"{ASKER.base_url}/boot/{node.uuid}/{node.driver_internal_info[instance.TOKEN]}"
     text = str(files.script(ASKER).content)
-    assert f"kernel --name kernel {HTTP}/vmlinuz initrd=initramfs root=/dev/ram0 text quiet a=b ||" in text
-    assert f"initrd --name initramfs {HTTP}/initrd.img ||" in text
+    assert f"kernel --name kernel {place}/instance_kernel initrd=initramfs root=/dev/ram0 text quiet a=b ||" in text
+    assert f"initrd --name initramfs {place}/instance_ramdisk ||" in text
 
 
 def test_an_installer_is_led_to_its_kickstart_file(tmp_path: Path) -> None:

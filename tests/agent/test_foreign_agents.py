@@ -17,7 +17,7 @@ from tests.support.daemon import Api, Daemon, Refused
 from tests.support.daemon import api as calling
 from tests.support.foreign_agents import ERASE, ForeignAgent, ForeignAgents
 
-KERNEL = {"deploy_kernel": "http://192.0.2.1/kernel", "deploy_ramdisk": "http://192.0.2.1/ramdisk"}
+KERNEL = {"deploy_kernel": "FILES/kernel", "deploy_ramdisk": "FILES/ramdisk"}
 IMAGE = {"image_source": "http://192.0.2.1/image.raw", "image_checksum": "ab" * 32, "image_disk_format": "raw"}
 HOLD = [{"interface": "deploy", "step": "hold", "priority": 75, "args": {}}]
 BOOTS = [("fake", {}), ("ipxe", KERNEL), ("pxe", KERNEL)]
@@ -59,7 +59,13 @@ class Site:
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     files = tmp_path / "files"
     files.mkdir()
-    settings = {"agent.require_tls": "false", "agent.heartbeat_timeout": 10, "agent.power_off_timeout": 0, "images.file_roots": files}
+    settings = {
+        "boot.tftp_listen": "127.0.0.1:0",
+        "agent.require_tls": "false",
+        "agent.heartbeat_timeout": 10,
+        "agent.power_off_timeout": 0,
+        "images.file_roots": files,
+    }
     async with Daemon(tmp_path / "daemon", settings) as daemon, ForeignAgents.served() as agents:
         await daemon.start()
         yield Site(daemon, agents, files)
@@ -78,7 +84,8 @@ async def deploy(api: Api, agent: ForeignAgent, **info: Any) -> dict[str, Any]:
 async def test_a_life(site: Site, boot: str, driver_info: dict[str, str]) -> None:
     """Inspected, cleaned, deployed, rescued, unrescued and undeployed, with the commands in their order."""
     async with calling(site.daemon) as api:
-        agent = await site.enrol(api, boot_interface=boot, driver_info=driver_info, automated_clean=True)
+        files = {key: value.replace("FILES", site.files.as_uri()) for key, value in driver_info.items()}
+        agent = await site.enrol(api, boot_interface=boot, driver_info=files, automated_clean=True)
         await api.provision(agent.node, "inspect")
         await api.wait(agent.node, "inspect wait")
         found = {"interfaces": [{"name": "eth0", "mac_address": agent.mac}], "cpu": {"architecture": "riscv64", "count": 4}}

@@ -31,10 +31,10 @@ class Site:
     def __init__(self, folder: Path, **boot: object) -> None:
         self.fleet = Fleet()
         self.folder = folder
-        self.settings = boot_settings(folder, **boot)
-        self.files = BootFiles(self.fleet, self.settings)
+        self.settings = boot_settings(folder, **{"open_ramdisk": True, **boot})
+        self.files = BootFiles(self.fleet, self.settings, self._image)
         self.images: dict[tuple[str, str], Path] = {}
-        self.server = BootHttp(self.fleet, self.files, self.settings, self._image)
+        self.server = BootHttp(self.fleet, self.files, self.settings)
 
     def _image(self, node: Node, what: str) -> Path | None:
         return self.images.get((node.uuid, what))
@@ -99,7 +99,7 @@ async def test_a_node_that_wants_a_ramdisk_gets_it(site: Site, web: aiohttp.Clie
     script = await text(web, f"{site.base}/boot/ipxe?mac=52-54-00-12-34-56&mac=&mac=nonsense&mac=aa-bb-cc-dd-ee-ff")
     token = node.driver_internal_info["boot_token"]
     assert (
-        f"kernel --name kernel {site.base}/ramdisk/kernel initrd=initramfs nofb vga=normal console=ttyS0 "
+        f"kernel --name kernel {site.own(node, 'kernel')} initrd=initramfs nofb vga=normal console=ttyS0 "
         f"BOOTIF=01-52-54-00-12-34-56 metald.url={site.base} metald.node={node.uuid} metald.token={token} ||"
     ) in script
     told, data = await site.fleet.event("node.http", "boot/ipxe")
@@ -109,6 +109,8 @@ async def test_a_node_that_wants_a_ramdisk_gets_it(site: Site, web: aiohttp.Clie
     # What the same address asks for afterwards is the node's too.
     await text(web, f"{site.base}/ramdisk/kernel")
     assert (await site.fleet.event("node.http", "ramdisk/kernel"))[0] == node.uuid
+    assert await text(web, site.own(node, "kernel")) == "K" * 10000
+    assert (await site.fleet.event("node.http", f"boot/{node.uuid}/kernel"))[0] == node.uuid
     assert await text(web, f"{site.base}/pxelinux.cfg/52-54-00-12-34-56") == script
 
 
@@ -258,7 +260,7 @@ async def test_an_agents_token_opens_image_and_config_drive_and_no_more(site: Si
     node = site.fleet.add(MAC, driver_internal_info={"agent_image_token": "t" * 43})
     for what in ("image", "configdrive", "deploy_kernel", "keys", "ready"):
         site.images[node.uuid, what] = site.folder / "ramdisk/kernel"
-        status = 200 if what in ("image", "configdrive") else 403 if what != "ready" else 405
+        status = 200 if what in ("image", "configdrive") else 403
         await text(web, site.own(node, what, "t" * 43), status)
         if status == 200:
             await text(web, site.own(node, what, "u" * 43), 403)
@@ -547,7 +549,7 @@ async def test_over_tls(tmp_path: Path) -> None:
     finally:
         await site.server.close()
     files = BootFiles(site.fleet, boot_settings(tmp_path, http_listen="0.0.0.0:443", http_tls_certificate="x", http_tls_key="y"))
-    assert files.base_url("10.0.0.1") == "https://10.0.0.1:443"
+    assert files.urls.base("10.0.0.1") == "https://10.0.0.1:443"
     with pytest.raises(ConfigError, match="http_tls_certificate"):
         await Site(tmp_path, http_tls_certificate=str(key), http_tls_key=str(key)).server.start()
 
@@ -566,7 +568,6 @@ async def test_a_machine_has_its_share_of_the_bandwidth(tmp_path: Path, web: aio
         await site.fleet.event("node.http")
     finally:
         await site.server.close()
-    assert not site.server._shares
 
 
 async def _size(web: aiohttp.ClientSession, url: str) -> int:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from metald.boot import credentials
-from metald.boot.interface import IpxeBoot
+from metald.boot.fills import fills_of
+from metald.boot.interface import HttpBoot, HttpIpxeBoot, IpxeBoot, NetworkBoot, PxeBoot
+from metald.config import Settings
 from metald.drivers.network_noop import NoopNetwork
-from metald.errors import Invalid
+from metald.errors import ImageError, Invalid, Unsupported
 from metald.model import Node, Port
 from tests.support.boot_fleet import MAC, boot_settings
+from tests.support.far_server import far_server
 
 
 class Told:
@@ -49,6 +52,10 @@ class Context:
         self.checkpoints += 1
 
 
+def made(kind: type[NetworkBoot], dhcp: Told, settings: Settings) -> Any:
+    return kind(settings, dhcp, fills_of(settings))
+
+
 @pytest.fixture
 def dhcp() -> Told:
     return Told()
@@ -56,7 +63,7 @@ def dhcp() -> Told:
 
 @pytest.fixture
 def boot(tmp_path: Path, dhcp: Told) -> IpxeBoot:
-    return IpxeBoot(boot_settings(tmp_path), dhcp)
+    return made(IpxeBoot, dhcp, boot_settings(tmp_path))
 
 
 @pytest.fixture
@@ -132,6 +139,90 @@ async def test_network_noop(ctx: Any) -> None:
 
 
 async def test_without_a_boot_server_nothing_can_boot(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
-    boot = IpxeBoot(boot_settings(tmp_path, http_listen=""), dhcp)
+    boot = made(IpxeBoot, dhcp, boot_settings(tmp_path, http_listen=""))
     with pytest.raises(Invalid, match=r"Set boot\.http_listen"):
         await boot.validate(ctx)
+
+
+def loaders(folder: Path) -> list[str]:
+    """Files for every loader that is not iPXE."""
+    names = ("pxelinux.0", "ldlinux.c32", "bootx64.efi", "grubx64.efi", "bootaa64.efi", "grubaa64.efi")
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return [f"{name}:{folder / name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("kind", "capabilities", "cause"),
+    [
+        (IpxeBoot, "boot_mode:bios", ""),
+        (IpxeBoot, "boot_mode:uefi,secure_boot:true", "not signed"),
+        (HttpIpxeBoot, "boot_mode:uefi", ""),
+        (HttpIpxeBoot, "boot_mode:bios", "needs UEFI"),
+        (HttpIpxeBoot, "secure_boot:true", "not signed"),
+        (PxeBoot, "boot_mode:bios", ""),
+        (PxeBoot, "secure_boot:true", ""),
+        (HttpBoot, "secure_boot:true", ""),
+        (HttpBoot, "boot_mode:bios", "needs UEFI"),
+    ],
+)
+async def test_what_firmware_each_is_for(tmp_path: Path, dhcp: Told, ctx: Any, kind: Any, capabilities: str, cause: str) -> None:
+    ctx.node = ctx.node.changed(properties={"capabilities": capabilities})
+    boot = made(kind, dhcp, boot_settings(tmp_path, loader_file_paths=loaders(tmp_path)))
+    if not cause:
+        await boot.validate(ctx)
+        return
+    with pytest.raises(Invalid, match=cause) as refused:
+        await boot.validate(ctx)
+    assert refused.value.field == "boot_interface"
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "missing"),
+    [
+        (PxeBoot, {"capabilities": "boot_mode:bios"}, "ldlinux.c32"),
+        (PxeBoot, {"capabilities": "boot_mode:uefi"}, "grubx64.efi"),
+        (HttpBoot, {}, "bootx64.efi"),
+        (HttpBoot, {"cpu_arch": "aarch64"}, "grubaa64.efi"),
+    ],
+)
+async def test_loaders_that_are_not_there(
+    tmp_path: Path, dhcp: Told, ctx: Any, kind: Any, properties: dict[str, str], missing: str
+) -> None:
+    ctx.node = ctx.node.changed(properties=properties)
+    boot = made(kind, dhcp, boot_settings(tmp_path, loader_file_paths=loaders(tmp_path)))
+    await boot.validate(ctx)
+    (tmp_path / missing).unlink()
+    with pytest.raises(Invalid, match=missing) as refused:
+        await boot.validate(ctx)
+    assert "boot.loader_file_paths" in str(refused.value)
+
+
+async def test_pxe_needs_the_tftp_server(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
+    boot = made(PxeBoot, dhcp, boot_settings(tmp_path, tftp_listen=""))
+    with pytest.raises(Invalid, match=r"Set boot\.tftp_listen"):
+        await boot.validate(ctx)
+    await made(PxeBoot, dhcp, boot_settings(tmp_path, tftp_listen="", tftp_address="10.0.0.1")).validate(ctx)
+
+
+async def test_pxe_boots_no_iso_image(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
+    ctx.deploy.instance_boot = lambda *_: {"kind": "iso", "iso": "http://h/x.iso"}
+    made(IpxeBoot, dhcp, boot_settings(tmp_path)).check_instance(ctx)
+    with pytest.raises(Unsupported, match="no ISO image"):
+        made(PxeBoot, dhcp, boot_settings(tmp_path)).check_instance(ctx)
+
+
+@pytest.mark.parametrize("kind", [IpxeBoot, PxeBoot])
+async def test_files_of_other_servers_are_here_before_the_machine_starts(tmp_path: Path, dhcp: Told, ctx: Any, kind: Any) -> None:
+    ctx.deploy.agent = True
+    boot = made(kind, dhcp, boot_settings(tmp_path))
+    async with far_server({"k": b"kernel", "r": b"ramdisk"}) as far:
+        ctx.node = ctx.node.changed(driver_info={"deploy_kernel": f"{far.url}/k", "deploy_ramdisk": f"{far.url}/r"})
+        await boot.prepare_ramdisk(ctx, "deploy")
+        assert far.asked == ["/k", "/r"]
+        assert dhcp.calls == [("bind", [MAC])]
+        ctx.node = ctx.node.changed(driver_info={"deploy_kernel": f"{far.url}/k", "deploy_ramdisk": f"{far.url}/gone"})
+        ctx.memo.clear()
+        with pytest.raises(ImageError, match="gone cannot be fetched: its server answered 404"):
+            await boot.prepare_ramdisk(ctx, "deploy")
+        await boot._fills.close()

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metald.boot import credentials, render
-from metald.boot.clients import Clients, neighbour
-from metald.boot.files import BootFiles
+from metald.boot import credentials, grub, ipxe, pxelinux, render
+from metald.boot.clients import Clients
+from metald.boot.files import Absent, BootFiles, shown
+from metald.boot.fills import Remote
 from metald.boot.listen import parse_listen, plain, url_host
+from metald.boot.load import Load, load_of
 from metald.boot.render import Asker
-from metald.config import ConfigError
+from metald.config import Boot, ConfigError, Settings
 from metald.errors import Invalid, NotAllowed, NotFound
 from metald.model import Node
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
@@ -24,6 +26,24 @@ ASKER = Asker("http://10.0.0.1:6386", (MAC,))
 
 def node(**fields: object) -> Node:
     return Node(driver="ipmi", driver_internal_info=credentials.new_credentials("deploy"), **fields)  # type: ignore[arg-type]
+
+
+def load(made: Node, asker: Asker = ASKER, default: str = "") -> Load:
+    wanted = load_of(made, asker, default)
+    assert wanted is not None
+    return wanted
+
+
+def script(made: Node, asker: Asker = ASKER, default: str = "") -> str:
+    """The iPXE script of a node, or the one that says why there is none."""
+    try:
+        return ipxe.load(made, load(made, asker, default), asker)
+    except Invalid as error:
+        return ipxe.refused(str(error))
+
+
+def place(made: Node) -> str:
+    return f"boot/{made.uuid}/{made.driver_internal_info['boot_token']}"
 
 
 def parameters(script: str) -> str:
@@ -43,8 +63,8 @@ def test_metald_adds_exactly_its_own_parameters() -> None:
     made = node(driver_info={"kernel_append_params": "quiet"})
     token = made.driver_internal_info["boot_token"]
     own = f"metald.url=http://10.0.0.1:6386 metald.node={made.uuid} metald.token={token}"
-    assert parameters(render.node_ipxe(made, ASKER, "x")) == f"quiet BOOTIF=01-{MAC.replace(':', '-')} {own}"
-    assert parameters(render.node_ipxe(made, Asker(ASKER.base_url), "x")) == f"quiet {own}"
+    assert parameters(script(made, ASKER, "x")) == f"quiet BOOTIF=01-{MAC.replace(':', '-')} {own}"
+    assert parameters(script(made, Asker(ASKER.base_url), "x")) == f"quiet {own}"
 
 
 @pytest.mark.parametrize(
@@ -55,28 +75,26 @@ def test_parameters_that_would_be_commands_are_refused(text: str) -> None:
     made = node(instance_info={"kernel_append_params": text})
     with pytest.raises(Invalid, match="kernel parameter"):
         render.kernel_parameters(made, "")
-    script = render.node_ipxe(made, ASKER, "")
-    assert "metald.token" not in script
-    assert "cannot stand in a boot script" in script
-    assert len(script.splitlines()) == 4
-    with pytest.raises(Invalid):
-        render.pxelinux(made, ASKER, "")
+    text_ = script(made)
+    assert "metald.token" not in text_
+    assert "cannot stand in a boot script" in text_
+    assert len(text_.splitlines()) == 4
 
 
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"[ -~]{0,60}", fullmatch=True)))
 def test_no_text_adds_a_command(text: str) -> None:
     made = node(driver_info={"kernel_append_params": text})
-    plain_lines = len(render.node_ipxe(node(), ASKER, "quiet").split("\n"))
-    script = render.node_ipxe(made, ASKER, "quiet")
-    if "metald.token" in script:
-        assert len(script.split("\n")) == plain_lines
-        words = parameters(script).split()
+    plain_lines = len(script(node(), ASKER, "quiet").split("\n"))
+    written = script(made, ASKER, "quiet")
+    if "metald.token" in written:
+        assert len(written.split("\n")) == plain_lines
+        words = parameters(written).split()
         assert not {"||", "&&", ";"} & set(words)
         assert not any(word.startswith("#") or "${" in word for word in words)
     else:
-        assert script.startswith("#!ipxe\necho metald: ")
-        assert script.count("\n") == 4
-        assert "${" not in script
+        assert written.startswith("#!ipxe\necho metald: ")
+        assert written.count("\n") == 4
+        assert "${" not in written
 
 
 def test_a_type_that_is_no_text_is_invalid() -> None:
@@ -85,32 +103,83 @@ def test_a_type_that_is_no_text_is_invalid() -> None:
 
 
 def test_grub() -> None:
-    assert "exit" in render.grub(Node(driver="ipmi"), ASKER, "")
-    text = render.grub(node(), ASKER, "quiet a$b")
-    assert "linux /ramdisk/kernel 'quiet' 'a$b' 'BOOTIF=01-" in text
-    assert "initrd /ramdisk/initramfs" in text
+    assert "exit" in grub.disk(Node(driver="ipmi"))
+    made = node()
+    text = grub.load(made, load(made, default="quiet a$b"))
+    assert f"linux /{place(made)}/kernel 'quiet' 'a$b' 'BOOTIF=01-" in text
+    assert f"initrd /{place(made)}/initramfs;" in text
     with pytest.raises(Invalid, match="single quote"):
-        render.grub(node(), ASKER, "a'b")
+        grub.load(made, load(made, default="a'b"))
+    assert "'metald: a?b?? c?'" in grub.refused("a$b'\n c`")
 
 
-def test_the_configuration_of_grub_is_found_where_grub_looks(tmp_path: Path) -> None:
+def test_pxelinux() -> None:
+    assert "LOCALBOOT" in pxelinux.disk()
+    made = node()
+    text = pxelinux.load(made, load(made, default="quiet"))
+    assert f"  KERNEL {place(made)}/kernel\n  INITRD {place(made)}/initramfs\n  APPEND quiet BOOTIF=01-" in text
+    with pytest.raises(Invalid, match="2047"):
+        pxelinux.load(made, load(made, default="x" * 2000))
+    assert pxelinux.refused("a\nKERNEL b").startswith("SAY metald: a?KERNEL b\nDEFAULT disk\n")
+
+
+def test_an_iso_image_is_for_ipxe_and_for_firmware() -> None:
+    made, wanted = node(), Load("instance", "boot/x/y", iso="boot_iso", iso_url="http://h/x.iso")
+    assert "sanboot --no-describe http://h/x.iso ||" in ipxe.load(made, wanted, ASKER)
+    for other in (grub.load, pxelinux.load):
+        with pytest.raises(Invalid, match="no ISO image"):
+            other(made, wanted)
+
+
+@pytest.mark.parametrize("loader", ["grub", "pxelinux"])
+def test_the_configuration_of_each_loader_is_found_where_it_looks(tmp_path: Path, loader: str) -> None:
     fleet = Fleet()
     files = BootFiles(fleet, boot_settings(tmp_path))
     made = fleet.boot(fleet.add(MAC))
     dashed = MAC.replace(":", "-")
-    for folder in ("", "grub/", "/boot/grub/", "EFI/debian/"):
-        found = files.find(f"{folder}grub.cfg-01-{dashed.upper()}", ASKER)
-        assert "metald.token" in str(found.content)
-        assert found.node_uuid == made.uuid
-    for missing in ("grub.cfg-01-52-54-00-00-00-99", "grub.cfg-01-", "etc/grub.cfg-01-" + dashed, "grub.cfg"):
+    names = ["pxelinux.cfg/01-"] if loader == "pxelinux" else [f"{at}grub.cfg-01-" for at in ("", "grub/", "/boot/grub/", "EFI/debian/")]
+    for name in names:
+        for mac in (dashed, dashed.upper(), *([MAC] if loader == "grub" else [])):
+            found = files.find(f"{name}{mac}", ASKER)
+            assert "metald.token" in str(found.content)
+            assert (found.node_uuid, found.unknown, found.error) == (made.uuid, (), "")
+        stranger = files.find(f"{name}52-54-00-00-00-99", ASKER)
+        assert stranger.unknown == ("52:54:00:00:00:99",)
+        assert stranger.node_uuid is None
+        assert "does not know this machine" in str(stranger.content)
         with pytest.raises(NotFound):
-            files.find(missing, ASKER)
+            files.find(name, ASKER)
+    fleet.change(made, driver_info={"kernel_append_params": "a\nb"})
+    refused = files.find(f"{names[0]}{dashed}", ASKER)
+    assert "cannot stand in a boot script" in refused.error
+    assert "cannot stand in a boot script" in str(refused.content)
+    assert "metald.token" not in str(refused.content)
+    fleet.change(made, driver_internal_info={}, driver_info={})
+    assert ("LOCALBOOT" if loader == "pxelinux" else "boots from its disk") in str(files.find(f"{names[0]}{dashed}", ASKER).content)
 
 
-def test_pxelinux() -> None:
-    assert "LOCALBOOT" in render.pxelinux(Node(driver="ipmi"), ASKER, "")
-    text = render.pxelinux(node(), ASKER, "quiet")
-    assert "  KERNEL ramdisk/kernel\n  INITRD ramdisk/initramfs\n  APPEND quiet BOOTIF=01-" in text
+def test_grub_is_led_to_the_configuration_of_its_card(tmp_path: Path) -> None:
+    files = BootFiles(Fleet(), boot_settings(tmp_path))
+    for folder in ("", "grub/", "boot/grub/", "EFI/BOOT/"):
+        assert "source ($root)/grub/grub.cfg-01-$net_default_mac" in str(files.find(f"{folder}grub.cfg", ASKER).content)
+    with pytest.raises(NotFound):
+        files.find("etc/grub.cfg", ASKER)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "revocations_sku.efi",
+        "revocations.efi",
+        "shim_certificate_0.efi",
+        "grub/x86_64-efi/command.lst",
+        "grub/x86_64-efi/grub.cfg",
+        "pxelinux.cfg/2d0f2a40-0000-4000-8000-000000000001",
+    ],
+)
+def test_what_loaders_can_do_without_is_no_failure(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Absent):
+        BootFiles(Fleet(), boot_settings(tmp_path)).find(name, ASKER)
 
 
 @given(st.text(max_size=30))
@@ -205,8 +274,6 @@ def test_any_name_stays_inside(name: str) -> None:
 
 
 def boot_settings_without_files() -> object:
-    from metald.config import Boot, Settings
-
     return Settings(state_dir="/srv", boot=Boot(ipxe_dir="/srv/ipxe"))
 
 
@@ -219,25 +286,78 @@ def test_loaders(files: BootFiles, name: str) -> None:
     assert found.content.is_relative_to(files.ipxe_dir)
 
 
-def test_configurations_per_machine(files: BootFiles, fleet: Fleet) -> None:
+def test_loaders_of_the_distribution(files: BootFiles) -> None:
+    assert files.find("bootx64.efi", ASKER).content == Path("/usr/lib/shim/shimx64.efi.signed")
+    assert files.find("/pxelinux.0", ASKER).content == Path("/usr/lib/PXELINUX/pxelinux.0")
+    with pytest.raises(ConfigError, match="loader_file_paths"):
+        BootFiles(Fleet(), Settings(boot=Boot(loader_file_paths=["bootx64.efi=/x"])))
+
+
+def test_ipxe_scripts_by_address(files: BootFiles, fleet: Fleet) -> None:
     made = fleet.boot(fleet.add(MAC))
     dashed = MAC.replace(":", "-")
-    assert "KERNEL" in str(files.find(f"pxelinux.cfg/01-{dashed}", ASKER).content)
-    assert "metald.token" in str(files.find(f"pxelinux.cfg/{dashed}", ASKER).content)
-    assert files.find(f"pxelinux.cfg/{dashed}", ASKER).node_uuid == made.uuid
-    fleet.change(made, driver_info={"kernel_append_params": "a\nb"})
-    with pytest.raises(NotFound, match="kernel parameter"):
-        files.find(f"pxelinux.cfg/01-{dashed}", ASKER)
+    found = files.find(f"pxelinux.cfg/{dashed}", ASKER)
+    assert "metald.token" in str(found.content)
+    assert found.node_uuid == made.uuid
+
+
+def test_what_belongs_to_a_boot_needs_its_token(files: BootFiles, fleet: Fleet) -> None:
+    made = fleet.boot(fleet.add(MAC))
+    found = files.find(f"{place(made)}/kernel", ASKER)
+    assert found.content == files.ramdisk_dir / "kernel"
+    assert (found.name, found.node_uuid) == (f"boot/{made.uuid}/kernel", made.uuid)
+    other = fleet.boot(fleet.add("52:54:00:00:00:02"))
+    for wrong in (f"boot/{made.uuid}/{other.driver_internal_info['boot_token']}/kernel", f"boot/{made.uuid}//kernel", "boot/x/y/kernel"):
+        with pytest.raises((NotAllowed, NotFound)):
+            files.find(wrong, ASKER)
+    for absent in ("deploy_kernel", "image", "passwd", "boot_iso"):
+        with pytest.raises((NotAllowed, NotFound)):
+            files.find(f"{place(made)}/{absent}", ASKER)
+    fleet.change(made, driver_internal_info={**made.driver_internal_info, "boot_agent": {"kernel": "http://h/k", "ramdisk": "file:///r"}})
+    assert files.find(f"{place(made)}/deploy_kernel", ASKER).content == Remote("http://h/k")
+
+
+def test_the_ramdisk_is_for_nodes_that_are_to_boot_it(tmp_path: Path, fleet: Fleet) -> None:
+    files = BootFiles(fleet, boot_settings(tmp_path))
+    asker = Asker(ASKER.base_url, client="192.0.2.77")
+    made = fleet.add(MAC)
+    with pytest.raises(NotAllowed, match=r"boot\.open_ramdisk"):
+        files.find("ramdisk/kernel", asker)
+    files.clients.learn("192.0.2.77", made.uuid)
+    with pytest.raises(NotAllowed):
+        files.find("ramdisk/kernel", asker)
+    fleet.boot(made)
+    assert files.find("ramdisk/kernel", asker).content == files.ramdisk_dir / "kernel"
+    assert BootFiles(fleet, boot_settings(tmp_path, open_ramdisk=True)).find("ramdisk/kernel", ASKER).node_uuid is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/boot/uuid/secret/kernel", "boot/uuid/kernel"),
+        ("boot//uuid/./secret/kernel", "boot/uuid/kernel"),
+        ("\\boot\\uuid\\secret\\kernel", "boot/uuid/kernel"),
+        ("/boot/uuid/secret", "boot/uuid"),
+        ("ipxe.efi", "ipxe.efi"),
+        ("\xe4" * 300, ("\\xe4" * 300)[:200]),
+    ],
+)
+def test_names_are_told_without_tokens(name: str, told: str) -> None:
+    assert shown(name) == told
 
 
 def test_base_urls(fleet: Fleet, tmp_path: Path) -> None:
     def url(local: str, **boot: str) -> str:
-        return BootFiles(fleet, boot_settings(tmp_path, **boot)).base_url(local)
+        return BootFiles(fleet, boot_settings(tmp_path, **boot)).urls.base(local)
 
     assert url("10.0.0.9", http_listen="0.0.0.0:80") == "http://10.0.0.9:80"
     assert url("fe80::1%eth0", http_listen="[::]:80") == "http://[fe80::1]:80"
     assert url("10.0.0.9", http_listen="10.0.0.1:80") == "http://10.0.0.1:80"
     assert url("10.0.0.9", http_url="http://boot/") == "http://boot"
+    both = "10.0.0.1:80,[2001:db8::1]:81,[::]:82"
+    assert url("10.0.0.1", http_listen=both) == "http://10.0.0.1:80"
+    assert url("2001:db8::1", http_listen=both) == "http://[2001:db8::1]:81"
+    assert url("2001:db8::2", http_listen=both) == "http://[2001:db8::2]:82"
     with pytest.raises(NotFound, match=r"boot\.http_listen"):
         url("10.0.0.9", http_listen="")
     with pytest.raises(Invalid):
@@ -257,36 +377,50 @@ def test_listen_texts() -> None:
     assert url_host("::1") == "[::1]"
 
 
-async def test_clients_are_remembered_and_bounded(fleet: Fleet) -> None:
+def test_clients_are_remembered_and_bounded(fleet: Fleet) -> None:
     made = fleet.add(MAC)
     clients = Clients(fleet, limit=2)
     for number in range(3):
-        clients.learn(f"10.0.0.{number}", made.uuid)
-    assert clients.known("10.0.0.0") is None
-    assert clients.known("10.0.0.2") == made.uuid
-    assert await clients.node_of("10.0.0.2") == made.uuid
-    clients.forget("10.0.0.2")
-    assert await clients.node_of("10.0.0.2") is None
+        clients.learn(f"192.0.2.{number}", made.uuid)
+    assert clients.known("192.0.2.0") is None
+    assert clients.known("192.0.2.2") == made.uuid
+    assert clients.node_of("192.0.2.2") == made.uuid
+    clients.forget("192.0.2.2")
+    assert clients.node_of("192.0.2.2") is None
 
 
-async def test_the_neighbour_table_is_asked_for_addresses_on_a_wire(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_neighbour_table_is_asked_for_addresses_on_a_wire(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fleet.add(MAC)
     monkeypatch.setattr("metald.boot.clients.neighbour", lambda address: MAC if address == "10.0.0.5" else "52:54:00:00:00:0f")
     clients = Clients(fleet)
-    assert await clients.node_of("10.0.0.5") == made.uuid
+    assert clients.node_of("10.0.0.5") == made.uuid
     assert clients.known("10.0.0.5") == made.uuid
-    assert await clients.node_of("10.0.0.6") is None
-    assert not clients.on_a_wire("127.0.0.1")
-    assert not clients.on_a_wire("fe80::1")
+    assert clients.node_of("10.0.0.6") is None
+    assert clients.mac_of("127.0.0.1") is None
+    assert clients.mac_of("nonsense") is None
 
 
-def test_neighbour_table(tmp_path: Path) -> None:
-    table = tmp_path / "arp"
-    table.write_text(
-        "IP address       HW type     Flags       HW address            Mask     Device\n"
-        "10.0.0.5         0x1         0x2         52:54:00:AA:00:05     *        br0\n"
-        "10.0.0.6         0x1         0x0         00:00:00:00:00:00     *        br0\n"
-    )
-    assert neighbour("10.0.0.5", table) == "52:54:00:aa:00:05"
-    assert neighbour("10.0.0.6", table) is None
-    assert neighbour("10.0.0.7", tmp_path / "none") is None
+def test_nobody_gets_what_another_machine_is_to_boot(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = fleet.boot(fleet.add(MAC)), fleet.add("52:54:00:00:00:02")
+    wires = {"10.0.0.5": MAC, "10.0.0.6": "52:54:00:00:00:02", "10.0.0.7": "52:54:00:00:00:07"}
+    monkeypatch.setattr("metald.boot.clients.neighbour", wires.get)
+    files = BootFiles(fleet, boot_settings(tmp_path))
+    own = place(made)
+
+    def asker(client: str) -> Asker:
+        return Asker(ASKER.base_url, (MAC,), client=client)
+
+    for client in ("10.0.0.5", "10.0.0.99"):  # its own card; somebody behind a router, of whom nothing is known
+        assert "metald.token" in str(files.script(asker(client)).content)
+    for client, cause in (("10.0.0.6", "a port of another node"), ("10.0.0.7", "no port of that node")):
+        for found in (files.script(asker(client)), files.find(f"grub.cfg-01-{MAC}", asker(client))):
+            assert cause in found.error
+            assert "metald.token" not in str(found.content)
+            assert found.node_uuid == made.uuid
+    # The token proves the boot, so a second card of the machine may fetch; another node's may not.
+    files.find(f"{own}/kernel", asker("10.0.0.7"))
+    with pytest.raises(NotAllowed, match="another node"):
+        files.find(f"{own}/kernel", asker("10.0.0.6"))
+    trusting = BootFiles(fleet, boot_settings(tmp_path, check_clients=False))
+    assert "metald.token" in str(trusting.script(asker("10.0.0.6")).content)
+    assert other.uuid != made.uuid

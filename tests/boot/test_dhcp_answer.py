@@ -32,8 +32,8 @@ def ask(kind: Kind, options: dict[int, bytes] | None = None, number: int = 1, **
 
 
 def file(asker: Machine, own: IPv4Address) -> BootFile | str:
-    names = {"ipxe": f"http://{own}/boot.ipxe", "http": f"http://{own}/{asker.loader}"}
-    return BootFile(own, names.get(asker.firmware, asker.loader)) if asker.loader else "no loader"
+    names = {"ipxe": f"http://{own}/boot.ipxe", "http": f"http://{own}/{asker.family}.efi"}
+    return BootFile(own, names.get(asker.firmware, f"{asker.family}.efi")) if asker.family else "no loader"
 
 
 def proxy() -> Answers:
@@ -58,27 +58,27 @@ def reply(answer: Answer) -> Packet:
 def test_a_proxy_tells_the_boot_file_and_no_address() -> None:
     answer = asked(proxy(), ask(Kind.DISCOVER, PXE))
     found = reply(answer)
-    assert (found.kind, found.yours, found.server, found.file, answer.to) == (Kind.OFFER, NOWHERE, OWN, b"ipxe.efi", "everybody")
+    assert (found.kind, found.yours, found.server, found.file, answer.to) == (Kind.OFFER, NOWHERE, OWN, b"x86_64.efi", "everybody")
     assert found.options == {
         Option.SERVER: OWN.packed,
         Option.MACHINE: bytes(17),
-        Option.BOOT_FILE: b"ipxe.efi",
+        Option.BOOT_FILE: b"x86_64.efi",
         Option.TFTP_SERVER: b"10.9.0.1",
         Option.VENDOR_CLASS: b"PXEClient",
         Option.VENDOR_SPECIFIC: b"\6\1\x08\xff",
     }
-    assert (answer.file, answer.error, answer.machine.has_id) == ("ipxe.efi", "", True)
+    assert (answer.file, answer.error, bool(answer.machine.id)) == ("x86_64.efi", "", True)
 
 
 def test_a_proxy_answers_the_second_question_where_it_came_from() -> None:
     answer = asked(proxy(), ask(Kind.REQUEST, PXE, client=IPv4Address("10.9.0.77")), BINL_PORT)
     found = reply(answer)
-    assert (found.kind, found.client, found.file, answer.to) == (Kind.ACK, IPv4Address("10.9.0.77"), b"ipxe.efi", "sender")
+    assert (found.kind, found.client, found.file, answer.to) == (Kind.ACK, IPv4Address("10.9.0.77"), b"x86_64.efi", "sender")
 
 
 def test_a_proxy_names_a_url_to_http_boot_and_to_ipxe() -> None:
     found = reply(asked(proxy(), ask(Kind.DISCOVER, HTTP)))
-    assert (found.file, found.options[Option.VENDOR_CLASS]) == (b"http://10.9.0.1/ipxe.efi", b"HTTPClient")
+    assert (found.file, found.options[Option.VENDOR_CLASS]) == (b"http://10.9.0.1/x86_64.efi", b"HTTPClient")
     assert Option.TFTP_SERVER not in found.options
     found = reply(asked(proxy(), ask(Kind.DISCOVER, IPXE)))
     # Without this class iPXE takes the offer for none.

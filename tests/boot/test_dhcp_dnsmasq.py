@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from metald.boot import dhcp
+from metald.boot import credentials, dhcp
 from metald.boot.dhcp import DnsmasqDhcp, NoDhcp, lease_file
 from metald.config import Boot, ConfigError, Dhcp, Settings
 from metald.errors import WorldError
@@ -23,6 +23,7 @@ from tests.support.boot_fleet import MAC
 IPXE = {"175": "010101"}
 EFI = {"93": "0007"}
 EFI_BC = {"93": "0009"}
+EFI_HTTP = {"93": "0010", "60": b"HTTPClient:Arch:00016:UNDI:003001".hex()}
 
 
 def settings(folder: Path, *, script: str = "http", **boot: str) -> Settings:
@@ -62,9 +63,13 @@ async def test_the_files(tmp_path: Path) -> None:
     assert options.read_text().splitlines() == [
         f"tag:{tag},tag:ipxe,67,http://10.9.0.1:6386/boot.ipxe",
         f"tag:{tag},tag:ipxe,encap:175,176,1b",
-        f"tag:{tag},tag:!ipxe,tag:!efi,tag:!efi-arm64,67,undionly.kpxe",
+        f"tag:{tag},tag:!ipxe,tag:!efi,tag:!efi-arm64,tag:!efi-http,tag:!efi-arm64-http,67,undionly.kpxe",
         f"tag:{tag},tag:!ipxe,tag:efi,67,ipxe.efi",
         f"tag:{tag},tag:!ipxe,tag:efi-arm64,67,arm64-efi/ipxe.efi",
+        f"tag:{tag},tag:!ipxe,tag:efi-http,67,http://10.9.0.1:6386/ipxe.efi",
+        f"tag:{tag},tag:!ipxe,tag:efi-http,60,HTTPClient",
+        f"tag:{tag},tag:!ipxe,tag:efi-arm64-http,67,http://10.9.0.1:6386/arm64-efi/ipxe.efi",
+        f"tag:{tag},tag:!ipxe,tag:efi-arm64-http,60,HTTPClient",
         f"tag:{tag},66,10.9.0.1",
         f"tag:{tag},150,10.9.0.1",
         f"tag:{tag},255,10.9.0.1",
@@ -88,7 +93,7 @@ def test_settings_that_are_wrong(tmp_path: Path) -> None:
         (settings(tmp_path, tftp_listen="0.0.0.0:69"), "tftp_address"),
         (settings(tmp_path, tftp_listen="", script="tftp"), "no TFTP server"),
         (settings(tmp_path, tftp_listen="", http_listen="*:80"), "http_url"),
-        (settings(tmp_path, http_url="http://" + "x" * 80), "longer than 64"),
+        (settings(tmp_path, http_url="http://" + "x" * 120), "longer than 127"),
     ):
         with pytest.raises(ConfigError, match=cause):
             dhcp.provider(wrong)
@@ -101,7 +106,38 @@ async def test_addresses_that_are_given(tmp_path: Path) -> None:
     text = (tmp_path / f"opts/ironic-{node.uuid}.conf").read_text()
     assert ",67,http://10.9.0.2:80/boot.ipxe\n" in text
     assert ",66,10.9.0.2\n" in text
-    assert "66" not in "".join(dhcp.dnsmasq._options(settings(tmp_path, tftp_listen="")))  # type: ignore[attr-defined]
+    assert ",66," not in "".join(DnsmasqDhcp(settings(tmp_path, tftp_listen=""))._options(node, [MAC]))
+
+
+async def test_options_for_ipv6(tmp_path: Path) -> None:
+    both = {"tftp_listen": "10.9.0.1:69,[fd00:9::1]:69", "http_listen": "10.9.0.1:6386,[fd00:9::1]:6386"}
+    node, _ = machine()
+
+    def options(interface: str, **boot: str) -> list[str]:
+        given = settings(tmp_path, **{**both, **boot})
+        return [line for line in DnsmasqDhcp(given)._options(node.changed(boot_interface=interface), [MAC]) if "option6:" in line]
+
+    client = "option6:16,00:00:01:57:00:0a:48:54:54:50:43:6c:69:65:6e:74"
+    assert options("ipxe") == [
+        "tag:ipxe6,option6:59,http://[fd00:9::1]:6386/boot.ipxe",
+        "tag:!ipxe6,tag:efi6,option6:59,tftp://[fd00:9::1]/ipxe.efi",
+        "tag:!ipxe6,tag:efi6-arm64,option6:59,tftp://[fd00:9::1]/arm64-efi/ipxe.efi",
+        "tag:!ipxe6,tag:efi6-http,option6:59,http://[fd00:9::1]:6386/ipxe.efi",
+        f"tag:!ipxe6,tag:efi6-http,{client}",
+        "tag:!ipxe6,tag:efi6-arm64-http,option6:59,http://[fd00:9::1]:6386/arm64-efi/ipxe.efi",
+        f"tag:!ipxe6,tag:efi6-arm64-http,{client}",
+    ]
+    assert options("pxe") == [
+        "tag:ipxe6,tag:!efi6,tag:!efi6-arm64,option6:59,tftp://[fd00:9::1]/pxelinux.0",
+        "tag:ipxe6,tag:efi6,option6:59,tftp://[fd00:9::1]/bootx64.efi",
+        "tag:ipxe6,tag:efi6-arm64,option6:59,tftp://[fd00:9::1]/bootaa64.efi",
+        "tag:!ipxe6,tag:efi6,option6:59,tftp://[fd00:9::1]/bootx64.efi",
+        "tag:!ipxe6,tag:efi6-arm64,option6:59,tftp://[fd00:9::1]/bootaa64.efi",
+    ]
+    anywhere = {"tftp_listen": "*:69", "http_listen": "*:80", "tftp_address": "10.9.0.1"}
+    assert options("pxe", **anywhere) == []
+    assert "tftp://[fd00:9::9]/bootx64.efi" in options("pxe", **anywhere, address6="fd00:9::9")[1]
+    assert options("pxe", tftp_listen="10.9.0.1:69", http_listen="10.9.0.1:80") == []
 
 
 async def test_directories_that_are_gone(tmp_path: Path) -> None:
@@ -136,8 +172,8 @@ class Lab:
         assert process.stdout is not None
         self._in, self._out = process.stdin, process.stdout
 
-    async def offer(self, mac: str = MAC, options: dict[str, str] | None = None, *, request: bool = False) -> dict[str, Any] | None:
-        self._in.write(json.dumps({"mac": mac, "options": options or {}, "request": request}).encode() + b"\n")
+    async def offer(self, mac: str = MAC, options: Mapping[str, str] | None = None, *, request: bool = False) -> dict[str, Any] | None:
+        self._in.write(json.dumps({"mac": mac, "options": dict(options or {}), "request": request}).encode() + b"\n")
         async with asyncio.timeout(20):
             answer: dict[str, Any] | None = json.loads(await self._out.readline())
         return answer
@@ -217,3 +253,36 @@ async def test_a_real_dnsmasq_honours_changes_without_a_restart(lab: Lab, tmp_pa
     assert boot_file(leased) == "http://10.9.0.1:6386/boot.ipxe"
     assert leased is not None
     assert await provider.addresses(ports) == {MAC: leased["address"]}
+
+
+async def test_a_real_dnsmasq_tells_what_the_boot_interface_loads(lab: Lab, tmp_path: Path) -> None:
+    long = "http://a-rather-long-name-of-a-host-in-a-domain.example.org:6386"
+    provider = DnsmasqDhcp(settings(tmp_path, http_url=long))
+    node, ports = machine()
+    read = 0
+
+    async def told(interface: str, *, booting: bool = True) -> list[str | None]:
+        nonlocal read
+        info = credentials.new_credentials("deploy") if booting else {}
+        await provider.bind(node.changed(boot_interface=interface, driver_internal_info=info), ports)
+        read += 1 if read else 2
+        await lab.taken(read)
+        found: list[str | None] = []
+        for options in ({}, EFI, EFI_HTTP, IPXE, IPXE | EFI):
+            answer = await lab.offer(options=options)
+            assert answer is not None
+            found.append(boot_file(answer) if "67" in answer["options"] else None)
+            if options is EFI_HTTP and found[-1]:
+                assert bytes.fromhex(answer["options"]["60"]) == b"HTTPClient"
+        return found
+
+    script = f"{long}/boot.ipxe"
+    assert await told("ipxe") == ["undionly.kpxe", "ipxe.efi", f"{long}/ipxe.efi", script, script]
+    read += 1  # the host's file has the tag of the options, which changed
+    assert await told("pxe") == ["pxelinux.0", "bootx64.efi", None, "pxelinux.0", "bootx64.efi"]
+    read += 1
+    assert await told("http-ipxe") == [None, None, f"{long}/ipxe.efi", script, script]
+    read += 1
+    assert await told("http") == [None, None, f"{long}/uefi/{MAC.replace(':', '-')}/boot.img", None, None]
+    read += 1
+    assert await told("http", booting=False) == [None] * 5

@@ -28,6 +28,9 @@ BOOT = {"tftp_listen": "0.0.0.0:69", "http_listen": "0.0.0.0:6386"}
 PXE = {Option.VENDOR_CLASS: b"PXEClient:Arch:00007:UNDI:003016", Option.ARCHITECTURE: b"\0\7"}
 
 
+HTTP = {Option.VENDOR_CLASS: b"HTTPClient", Option.ARCHITECTURE: b"\0\x10"}
+
+
 class Sock:
     """What a DhcpSocket is to the server."""
 
@@ -139,10 +142,35 @@ async def test_as_a_proxy(tmp_path: Path) -> None:
     assert ipxe.file == b"http://10.9.0.1:6386/boot.ipxe"
     http = site.ask(Kind.DISCOVER, {Option.VENDOR_CLASS: b"HTTPClient", Option.ARCHITECTURE: b"\0\x10"})
     assert http is not None
-    assert http.file == b"http://10.9.0.1:6386/ipxe/ipxe.efi"
+    assert http.file == b"http://10.9.0.1:6386/ipxe.efi"
     assert await dhcp.provider(site.settings).addresses([]) == {}
     await site.server.close()
     assert not (tmp_path / LEASES).exists()
+
+
+@pytest.mark.parametrize(
+    ("interface", "pxe", "http", "ipxe"),
+    [
+        ("pxe", b"bootx64.efi", None, b"bootx64.efi"),
+        ("http", None, b"http://10.9.0.1:6386/uefi/52-54-00-12-34-56/boot.img", None),
+        ("http-ipxe", None, b"http://10.9.0.1:6386/ipxe.efi", b"http://10.9.0.1:6386/boot.ipxe"),
+    ],
+)
+async def test_what_the_nodes_boot_interface_loads(
+    tmp_path: Path, interface: str, pxe: bytes | None, http: bytes | None, ipxe: bytes | None
+) -> None:
+    site = Site(tmp_path, "proxy")
+    node = site.fleet.boot(site.fleet.add(MAC, boot_interface=interface))
+    for options, wanted in ((PXE, pxe), (HTTP, http), ({**PXE, Option.IPXE: b""}, ipxe)):
+        offer = site.ask(Kind.DISCOVER, options)
+        assert (offer.file if offer else None) == wanted
+        if wanted is None:
+            assert f"boot interface {interface} boots by" in site.fleet.events[-1][2]["error"]
+    site.fleet.change(node, driver_internal_info={})
+    if interface == "http":
+        told = len(site.fleet.events)
+        assert site.ask(Kind.DISCOVER, HTTP) is None  # it boots from its disk, which is no error
+        assert len(site.fleet.events) == told
 
 
 async def test_ipxe_script_by_tftp_and_a_tftp_server_elsewhere(tmp_path: Path) -> None:
@@ -187,14 +215,14 @@ async def test_noise_and_a_network_that_is_gone(tmp_path: Path, caplog: pytest.L
 
 
 async def test_a_flood_is_told_of_once_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metald.boot.dhcp.own._MOST_SAID", 10)
+    monkeypatch.setattr("metald.boot.dhcp.once._MOST", 10)
     site = Site(tmp_path)
     for turn in range(3):
         for number in range(100):
             site.ask(Kind.DISCOVER, PXE, mac=f"52:54:00:00:{turn:02x}:{number:02x}")
             site.ask(Kind.DISCOVER, PXE, mac=f"52:54:00:00:{turn:02x}:{number:02x}")
     assert len(site.fleet.events) == 300
-    assert len(site.server._said) == 10
+    assert len(site.server._once._said) == 10
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from metald.boot.files import shown
 from metald.boot.tftp import contents, packet, server, transfer
 from metald.boot.tftp.packet import Ack, Error, Request
 from metald.sim.tftp import fetch
@@ -70,8 +71,7 @@ async def test_rendered_text(site: Site) -> None:
 
 async def test_a_client_on_the_wire_is_known_by_its_mac(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     node = site.fleet.add(MAC)
-    monkeypatch.setattr("metald.boot.clients.neighbour", lambda address: MAC)
-    monkeypatch.setattr(site.files.clients, "on_a_wire", lambda address: True)
+    monkeypatch.setattr(site.files.clients, "mac_of", lambda address: MAC)
     await fetch(site.address, "undionly.kpxe")
     assert (await site.fleet.event("node.tftp", "undionly.kpxe"))[0] == node.uuid
 
@@ -90,7 +90,7 @@ async def test_climbing_is_refused_and_told(site: Site, name: str) -> None:
     client = await fetch(site.address, name)
     assert client.error.startswith("2 ")
     assert client.server == site.address
-    _, facts = await site.fleet.event("node.tftp", name.encode("ascii", "backslashreplace").decode())
+    _, facts = await site.fleet.event("node.tftp", shown(name))
     assert "leaves the tree" in facts["error"]
 
 

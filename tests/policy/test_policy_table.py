@@ -38,7 +38,7 @@ def test_each_rule_answers_as_ironic_does(label: str) -> None:
 
 def test_every_rule_is_ironics_but_what_is_said_to_be_our_own() -> None:
     own = {rule.name for rule in policy.RULES} - set(FACTS["rules"])
-    assert own == {"baremetal:events:get", "metald:metrics:get"}
+    assert own == {"baremetal:events:get", "metald:boots:get", "metald:metrics:get"}
     assert len({rule.name for rule in policy.RULES}) == len(policy.RULES)
 
 

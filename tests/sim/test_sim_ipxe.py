@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from metald.boot import credentials, render
+from metald.boot import credentials, ipxe
+from metald.boot.load import load_of
 from metald.boot.render import Asker
 from metald.model import Node
 from metald.sim.ipxe import Disk, End, Ipxe, Kernel, Leave, LoadError, Restart, ScriptError
@@ -40,8 +41,18 @@ class Firmware:
         return await Ipxe((MAC,), self.fetch, self.pause, platform=platform).run(f"{BASE}/boot.ipxe")
 
 
+def _ramdisk(node: Node, default: str = "") -> str:
+    wanted = load_of(node, ASKER, default)
+    assert wanted is not None
+    return ipxe.load(node, wanted, ASKER)
+
+
+def _place(node: Node) -> str:
+    return f"boot/{node.uuid}/{node.driver_internal_info['boot_token']}"
+
+
 def _firmware(script: str, **files: str) -> Firmware:
-    return Firmware(**{"boot.ipxe": render.boot_ipxe(ASKER), "boot/ipxe": script, **files})
+    return Firmware(**{"boot.ipxe": ipxe.first(ASKER), "boot/ipxe": script, **files})
 
 
 @pytest.fixture
@@ -50,8 +61,8 @@ def node() -> Node:
 
 
 async def test_ramdisk_script_starts_the_kernel_with_the_nodes_own_line(node: Node) -> None:
-    script = render.ramdisk_ipxe(node, ASKER, "console=ttyS0")
-    firmware = _firmware(script, **{"ramdisk/kernel": "k" * 10, "ramdisk/initramfs": "i" * 5})
+    script = _ramdisk(node, "console=ttyS0")
+    firmware = _firmware(script, **{f"{_place(node)}/kernel": "k" * 10, f"{_place(node)}/initramfs": "i" * 5})
     end = await firmware.run()
     assert isinstance(end, Kernel)
     assert end.loaded == 15
@@ -61,35 +72,35 @@ async def test_ramdisk_script_starts_the_kernel_with_the_nodes_own_line(node: No
 
 
 async def test_failures_are_tried_again(node: Node) -> None:
-    firmware = _firmware(render.ramdisk_ipxe(node, ASKER, ""), **{"ramdisk/kernel": "k", "ramdisk/initramfs": "i"})
-    firmware.failing = {f"{BASE}/ramdisk/initramfs": 2}
+    firmware = _firmware(_ramdisk(node), **{f"{_place(node)}/kernel": "k", f"{_place(node)}/initramfs": "i"})
+    firmware.failing = {f"{BASE}/{_place(node)}/initramfs": 2}
     assert isinstance(await firmware.run(), Kernel)
     assert firmware.slept == [3.0, 3.0]
 
 
 async def test_files_that_never_come_restart_the_machine(node: Node) -> None:
-    firmware = _firmware(render.ramdisk_ipxe(node, ASKER, ""))
+    firmware = _firmware(_ramdisk(node))
     assert isinstance(await firmware.run(), Restart)
     assert firmware.slept == [3.0, 3.0, 3.0, 3.0, 30.0]
 
 
 async def test_script_that_never_comes_leads_to_the_next_boot_device() -> None:
-    firmware = Firmware(**{"boot.ipxe": render.boot_ipxe(ASKER)})
+    firmware = Firmware(**{"boot.ipxe": ipxe.first(ASKER)})
     assert isinstance(await firmware.run(), Leave)
     assert firmware.slept == [3.0, 3.0, 3.0, 3.0, 5.0]
     assert isinstance(await Firmware().run(), Leave)
 
 
 async def test_node_that_boots_from_its_disk(node: Node) -> None:
-    assert isinstance(await _firmware(render.disk_ipxe(node)).run(), Disk)
-    assert isinstance(await _firmware(render.disk_ipxe(node)).run("efi"), Leave)
+    assert isinstance(await _firmware(ipxe.disk(node)).run(), Disk)
+    assert isinstance(await _firmware(ipxe.disk(node)).run("efi"), Leave)
 
 
 async def test_unknown_machine_and_refused_node_go_on() -> None:
-    firmware = _firmware(render.unknown_ipxe(ASKER))
+    firmware = _firmware(ipxe.unknown(ASKER))
     assert isinstance(await firmware.run(), Leave)
     assert firmware.slept == [30.0]
-    firmware = _firmware(render.refused_ipxe("no"))
+    firmware = _firmware(ipxe.refused("no"))
     assert isinstance(await firmware.run(), Leave)
 
 

@@ -34,7 +34,7 @@ class Site:
             path.write_bytes(name.encode() * 100)
         self.image = folder / "image"
         self.image.write_bytes(os.urandom(510) + b"\x55\xaa" + os.urandom((3 << 20) + 777))
-        self.server = BootHttp(self.fleet, BootFiles(self.fleet, settings), settings, lambda _node, _what: self.image)
+        self.server = BootHttp(self.fleet, BootFiles(self.fleet, settings, lambda _node, _what: self.image), settings)
         self.bmc = SimBmc()
         self.folder = folder
         self.program = program

@@ -11,6 +11,7 @@ import asyncssh
 import pytest
 
 from metald import app, outfit
+from metald.boot.fills import fills_of
 from metald.config import Api, Console, Drivers, Settings
 from metald.console.consoles import Consoles
 from metald.drivers.agent.deploy import AgentDeploy
@@ -30,7 +31,9 @@ async def test_the_type_is_whole_and_combines_with_the_other_interfaces(tmp_path
     settings = Settings(state_dir=str(tmp_path), drivers=Drivers(enabled_hardware_types=["ssh"]))
     images = ImageCache(settings.images, tmp_path)
     hub, hosts, consoles = IpmiHub(settings.drivers.ipmi), Hosts(settings.drivers.ssh_host), Consoles(settings.console, tmp_path)
-    registry = outfit.registry(settings, hub, SshDeploy(settings, images), AgentDeploy(settings, images), hosts, consoles)
+    registry = outfit.registry(
+        settings, hub, SshDeploy(settings, images), AgentDeploy(settings, images), hosts, consoles, fills_of(settings)
+    )
     for kind in INTERFACES:
         assert registry.default("ssh", kind)
     assert {registry.default("ssh", kind) for kind in ("power", "management", "console", "deploy")} == {"ssh"}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
+from metald.boot.doctor import Doctor
 from metald.config import Settings
 from metald.console.consoles import Consoles
 from metald.http import app
@@ -21,6 +22,7 @@ from metald.model import Node, PowerState, ProvisionState
 from metald.statemachine.agents import Agents
 from metald.statemachine.fleet import Fleet
 from metald.statemachine.hardware import Hardware
+from metald.statemachine.sightings import Sightings
 from metald.store.changes import Change
 from tests.support.house import House
 from tests.support.house import settings as house_settings
@@ -136,6 +138,7 @@ async def serving(tmp_path: Path, settings: Settings | None = None) -> AsyncIter
             agents=Agents(house.store, house.engine, settings),
             fleet=fleet,
             consoles=Consoles(settings.console, tmp_path),
+            doctor=Doctor(Sightings(house.store, house.engine), settings),
             ready=lambda: served[0].ready,
         )
         async with TestClient(TestServer(application)) as client:

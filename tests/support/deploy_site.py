@@ -130,7 +130,7 @@ class Site:
         self._disk_size = disk_size
 
     def _server(self) -> BootHttp:
-        return BootHttp(self.fleet, BootFiles(self.fleet, self.settings), self.settings, self.images.image_for)
+        return BootHttp(self.fleet, BootFiles(self.fleet, self.settings, self.images.image_for), self.settings)
 
     async def restart_boot_http(self) -> None:
         """The boot server comes back at its address, as after a restart of the daemon."""

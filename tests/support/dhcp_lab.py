@@ -25,7 +25,7 @@ def packet(mac: str, kind: int, options: dict[int, bytes], transaction: int) -> 
     body = head + bytes.fromhex(mac.replace(":", "")).ljust(16, b"\0") + bytes(64 + 128) + MAGIC + bytes([53, 1, kind])
     for number, value in options.items():
         body += bytes([number, len(value)]) + value
-    return (body + bytes([55, 6, 1, 3, 66, 67, 150, 175, 255])).ljust(300, b"\0")
+    return (body + bytes([55, 7, 1, 3, 60, 66, 67, 150, 175, 255])).ljust(300, b"\0")
 
 
 def parse(data: bytes) -> dict:
@@ -82,7 +82,8 @@ def main() -> None:
             "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=server", "--bind-interfaces", "--no-ping",
             "--dhcp-range=10.9.0.50,10.9.0.99,255.255.255.0,1h", "--dhcp-broadcast", f"--dhcp-leasefile={folder}/leases",
             f"--dhcp-hostsdir={folder}/hosts", f"--dhcp-optsdir={folder}/opts", "--dhcp-match=set:ipxe,175",
-            "--dhcp-match=set:efi,option:client-arch,7", "--dhcp-match=set:efi,option:client-arch,9", "--user=root", "--log-dhcp", *extra,
+            "--dhcp-match=set:efi,option:client-arch,7", "--dhcp-match=set:efi,option:client-arch,9",
+            "--dhcp-match=set:efi-http,option:client-arch,16", "--user=root", "--log-dhcp", *extra,
         ],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

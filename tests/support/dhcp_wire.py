@@ -53,7 +53,7 @@ async def main(folder: str, mode: str, command: list[str]) -> int:
     dhcp = Dhcp(provider=mode, interfaces=["server"], dns=["10.9.0.1"], **ranges)  # type: ignore[arg-type]
     settings = Settings(state_dir=folder, boot=boot, dhcp=dhcp)
     files = BootFiles(fleet, settings)
-    servers = (DhcpServer(fleet, files, settings), TftpServer(fleet, files, settings), BootHttp(fleet, files, settings, lambda *_: None))
+    servers = (DhcpServer(fleet, files, settings), TftpServer(fleet, files, settings), BootHttp(fleet, files, settings))
     for server in servers:
         await server.start()
     arrived = servers[0]._arrived

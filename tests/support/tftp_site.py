@@ -17,7 +17,7 @@ class Site:
     def __init__(self, folder: Path, **boot: object) -> None:
         self.fleet = Fleet()
         self.folder = folder
-        settings = boot_settings(folder, http_listen="0.0.0.0:6386", **{"tftp_listen": "127.0.0.1:0", **boot})
+        settings = boot_settings(folder, http_listen="0.0.0.0:6386", **{"tftp_listen": "127.0.0.1:0", "open_ramdisk": True, **boot})
         self.files = BootFiles(self.fleet, settings)
         self.server = TftpServer(self.fleet, self.files, settings)
         self.big = random.Random(1).randbytes((1 << 20) + 77)

@@ -99,7 +99,7 @@ class Answers:
         asked = Kind(request.kind)
         found = self._boot_file(asker, own)
         if isinstance(found, str):
-            return Answer(asker, asked, error=found)
+            return Answer(asker, asked, error=found) if found else None
         kind = Kind.ACK if port == BINL_PORT else Kind.OFFER
         reply = _with_boot_file(_reply(request, kind, own), asker, found, proxy=True)
         to = "sender" if port == BINL_PORT else "relay" if request.relay != NOWHERE else "everybody"

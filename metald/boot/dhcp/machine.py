@@ -1,40 +1,16 @@
-"""What a DHCP request tells of the machine that sent it, and which loader it needs.
+"""What a DHCP request tells of the machine that sent it.
 
-Sources: RFC 4578 (options 60, 93, 94, 97 of PXE), the registry of client architectures of RFC 5970, UEFI 2.10 section 24.7
-(HTTP boot), and iPXE's documents for option 175 and its user class.
+Sources: RFC 4578 (options 60, 93, 94, 97 of PXE), UEFI 2.10 section 24.7 (HTTP boot), and iPXE's documents for option 175 and
+its user class.
 """
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
-from typing import Literal
 
 from metald.boot.dhcp.packet import Option, Packet
-
-BIOS_LOADER = "undionly.kpxe"
-EFI_LOADER = "ipxe.efi"
-EFI_ARM64_LOADER = "arm64-efi/ipxe.efi"
-
-Firmware = Literal["pxe", "http", "ipxe", "system"]
-"""PXE in the firmware or on the card; UEFI HTTP boot; iPXE; or an operating system that does not boot by the answer."""
-
-_ARCHITECTURES = {
-    0: ("BIOS", BIOS_LOADER),
-    6: ("UEFI IA32", ""),
-    # 7 was meant for EFI byte code and is what nearly every x86-64 firmware sends.
-    7: ("UEFI x86-64", EFI_LOADER),
-    9: ("UEFI x86-64", EFI_LOADER),
-    10: ("UEFI ARM", ""),
-    11: ("UEFI ARM64", EFI_ARM64_LOADER),
-    15: ("UEFI IA32 HTTP", ""),
-    16: ("UEFI x86-64 HTTP", EFI_LOADER),
-    17: ("UEFI x86-64 HTTP", EFI_LOADER),
-    18: ("UEFI ARM HTTP", ""),
-    19: ("UEFI ARM64 HTTP", EFI_ARM64_LOADER),
-    20: ("BIOS HTTP", BIOS_LOADER),
-    27: ("UEFI RISC-V 64", ""),
-}
-_HTTP = frozenset(range(15, 21))
+from metald.boot.loaders import Family, Firmware, architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +21,10 @@ class Machine:
     firmware: Firmware
     architecture: str
     """In words; empty when it was not told."""
-    loader: str
-    """The boot loader that it can run; empty when there is none for its architecture."""
-    has_id: bool
-    """Whether it told its UUID (option 97); PXE wants it and some firmware forgets."""
+    family: Family
+    """What its boot loader is built for; empty when there is none for its architecture."""
+    id: str
+    """Its UUID (option 97), or what else it calls itself, in hexadecimal; PXE wants it and some firmware forgets: empty."""
 
 
 def machine(packet: Packet) -> Machine | None:
@@ -57,17 +33,19 @@ def machine(packet: Packet) -> Machine | None:
     if mac is None:
         return None
     number = _number(packet)
-    architecture, loader = _ARCHITECTURES.get(number, (f"number {number}", "")) if number is not None else ("", BIOS_LOADER)
-    return Machine(mac, _firmware(packet, number), architecture, loader, Option.MACHINE in packet.options)
+    if number is None:
+        return Machine(mac, _firmware(packet, http=False), "", "bios", _id(packet))
+    known = architecture(number)
+    return Machine(mac, _firmware(packet, http=known.http), known.text, known.family, _id(packet))
 
 
-def _firmware(packet: Packet, number: int | None) -> Firmware:
+def _firmware(packet: Packet, *, http: bool) -> Firmware:
     options = packet.options
     vendor = options.get(Option.VENDOR_CLASS, b"")
     # RFC 3004 wants a length before each class; iPXE sends the bare word.
     if Option.IPXE in options or b"iPXE" in options.get(Option.USER_CLASS, b""):
         return "ipxe"
-    if vendor.startswith(b"HTTPClient") or (number in _HTTP and not vendor.startswith(b"PXEClient")):
+    if vendor.startswith(b"HTTPClient") or (http and not vendor.startswith(b"PXEClient")):
         return "http"
     return "pxe" if vendor.startswith(b"PXEClient") else "system"
 
@@ -81,3 +59,11 @@ def _number(packet: Packet) -> int | None:
     if len(words) >= 3 and words[1] == b"Arch" and words[2].isdigit() and len(words[2]) <= 5:
         return int(words[2])
     return None
+
+
+def _id(packet: Packet) -> str:
+    """Option 97: a type of 0 and a UUID, whose first three fields firmware sends with the low byte first, as SMBIOS has them."""
+    value = packet.options.get(Option.MACHINE, b"")
+    if len(value) == 17 and value[0] == 0:
+        return str(uuid.UUID(bytes_le=value[1:]))
+    return value.hex()[:64]

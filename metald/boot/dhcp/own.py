@@ -11,25 +11,26 @@ import asyncio
 import json
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from metald.boot import loaders
 from metald.boot.dhcp.answer import BINL_PORT, CLIENT_PORT, SERVER_PORT, Answer, Answers, BootFile
 from metald.boot.dhcp.leases import Leases, parse_range
 from metald.boot.dhcp.machine import Machine
+from metald.boot.dhcp.once import Once
 from metald.boot.dhcp.packet import Kind, Malformed, encode, parse
 from metald.boot.dhcp.wire import Arrival, DhcpSocket
 from metald.boot.directory import BootDirectory
-from metald.boot.files import BootFiles
+from metald.boot.files import BootFiles, image_name
 from metald.config import ConfigError, Settings
 from metald.errors import NotFound
+from metald.model import Node
 
 LEASES = "dhcp-leases.json"
 _AT_ONCE = 32
-_SAME = 30.0
-_MOST_SAID = 8192
 _WRITE_AFTER = 1.0
 _DEADLINE = 30.0
 
@@ -55,12 +56,13 @@ class DhcpServer:
         self._tftp = tftp_address(settings)
         self._serves_tftp = bool(boot.tftp_listen or boot.tftp_address)
         self._script_by_tftp = dhcp.ipxe_script == "tftp"
+        self._image = boot.http_boot == "image"
         self._answer_unknown = dhcp.answer_unknown
         self._file = Path(settings.state_dir) / LEASES
         leases = own_leases(settings)
         self._answers = Answers(self._boot_file, self._known, leases, tuple(map(_dns, dhcp.dns)))
         self._sockets: list[DhcpSocket] = []
-        self._said: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._once = Once()
         self._writing: asyncio.Task[None] | None = None
         self._changed = False
         self.answered: Counter[str] = Counter()
@@ -148,35 +150,43 @@ class DhcpServer:
         return True, self._files.may_boot(node, [mac])
 
     def _boot_file(self, asker: Machine, own: IPv4Address) -> BootFile | str:
+        node = self._directory.node_by_mac(asker.mac)
+        interface = (node.boot_interface if node is not None else None) or loaders.INTERFACES[0]
         tftp = self._tftp or own
+        first = loaders.first(interface, asker.firmware, asker.family, image=self._image)
+        if isinstance(first, str):
+            return first if asker.family else f"{first} for the architecture {asker.architecture}"
         try:
-            if asker.firmware == "ipxe":
-                if self._script_by_tftp:
-                    return BootFile(tftp, "boot.ipxe")
-                return BootFile(tftp, f"{self._files.base_url(str(own))}/boot.ipxe")
-            if not asker.loader:
-                return f"there is no boot loader for the architecture {asker.architecture}"
-            if asker.firmware == "http":
-                return BootFile(tftp, f"{self._files.base_url(str(own))}/ipxe/{asker.loader}")
+            base = "" if first.kind == "tftp" else self._files.urls.base(str(own))
         except NotFound as error:
-            return str(error)
+            if first.kind != "script" or not self._script_by_tftp:
+                return str(error)
+            base = ""
+        match first.kind:
+            case "script":
+                return BootFile(tftp, "boot.ipxe" if self._script_by_tftp else f"{base}/boot.ipxe")
+            case "http":
+                return BootFile(tftp, f"{base}/{first.name}")
+            case "image":
+                return self._image_file(node, asker.mac, tftp, base)
         if not self._serves_tftp:
             return "PXE firmware loads by TFTP, and there is no TFTP server: set boot.tftp_listen or boot.tftp_address"
-        return BootFile(tftp, asker.loader)
+        return BootFile(tftp, first.name)
+
+    def _image_file(self, node: Node | None, mac: str, tftp: IPv4Address, base: str) -> BootFile | str:
+        """The machine's own image; nothing, without an error, while it boots from its disk."""
+        name = image_name(node) if node is not None else ""
+        return BootFile(tftp, f"{base}/uefi/{mac.replace(':', '-')}/{name}") if name else ""
 
     def _tell(self, answer: Answer) -> None:
         asker, reply = answer.machine, answer.reply
         node = self._directory.node_by_mac(asker.mac)
         given = str(reply.yours) if reply is not None and int(reply.yours) else None
         what = Kind(reply.kind).name.lower() if reply is not None else None
-        now = time.monotonic()
         key = (asker.mac, asker.firmware, answer.asked.name, what or "", given or "", answer.file, answer.error)
-        if now - self._said.pop(key, -_SAME) < _SAME:
-            self._said[key] = now
+        count = self._once.fresh(key, time.monotonic())
+        if not count:
             return
-        self._said[key] = now
-        if len(self._said) > _MOST_SAID:
-            self._said.popitem(last=False)
         if node is None and reply is None:
             self._directory.seen("boot.unknown", node_uuid=None, data={"client": "0.0.0.0", "mac": [asker.mac]})  # noqa: S104
             return
@@ -190,8 +200,10 @@ class DhcpServer:
             "answer": what,
             "firmware": asker.firmware,
             "architecture": asker.architecture or None,
-            "machine_id": asker.has_id,
+            "machine_id": bool(asker.id),
+            "machine": asker.id or None,
             "error": answer.error or None,
+            "count": count if count > 1 else None,
         }
         data = {name: value for name, value in facts.items() if value is not None}
         self._directory.seen("node.dhcp", node_uuid=node.uuid if node is not None else None, data=data)

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from metald.boot.files import open_regular
+from metald.boot.opened import open_regular
 from metald.boot.tftp.blocks import Blocks
 from metald.errors import NotFound, TooLarge
 

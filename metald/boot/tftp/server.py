@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from metald.boot.directory import BootDirectory
-from metald.boot.files import BootFiles, Found
+from metald.boot.files import Absent, BootFiles, Found, shown
+from metald.boot.fills import Remote
 from metald.boot.listen import parse_listen, plain
 from metald.boot.render import Asker
 from metald.boot.tftp import packet, wire
@@ -36,8 +37,6 @@ _AT_ONCE = 16
 """Requests that are taken from one socket before the loop turns to others."""
 
 _REPORT_GRACE = 2.0
-_MOST_REPORTS = 4096
-"""Reports that wait to be told; a flood of bad requests does not need one each."""
 
 _log = logging.getLogger(__name__)
 
@@ -171,23 +170,30 @@ class TftpServer:
 
     def _look_up(self, listener: Listener, arrival: Arrival, request: Request) -> None:
         try:
-            found = self._files.find(request.name, Asker(self._base_url(arrival)))
+            found = self._files.find(request.name, Asker(self._base_url(arrival), client=plain(arrival.peer[0])))
+        except Absent as error:
+            listener.answer(arrival, packet.encode(packet.Error(Code.NOT_FOUND, str(error))))
+            self.report(arrival, shown(request.name), None, {"bytes": 0, "probe": "absent"})
+            return
         except MetaldError as error:
             self._failed(listener, arrival, request.name, error)
             return
-        session = Session(self, arrival, found.name, found.node_uuid)
+        if found.unknown:
+            self._directory.seen(
+                "boot.unknown", node_uuid=None, data={"client": plain(arrival.peer[0]), "mac": [*found.unknown], "file": found.name}
+            )
+        session = Session(self, arrival, found.name, found.node_uuid, found.error)
         self._sessions[arrival.peer] = session
         self._per_client[arrival.peer[0]] += 1
         content = self._at_hand(found)
         if content is not None:
             self._serve(listener, session, request, content)
         else:
-            assert isinstance(found.content, Path)
-            self._spawn(self._load(listener, session, request, found.content))
+            self._spawn(self._load(listener, session, request, found))
 
     def _base_url(self, arrival: Arrival) -> str:
         try:
-            return self._files.base_url(arrival.local[0])
+            return self._files.urls.base(plain(arrival.local[0]))
         except NotFound:
             # Loaders are served without a boot HTTP server too; a script then leads to somebody else's.
             return f"http://{plain(arrival.local[0])}"
@@ -195,17 +201,22 @@ class TftpServer:
     def _at_hand(self, found: Found) -> Content | None:
         if isinstance(found.content, str):
             return Content(found.content.encode())
-        return self._contents.ready(found.content)
+        return self._contents.ready(found.content) if isinstance(found.content, Path) else None
 
-    async def _load(self, listener: Listener, session: Session, request: Request, path: Path) -> None:
+    async def _load(self, listener: Listener, session: Session, request: Request, found: Found) -> None:
         try:
-            content = await self._contents.load(path)
+            if isinstance(found.content, Remote):
+                content = await self._contents.load(await self._files.fills.local(found.content))
+            elif isinstance(found.content, Path):
+                content = await self._contents.load(found.content)
+            else:
+                raise NotFound("Boot images are had by HTTP.")
         except MetaldError as error:
             self._failed(listener, session.arrival, session.name, error)
             session.drop()
             return
         except (OSError, TimeoutError) as error:
-            _log.warning("TFTP: %s cannot be read: %s", path, error)
+            _log.warning("TFTP: %s cannot be read: %s", found.name, error)
             self._refuse(listener, session.arrival, session.name, Code.UNDEFINED, "The file cannot be read.")
             session.drop()
             return
@@ -261,8 +272,7 @@ class TftpServer:
 
     def _refuse(self, listener: Listener, arrival: Arrival, name: str, code: Code, message: str) -> None:
         listener.answer(arrival, packet.encode(packet.Error(code, message)))
-        shown = name.encode("ascii", "backslashreplace").decode()[:200]
-        self.report(arrival, shown, None, {"bytes": 0, "error": f"{message} (error {int(code)})"})
+        self.report(arrival, shown(name), None, {"bytes": 0, "error": f"{message} (error {int(code)})"})
 
     def report(self, arrival: Arrival, name: str, node_uuid: str | None, facts: dict[str, Any]) -> None:
         """Tell the directory of one request."""
@@ -271,18 +281,9 @@ class TftpServer:
         self.retransmits += facts.get("retransmits", 0)
         clients = self._files.clients
         client = plain(arrival.peer[0])
-        data = {"client": client, "file": name, **facts}
         if node_uuid is not None:
             clients.learn(client, node_uuid)
-        elif clients.on_a_wire(client):
-            if len(self._tasks) < _MOST_REPORTS:
-                self._spawn(self._ask_and_tell(data))
-            return
-        self._directory.seen("node.tftp", node_uuid=node_uuid or clients.known(client), data=data)
-
-    async def _ask_and_tell(self, data: dict[str, Any]) -> None:
-        node_uuid = await self._files.clients.node_of(data["client"])
-        self._directory.seen("node.tftp", node_uuid=node_uuid, data=data)
+        self._directory.seen("node.tftp", node_uuid=node_uuid or clients.node_of(client), data={"client": client, "file": name, **facts})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -37,11 +37,16 @@ class Owner(Protocol):
 
 
 class Session:
-    """Begins without a socket, while the file is being read; ends by `end` or `drop`, once."""
+    """Begins without a socket, while the file is being read; ends by `end` or `drop`, once.
+
+    Args:
+        complaint: an error that is told of when the transfer itself has none: the content says why it is not what was wanted.
+    """
 
     __slots__ = (
         "_agreed",
         "_began",
+        "_complaint",
         "_loop",
         "_open",
         "_owner",
@@ -56,11 +61,12 @@ class Session:
         "over",
     )
 
-    def __init__(self, owner: Owner, arrival: Arrival, name: str, node_uuid: str | None) -> None:
+    def __init__(self, owner: Owner, arrival: Arrival, name: str, node_uuid: str | None, complaint: str = "") -> None:
         self.arrival = arrival
         self.name = name
         self.node_uuid = node_uuid
         self.over = False
+        self._complaint = complaint
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -124,8 +130,8 @@ class Session:
             }
             if self._transfer.probed:
                 facts["probe"] = "size"
-        if error:
-            facts["error"] = error
+        if error or self._complaint:
+            facts["error"] = error or self._complaint
         self._owner.report(self.arrival, self.name, self.node_uuid, facts)
 
     def heard(self, datagram: bytes) -> None:

@@ -1,0 +1,272 @@
+"""`make test-boot`: machines boot in every way there is, each from power-on to `active`, with a table of what happened.
+
+Every case is a virtual machine of its own behind a BMC, a wire of its own with the DHCP server that the case is about, and a real
+`metald serve`. A case has passed when the node is `active`, and its machine loaded what the case says, and nothing else, first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lab.daemon import Daemon
+from lab.dhcp import Wire
+from lab.hardware import Clients
+from lab.network import BridgedNetwork
+from lab.prepare import BUILD, Prepared, prepare
+from lab.process import LabError, run
+from lab.rack import Lab, LabMachine
+from lab.story import seconds_of
+
+_DEADLINE = 900.0
+_POLL = 0.25
+_GRUB_MODULES = ("efinet", "net", "http", "tftp", "linux", "normal", "configfile", "echo", "test", "sleep", "reboot")
+_PREFIX = "if [ -e $prefix/grub.cfg ]; then source $prefix/grub.cfg; else source $cmdpath/grub.cfg; fi\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to boot.
+
+    Attributes:
+        interface: the node's boot interface.
+        loads: what the machine must load, in this order, as `tftp NAME` or `http NAME`; other requests may come between.
+        rom: whether the card has QEMU's iPXE.
+        settings: of metald, on top of those of the wire.
+        says: a text that the machine's console must show.
+    """
+
+    name: str
+    interface: str
+    loads: Sequence[str]
+    firmware: Literal["bios", "uefi", "secure"] = "bios"
+    rom: bool = False
+    clients: Clients = "pxe"
+    wire: Wire = field(default_factory=Wire)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    says: str = ""
+
+
+_KERNEL_TFTP, _KERNEL_HTTP = ("tftp boot/NODE/kernel", "tftp boot/NODE/initramfs"), ("http boot/NODE/kernel", "http boot/NODE/initramfs")
+_IPXE = ("http boot/ipxe", *_KERNEL_HTTP)
+_SHIM = ("tftp bootx64.efi", "tftp grubx64.efi", "tftp grub/grub.cfg", "tftp grub/grub.cfg-01-MAC", *_KERNEL_TFTP)
+_LOCKED = "Kernel is locked down from EFI Secure Boot"
+
+CASES = (
+    Case("BIOS, PXELINUX", "pxe", ("tftp pxelinux.0", "tftp pxelinux.cfg/01-MAC", *_KERNEL_TFTP), rom=True),
+    Case("BIOS, iPXE in the card", "ipxe", ("http boot.ipxe", *_IPXE), rom=True, wire=Wire("none")),
+    Case(
+        "BIOS, iPXE loads iPXE, DHCP of somebody else",
+        "ipxe",
+        ("tftp undionly.kpxe", *_IPXE),
+        rom=True,
+        # QEMU's card holds iPXE already, so that is told to load the field's loader first, as firmware would.
+        wire=Wire("boot-file", {"ipxe": "undionly.kpxe"}),
+        settings={"METALD__DHCP__IPXE_SCRIPT": "tftp"},
+    ),
+    Case("UEFI, PXE: shim and GRUB", "pxe", _SHIM, "uefi", wire=Wire("none")),
+    Case("UEFI, PXE: iPXE, beside a DHCP server", "ipxe", ("tftp ipxe.efi", "http boot.ipxe", *_IPXE), "uefi", wire=Wire("addresses")),
+    Case("UEFI, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "uefi", clients="http", wire=Wire("none")),
+    Case(
+        "UEFI, HTTP boot: shim and GRUB",
+        "http",
+        ("http bootx64.efi", "http grubx64.efi", "http grub/grub.cfg-01-MAC", *_KERNEL_HTTP),
+        "uefi",
+        clients="http",
+        settings={"METALD__BOOT__HTTP_BOOT": "loader", "METALD__BOOT__LOADER_FILE_PATHS": "GRUB"},
+    ),
+    Case("UEFI, HTTP boot: iPXE", "http-ipxe", ("http ipxe.efi", "http boot.ipxe", *_IPXE), "uefi", clients="http"),
+    Case(
+        "UEFI, HTTP boot, DHCP of somebody else",
+        "http",
+        ("http uefi/boot.img",),
+        "uefi",
+        clients="http",
+        wire=Wire("boot-file", {"efi-http": "HTTP/uefi/boot.img"}),
+    ),
+    Case("secure boot, PXE: shim and GRUB", "pxe", _SHIM, "secure", says=_LOCKED),
+    Case("secure boot, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "secure", clients="http", wire=Wire("none"), says=_LOCKED),
+    Case("BIOS on a VLAN", "ipxe", ("http boot.ipxe", *_IPXE), rom=True, wire=Wire("none", vlan=100)),
+    Case("UEFI over IPv6, PXE: shim and GRUB", "pxe", _SHIM, "uefi", clients="pxe6", wire=Wire(ipv6=True)),
+)
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a case."""
+
+    case: Case
+    seconds: float = 0.0
+    """From power-on to `active`."""
+    loaded: list[str] = field(default_factory=list)
+    error: str = ""
+
+
+class _Run:
+    def __init__(self, case: Case, made: Prepared, directory: Path, deadline: float) -> None:
+        self._case, self._made, self._directory, self._deadline = case, made, directory, deadline
+
+    async def __call__(self) -> Result:
+        result = Result(self._case)
+        case = self._case
+        uefi = case.firmware != "bios"
+        try:
+            async with Lab(
+                1, uefi=uefi, secure=case.firmware == "secure", rom=case.rom, clients=case.clients, wire=case.wire, network="bridge"
+            ) as lab:
+                try:
+                    async with Daemon(lab.directory, await self._settings(lab)) as daemon:
+                        await self._boot(lab.machines[0], daemon, result)
+                finally:
+                    self._keep(lab)
+        except (LabError, TimeoutError) as error:
+            result.error = str(error) or "it took too long"
+        return result
+
+    async def _settings(self, lab: Lab) -> dict[str, str]:
+        more = dict(self._case.settings)
+        if more.get("METALD__BOOT__LOADER_FILE_PATHS") == "GRUB":
+            grub = lab.directory / "grubx64.efi"
+            (lab.directory / "early.cfg").write_text(_PREFIX)
+            await run(
+                "grub-mkimage", "-O", "x86_64-efi", "-o", str(grub), "-p", "/grub", "-c", str(lab.directory / "early.cfg"), *_GRUB_MODULES
+            )
+            more["METALD__BOOT__LOADER_FILE_PATHS"] = f"bootx64.efi:/usr/lib/shim/shimx64.efi.signed,grubx64.efi:{grub}"
+        return {
+            "METALD__BOOT__RAMDISK_DIR": str(self._made.ramdisk),
+            "METALD__IMAGES__FILE_ROOTS": str(self._made.image.parent),
+            **lab.metald,
+            **more,
+        }
+
+    async def _boot(self, one: LabMachine, daemon: Daemon, result: Result) -> None:
+        capabilities = {"bios": "boot_mode:bios", "uefi": "boot_mode:uefi", "secure": "boot_mode:uefi,secure_boot:true"}[
+            self._case.firmware
+        ]
+        node = {
+            "name": one.name,
+            "driver": "ipmi",
+            "boot_interface": self._case.interface,
+            "driver_info": one.driver_info,
+            "properties": {"root_device": {"serial": one.disk_serials[0]}, "capabilities": capabilities},
+            "instance_info": {
+                "image_source": self._made.image.as_uri(),
+                "image_disk_format": "raw",
+                "image_os_hash_algo": "sha512",
+                "image_os_hash_value": self._made.sha512,
+            },
+            "automated_clean": False,
+        }
+        uuid = (await daemon.call("POST", "/v1/nodes", node))["uuid"]
+        await daemon.call("POST", "/v1/ports", {"node_uuid": uuid, "address": one.mac})
+        for verb, state in (("manage", "manageable"), ("provide", "available"), ("active", "active")):
+            await daemon.call("PUT", f"/v1/nodes/{one.name}/states/provision", {"target": verb})
+            await _until(daemon, one.name, state, self._deadline)
+        events = (await daemon.get(f"/v1/nodes/{one.name}/timeline"))["timeline"]
+        power_on = one.happenings[0].at
+        result.seconds = max(seconds_of(event) for event in events if event["type"] == "node.provision") - power_on
+        result.loaded = _loaded(events, uuid, one.mac)
+        result.error = _missing(self._case.loads, result.loaded)
+        if self._case.says and self._case.says not in one.serial_log.read_text(errors="replace"):
+            result.error = result.error or f"the console does not say {self._case.says!r}"
+
+    def _keep(self, lab: Lab) -> None:
+        """Keep what tells why it failed."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
+        logs = [lab.directory / "metald.log"] + [log for one in lab.machines for log in (one.serial_log, one.machine.qemu_log)]
+        if isinstance(lab.network, BridgedNetwork):
+            logs.append(lab.network.log)
+        for log in logs:
+            if log.exists():
+                shutil.copyfile(log, self._directory / log.name)
+
+
+async def _until(daemon: Daemon, name: str, state: str, deadline: float) -> None:
+    async with asyncio.timeout(deadline):
+        while True:
+            node = await daemon.get(f"/v1/nodes/{name}")
+            if node["provision_state"] == state:
+                return
+            if node["last_error"]:
+                raise LabError(f"{node['provision_state']}: {node['last_error']}")
+            await asyncio.sleep(_POLL)
+
+
+def _loaded(events: Sequence[Mapping[str, Any]], uuid: str, mac: str) -> list[str]:
+    """What was loaded whole, in order, as `tftp NAME` and `http NAME`."""
+    found = []
+    for event in events:
+        if event["type"] in ("node.tftp", "node.http"):
+            data = event["data"]
+            if data.get("error") or data.get("probe") or data.get("method") or data.get("status", 200) != 200:
+                continue
+            name = str(data["file"]).replace(uuid, "NODE").replace(mac, "MAC").replace(mac.replace(":", "-"), "MAC")
+            found.append(f"{event['type'].removeprefix('node.')} {name}")
+    return found
+
+
+def _missing(wanted: Sequence[str], loaded: Sequence[str]) -> str:
+    """Why what was loaded is not what should have been."""
+    if loaded and loaded[0] != wanted[0]:
+        return f"it loaded {loaded[0]} first, not {wanted[0]}"
+    rest = iter(loaded)
+    for each in wanted:
+        if each not in rest:
+            return f"it did not load {each}; it loaded {', '.join(loaded) or 'nothing'}"
+    return ""
+
+
+def _table(results: Sequence[Result]) -> list[str]:
+    width = max(len(result.case.name) for result in results)
+    lines = [f"{'':6}  {'way to boot':{width}}  {'interface':9}  {'DHCP':9}  power-on to active"]
+    for result in results:
+        verdict = "FAILED" if result.error else "passed"
+        seconds = f"{result.seconds:6.1f} s" if result.seconds else "       -"
+        lines.append(f"{verdict:6}  {result.case.name:{width}}  {result.case.interface:9}  {result.case.wire.dhcp:9}  {seconds}")
+        if result.error:
+            lines.append(f"{'':8}{result.error}")
+    return lines
+
+
+async def _all(cases: Sequence[Case], deadline: float) -> list[Result]:
+    made = await prepare(print)
+    results = []
+    for number, case in enumerate(cases):
+        begun = time.monotonic()
+        result = await _Run(case, made, BUILD / "test-boot" / str(number), deadline)()
+        print(f"{'FAILED' if result.error else 'passed'}  {case.name}: {result.error or ', '.join(result.loaded)}", end=" ")
+        print(f"({time.monotonic() - begun:.0f} s)", flush=True)
+        results.append(result)
+    return results
+
+
+def main() -> int:
+    """Run the command line; 0 when every way worked."""
+    parser = argparse.ArgumentParser(prog="make test-boot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose name has this in it")
+    parser.add_argument("--deadline", type=float, default=_DEADLINE, metavar="S", help="seconds that a case may take (default %(default)g)")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    given = parser.parse_args()
+    cases = [case for case in CASES if given.only.lower() in case.name.lower()]
+    if given.list or not cases:
+        print("\n".join(case.name for case in CASES))
+        return 0 if given.list else 2
+    try:
+        results = asyncio.run(_all(cases, given.deadline))
+    except LabError as error:
+        sys.stderr.write(f"test-boot: {error}\n")
+        return 1
+    print("\n" + "\n".join(_table(results)))
+    return 1 if any(result.error for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,8 @@ from metald import account, boot_servers, log, outfit, runtime, sdnotify, teleme
 from metald.boot import dhcp
 from metald.boot.files import BootFiles
 from metald.boot.fills import fills_of
+from metald.boot.fronts import Fronts
+from metald.boot.loaders import read_paths
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles, port_range
 from metald.drivers import ssh_library
@@ -120,6 +122,8 @@ def check(settings: Settings) -> None:
     authenticator(settings)
     api.ssl_context(settings.api)
     dhcp.provider(settings)
+    Fronts(settings)
+    read_paths(settings.boot.loader_file_paths)
     agent_networks(settings.agent.callback_networks)
     agent_priorities(settings.agent.clean_step_priorities)
     if settings.amqp.url:

@@ -51,6 +51,7 @@ async def serve(
     later: dict[str, Callable[[], Awaitable[None]]] = {}
     doctor = Doctor(sightings, settings)
     stack.callback(doctor.close)
+    metrics.add(telemetry.boots(doctor))
     with contextlib.suppress(MetaldError):  # it then knows nothing of before
         doctor.remember(await store.events(limit=_REMEMBERED, newest=True))
     stack.callback(store.subscribe(doctor.follow))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from metald.boot.dhcp.own import DhcpServer
+from metald.boot.doctor import Doctor
 from metald.boot.http import BootHttp
 from metald.boot.tftp.server import TftpServer
 from metald.drivers.ipmi.hub import IpmiHub
@@ -124,6 +125,16 @@ def boot_http(server: BootHttp) -> Source:
         answers = Counter({str(status): count for status, count in server.served.items()})
         yield Family("boot_http_answers", "counter", "Answers of the boot HTTP server by status.", _by("status", answers))
         yield Family.one("boot_http_file_bytes", "counter", "Bytes of files and images that the boot HTTP server let out.", bandwidth.bytes)
+
+    return families
+
+
+def boots(doctor: Doctor) -> Source:
+    """Boots over the network."""
+
+    def families() -> Iterator[Family]:
+        yield Family.one("boots_under_way", "gauge", "Boots of nodes over the network that have not come to their end.", doctor.boots)
+        yield Family("boots_stopped", "counter", "Boots that stopped, by the likely cause.", _by("cause", doctor.stopped))
 
     return families
 

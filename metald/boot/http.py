@@ -299,6 +299,8 @@ class BootHttp:
             data["seconds"] = round(float(told.get("seconds") or 0.0), 6)
             if told.get("error"):
                 data["error"] = str(told["error"])[:200]
+            if not any(each.rate for each in self._limits(str(data["client"]))):
+                self.bandwidth.bytes += data["bytes"]  # else it was counted when it was taken
             self._report(data, node)
         return web.Response()
 

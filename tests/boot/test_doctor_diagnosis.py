@@ -67,6 +67,9 @@ SILENT = "the client fell silent at block 1 of 700"
         P([dhcp(), dhcp(asked="request", answer="ack")], {}, "dhcp", "no-boot-file", "no DHCP server told it", id="no boot file"),
         P([dhcp(), ack("ipxe.efi")], {}, "dhcp", "server-unreachable", "ipxe.efi and never asked", id="server out of reach"),
         P(
+            [("dhcp", {"mac": MAC, "client": "10.0.0.5"})], {}, "dhcp", "server-unreachable", "was given an address", id="a lease alone",
+        ),
+        P(
             [dhcp(error="there is no boot loader for the architecture UEFI IA32", answer=None)],
             {}, "dhcp", "wrong-architecture", "UEFI IA32", id="no loader",
         ),

@@ -206,6 +206,9 @@ def _no_offer_taken(attempt: Attempt, _known: Known, stage: str) -> tuple[str, s
     if stage != "dhcp":
         return None
     firmware = attempt.firmware
+    if not any(each.firmware for each in attempt.questions) and attempt.questions:  # a lease file tells of the address alone
+        said = "It was given an address and asked for no file: it was told none, or the boot server cannot be reached from its network."
+        return "server-unreachable", said, "Check the DHCP server's boot file, routes and firewalls; dhcp.watch shows what it is told."
     answered = [each for each in attempt.questions if each.answer in ("offer", "ack") or each.server]
     if firmware and not answered:
         said = "No DHCP server answered it, as far as was seen."

@@ -8,7 +8,7 @@ the events of before.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,6 +68,13 @@ class Doctor:
         self._strangers: OrderedDict[str, _Boot] = OrderedDict()
         self._macs: OrderedDict[str, str] = OrderedDict()  # of strangers, by their address
         self._unknown: tuple[datetime, str] | None = None
+        self.stopped: Counter[str] = Counter()
+        """Boots that it told of, by the cause."""
+
+    @property
+    def boots(self) -> int:
+        """How many boots of nodes are on their way."""
+        return len(self._nodes)
 
     # -- what it hears
 
@@ -179,6 +186,7 @@ class Doctor:
         if not found.cause or (found.stage, found.cause) in boot.told:
             return
         boot.told.add((found.stage, found.cause))
+        self.stopped[found.cause] += 1
         data: dict[str, Any] = {
             "stage": found.stage,
             "seconds": round(_silence(attempt), 1) if stopped else 0.0,

@@ -24,6 +24,9 @@ from lab.prepare import BUILD, Prepared, prepare
 from lab.process import LabError, run
 from lab.rack import Lab, LabMachine
 from lab.story import seconds_of
+from metald.ramdisk.build import build
+from metald.ramdisk.packages import BuildError, Debian
+from metald.ramdisk.recipe import Recipe
 
 _DEADLINE = 900.0
 _POLL = 0.25
@@ -46,7 +49,7 @@ class Case:
     name: str
     interface: str
     loads: Sequence[str]
-    firmware: Literal["bios", "uefi", "secure"] = "bios"
+    firmware: Literal["bios", "uefi", "secure", "arm64"] = "bios"
     rom: bool = False
     clients: Clients = "pxe"
     wire: Wire = field(default_factory=Wire)
@@ -94,6 +97,8 @@ CASES = (
     Case("secure boot, PXE: shim and GRUB", "pxe", _SHIM, "secure", says=_LOCKED),
     Case("secure boot, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "secure", clients="http", wire=Wire("none"), says=_LOCKED),
     Case("BIOS on a VLAN", "ipxe", ("http boot.ipxe", *_IPXE), rom=True, wire=Wire("none", vlan=100)),
+    Case("arm64, PXE: shim and GRUB", "pxe", tuple(each.replace("x64.efi", "aa64.efi") for each in _SHIM), "arm64", wire=Wire("none")),
+    Case("arm64, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "arm64", clients="http", wire=Wire("none")),
     Case("UEFI over IPv6, PXE: shim and GRUB", "pxe", _SHIM, "uefi", clients="pxe6", wire=Wire(ipv6=True)),
 )
 
@@ -119,7 +124,14 @@ class _Run:
         uefi = case.firmware != "bios"
         try:
             async with Lab(
-                1, uefi=uefi, secure=case.firmware == "secure", rom=case.rom, clients=case.clients, wire=case.wire, network="bridge"
+                1,
+                uefi=uefi,
+                secure=case.firmware == "secure",
+                arm64=case.firmware == "arm64",
+                rom=case.rom,
+                clients=case.clients,
+                wire=case.wire,
+                network="bridge",
             ) as lab:
                 try:
                     async with Daemon(lab.directory, await self._settings(lab)) as daemon:
@@ -139,23 +151,28 @@ class _Run:
                 "grub-mkimage", "-O", "x86_64-efi", "-o", str(grub), "-p", "/grub", "-c", str(lab.directory / "early.cfg"), *_GRUB_MODULES
             )
             more["METALD__BOOT__LOADER_FILE_PATHS"] = f"bootx64.efi:/usr/lib/shim/shimx64.efi.signed,grubx64.efi:{grub}"
+        ramdisk = self._made.ramdisk
+        if self._case.firmware == "arm64":
+            ramdisk = await asyncio.to_thread(_arm64, more)
         return {
-            "METALD__BOOT__RAMDISK_DIR": str(self._made.ramdisk),
+            "METALD__BOOT__RAMDISK_DIR": str(ramdisk),
             "METALD__IMAGES__FILE_ROOTS": str(self._made.image.parent),
             **lab.metald,
             **more,
         }
 
     async def _boot(self, one: LabMachine, daemon: Daemon, result: Result) -> None:
-        capabilities = {"bios": "boot_mode:bios", "uefi": "boot_mode:uefi", "secure": "boot_mode:uefi,secure_boot:true"}[
-            self._case.firmware
-        ]
+        capabilities = {"bios": "boot_mode:bios", "secure": "boot_mode:uefi,secure_boot:true"}.get(self._case.firmware, "boot_mode:uefi")
         node = {
             "name": one.name,
             "driver": "ipmi",
             "boot_interface": self._case.interface,
             "driver_info": one.driver_info,
-            "properties": {"root_device": {"serial": one.disk_serials[0]}, "capabilities": capabilities},
+            "properties": {
+                "root_device": {"serial": one.disk_serials[0]},
+                "capabilities": capabilities,
+                "cpu_arch": "aarch64" if self._case.firmware == "arm64" else "x86_64",
+            },
             "instance_info": {
                 "image_source": self._made.image.as_uri(),
                 "image_disk_format": "raw",
@@ -187,6 +204,22 @@ class _Run:
         for log in logs:
             if log.exists():
                 shutil.copyfile(log, self._directory / log.name)
+
+
+def _arm64(settings: dict[str, str]) -> Path:
+    """Make the ramdisk for arm64 unless it is there, and name that architecture's loaders in the settings. Blocks."""
+    work, ramdisk = BUILD / "debian", BUILD / "ramdisk-arm64"
+    try:
+        if not (ramdisk / "manifest.json").exists():
+            build(ramdisk, work, Recipe(architecture="arm64"))
+        packages = Debian(work, "arm64").fetch(["shim-signed", "grub-efi-arm64-signed"])
+    except BuildError as error:
+        raise LabError(str(error)) from error
+    shim, grub = (packages[name].root / "usr/lib" for name in ("shim-signed", "grub-efi-arm64-signed"))
+    names = f"bootaa64.efi:{shim / 'shim/shimaa64.efi.signed'},grubaa64.efi:{grub / 'grub/arm64-efi-signed/grubnetaa64.efi.signed'}"
+    settings["METALD__BOOT__LOADER_FILE_PATHS"] = names
+    settings["METALD__BOOT__KERNEL_APPEND_PARAMS"] = "console=ttyAMA0"
+    return ramdisk
 
 
 async def _until(daemon: Daemon, name: str, state: str, deadline: float) -> None:

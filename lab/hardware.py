@@ -22,6 +22,7 @@ _OVMF = Path("/usr/share/OVMF")
 _OVMF_CODE, _OVMF_VARS = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
 _SECURE_CODE, _SECURE_VARS = _OVMF / "OVMF_CODE_4M.ms.fd", _OVMF / "OVMF_VARS_4M.ms.fd"
 """With secure boot on, and Microsoft's keys enrolled as in machines that are sold."""
+_ARM_CODE, _ARM_VARS = Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")
 _CLIENTS = ("IPv4PXESupport", "IPv6PXESupport")
 
 
@@ -35,6 +36,7 @@ class Hardware:
         rom: whether the network card has QEMU's iPXE as option ROM; without it UEFI firmware boots by its own PXE.
         vars: copy of OVMF's variables; None for a BIOS machine.
         secure: whether its firmware runs what is signed only.
+        arm64: an arm64 machine, which has UEFI firmware always.
         clients: which of UEFI's boots over the network are on: `pxe` (HTTP boot comes after it), `pxe6` (over IPv6 alone), or `http`.
     """
 
@@ -47,6 +49,7 @@ class Hardware:
     rom: bool = True
     vars: Path | None = None
     secure: bool = False
+    arm64: bool = False
     clients: Clients = "pxe"
     cpus: int = 1
     extra: Sequence[str] = field(default_factory=tuple)
@@ -57,9 +60,13 @@ class Hardware:
         Args:
             forced: the device that the boot flags force; None for the firmware's own order, disks before network.
         """
-        machine = f"q35,smm={'on' if self.secure else 'off'}" if self.vars else "pc"
-        argv = ["qemu-system-x86_64", "-name", self.name, "-uuid", self.uuid, "-nodefaults", "-no-user-config", "-display", "none"]
-        argv += ["-machine", f"{machine},graphics=off", "-accel", "tcg,thread=multi", "-m", str(self.memory), "-smp", str(self.cpus)]
+        program, machine = ("qemu-system-x86_64", f"q35,smm={'on' if self.secure else 'off'}" if self.vars else "pc")
+        if self.arm64:
+            program, machine = "qemu-system-aarch64", "virt"
+        argv = [program, "-name", self.name, "-uuid", self.uuid, "-nodefaults", "-no-user-config", "-display", "none"]
+        argv += ["-cpu", "cortex-a57"] if self.arm64 else []
+        argv += ["-machine", machine if self.arm64 else f"{machine},graphics=off", "-accel", "tcg,thread=multi"]
+        argv += ["-m", str(self.memory), "-smp", str(self.cpus)]
         argv += ["-S", "-action", "reboot=shutdown,shutdown=poweroff", "-boot", "strict=on,menu=off"]
         argv += ["-smbios", f"type=1,manufacturer=metald,product=lab,serial={self.name}"]
         argv += ["-qmp", f"unix:{qmp},server=on,wait=off"]
@@ -72,7 +79,8 @@ class Hardware:
         return [*argv, *self.extra]
 
     def _uefi(self, variables: Path) -> list[str]:
-        argv = ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_SECURE_CODE if self.secure else _OVMF_CODE}"]
+        code = _ARM_CODE if self.arm64 else _SECURE_CODE if self.secure else _OVMF_CODE
+        argv = ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
         argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
         if self.secure:
             argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
@@ -106,14 +114,14 @@ def make_disk(path: Path, size: int) -> Path:
     return path
 
 
-def make_vars(path: Path, *, secure: bool = False) -> Path:
+def make_vars(path: Path, *, secure: bool = False, arm64: bool = False) -> Path:
     """Fresh UEFI variables; with the keys of secure boot if that is on.
 
     Raises:
         LabError: OVMF is not installed.
     """
-    code, variables = (_SECURE_CODE, _SECURE_VARS) if secure else (_OVMF_CODE, _OVMF_VARS)
+    code, variables = (_ARM_CODE, _ARM_VARS) if arm64 else (_SECURE_CODE, _SECURE_VARS) if secure else (_OVMF_CODE, _OVMF_VARS)
     if not variables.exists() or not code.exists():
-        raise LabError(f"{code} is missing; install Debian's package ovmf.")
+        raise LabError(f"{code} is missing; install Debian's package {'qemu-efi-aarch64' if arm64 else 'ovmf'}.")
     shutil.copyfile(variables, path)
     return path

@@ -116,6 +116,7 @@ class Lab:
         uefi: UEFI firmware (OVMF) instead of BIOS.
         rom: QEMU's iPXE as option ROM of the network cards; without it UEFI machines use the firmware's own PXE.
         secure: UEFI firmware with secure boot on.
+        arm64: arm64 machines, with UEFI firmware.
         clients: see `Hardware`.
         wire: what a bridged network is made of.
         disks: sizes of each machine's disks in bytes.
@@ -135,6 +136,7 @@ class Lab:
         uefi: bool = False,
         rom: bool = True,
         secure: bool = False,
+        arm64: bool = False,
         clients: Clients = "pxe",
         wire: Wire = Wire(),  # noqa: B008  # frozen
         disks: Sequence[int] = (4 * GIB,),
@@ -147,7 +149,8 @@ class Lab:
         self.metald: dict[str, str] = {}
         self.directory = Path()
         self._count = machines
-        self._uefi = uefi or secure
+        self._uefi = uefi or secure or arm64
+        self._arm64 = arm64
         self._secure = secure
         self._clients = clients
         self._wire_made_of = wire
@@ -242,8 +245,9 @@ class Lab:
             disks=disks,
             netdev=self.network.netdev(index),
             rom=self._rom,
-            vars=make_vars(directory / "vars.fd", secure=self._secure) if self._uefi else None,
+            vars=make_vars(directory / "vars.fd", secure=self._secure, arm64=self._arm64) if self._uefi else None,
             secure=self._secure,
+            arm64=self._arm64,
             clients=self._clients,
         )
         machine = Machine(hardware, directory, wrap=self.network.wrap())

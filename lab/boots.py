@@ -1,7 +1,7 @@
 """`make test-boot`: machines boot in every way there is, each from power-on to `active`, with a table of what happened.
 
 Every case is a virtual machine of its own behind a BMC, a wire of its own with the DHCP server that the case is about, and a real
-`metald serve`. A case has passed when the node is `active`, and its machine loaded what the case says, and nothing else, first.
+`metald serve`; `boot_cases.py` has them. At the end come machines that cannot boot, and what the boot doctor says of them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from lab.boot_cases import CASES, Case
 from lab.daemon import Daemon
-from lab.dhcp import Wire
-from lab.hardware import Clients
 from lab.network import BridgedNetwork
 from lab.prepare import BUILD, Prepared, prepare
 from lab.process import LabError, run
@@ -34,75 +33,6 @@ _GRUB_MODULES = ("efinet", "net", "http", "tftp", "linux", "normal", "configfile
 _PREFIX = "if [ -e $prefix/grub.cfg ]; then source $prefix/grub.cfg; else source $cmdpath/grub.cfg; fi\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One way to boot.
-
-    Attributes:
-        interface: the node's boot interface.
-        loads: what the machine must load, in this order, as `tftp NAME` or `http NAME`; other requests may come between.
-        rom: whether the card has QEMU's iPXE.
-        settings: of metald, on top of those of the wire.
-        says: a text that the machine's console must show.
-    """
-
-    name: str
-    interface: str
-    loads: Sequence[str]
-    firmware: Literal["bios", "uefi", "secure", "arm64"] = "bios"
-    rom: bool = False
-    clients: Clients = "pxe"
-    wire: Wire = field(default_factory=Wire)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    says: str = ""
-
-
-_KERNEL_TFTP, _KERNEL_HTTP = ("tftp boot/NODE/kernel", "tftp boot/NODE/initramfs"), ("http boot/NODE/kernel", "http boot/NODE/initramfs")
-_IPXE = ("http boot/ipxe", *_KERNEL_HTTP)
-_SHIM = ("tftp bootx64.efi", "tftp grubx64.efi", "tftp grub/grub.cfg", "tftp grub/grub.cfg-01-MAC", *_KERNEL_TFTP)
-_LOCKED = "Kernel is locked down from EFI Secure Boot"
-
-CASES = (
-    Case("BIOS, PXELINUX", "pxe", ("tftp pxelinux.0", "tftp pxelinux.cfg/01-MAC", *_KERNEL_TFTP), rom=True),
-    Case("BIOS, iPXE in the card", "ipxe", ("http boot.ipxe", *_IPXE), rom=True, wire=Wire("none")),
-    Case(
-        "BIOS, iPXE loads iPXE, DHCP of somebody else",
-        "ipxe",
-        ("tftp undionly.kpxe", *_IPXE),
-        rom=True,
-        # QEMU's card holds iPXE already, so that is told to load the field's loader first, as firmware would.
-        wire=Wire("boot-file", {"ipxe": "undionly.kpxe"}),
-        settings={"METALD__DHCP__IPXE_SCRIPT": "tftp"},
-    ),
-    Case("UEFI, PXE: shim and GRUB", "pxe", _SHIM, "uefi", wire=Wire("none")),
-    Case("UEFI, PXE: iPXE, beside a DHCP server", "ipxe", ("tftp ipxe.efi", "http boot.ipxe", *_IPXE), "uefi", wire=Wire("addresses")),
-    Case("UEFI, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "uefi", clients="http", wire=Wire("none")),
-    Case(
-        "UEFI, HTTP boot: shim and GRUB",
-        "http",
-        ("http bootx64.efi", "http grubx64.efi", "http grub/grub.cfg-01-MAC", *_KERNEL_HTTP),
-        "uefi",
-        clients="http",
-        settings={"METALD__BOOT__HTTP_BOOT": "loader", "METALD__BOOT__LOADER_FILE_PATHS": "GRUB"},
-    ),
-    Case("UEFI, HTTP boot: iPXE", "http-ipxe", ("http ipxe.efi", "http boot.ipxe", *_IPXE), "uefi", clients="http"),
-    Case(
-        "UEFI, HTTP boot, DHCP of somebody else",
-        "http",
-        ("http uefi/boot.img",),
-        "uefi",
-        clients="http",
-        wire=Wire("boot-file", {"efi-http": "HTTP/uefi/boot.img"}),
-    ),
-    Case("secure boot, PXE: shim and GRUB", "pxe", _SHIM, "secure", says=_LOCKED),
-    Case("secure boot, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "secure", clients="http", wire=Wire("none"), says=_LOCKED),
-    Case("BIOS on a VLAN", "ipxe", ("http boot.ipxe", *_IPXE), rom=True, wire=Wire("none", vlan=100)),
-    Case("arm64, PXE: shim and GRUB", "pxe", tuple(each.replace("x64.efi", "aa64.efi") for each in _SHIM), "arm64", wire=Wire("none")),
-    Case("arm64, HTTP boot: image", "http", ("http uefi/MAC/boot.img",), "arm64", clients="http", wire=Wire("none")),
-    Case("UEFI over IPv6, PXE: shim and GRUB", "pxe", _SHIM, "uefi", clients="pxe6", wire=Wire(ipv6=True)),
-)
-
-
 @dataclass(slots=True)
 class Result:
     """What became of a case."""
@@ -111,6 +41,8 @@ class Result:
     seconds: float = 0.0
     """From power-on to `active`."""
     loaded: list[str] = field(default_factory=list)
+    says: str = ""
+    """What the boot doctor says of it."""
     error: str = ""
 
 
@@ -162,7 +94,8 @@ class _Run:
         }
 
     async def _boot(self, one: LabMachine, daemon: Daemon, result: Result) -> None:
-        capabilities = {"bios": "boot_mode:bios", "secure": "boot_mode:uefi,secure_boot:true"}.get(self._case.firmware, "boot_mode:uefi")
+        modes = {"bios": "boot_mode:bios", "secure": "boot_mode:uefi,secure_boot:true" if self._case.tells else "boot_mode:uefi"}
+        capabilities = modes.get(self._case.firmware, "boot_mode:uefi")
         node = {
             "name": one.name,
             "driver": "ipmi",
@@ -185,6 +118,9 @@ class _Run:
         await daemon.call("POST", "/v1/ports", {"node_uuid": uuid, "address": one.mac})
         for verb, state in (("manage", "manageable"), ("provide", "available"), ("active", "active")):
             await daemon.call("PUT", f"/v1/nodes/{one.name}/states/provision", {"target": verb})
+            if verb == "active" and self._case.stops:
+                await self._told(one, daemon, result)
+                return
             await _until(daemon, one.name, state, self._deadline)
         events = (await daemon.get(f"/v1/nodes/{one.name}/timeline"))["timeline"]
         power_on = one.happenings[0].at
@@ -193,6 +129,23 @@ class _Run:
         result.error = _missing(self._case.loads, result.loaded)
         if self._case.says and self._case.says not in one.serial_log.read_text(errors="replace"):
             result.error = result.error or f"the console does not say {self._case.says!r}"
+
+    async def _told(self, one: LabMachine, daemon: Daemon, result: Result) -> None:
+        """Until the boot doctor says why the machine does not boot."""
+        async with asyncio.timeout(self._deadline):
+            while True:
+                boots = (await daemon.get(f"/v1/nodes/{one.name}/boots"))["boots"]
+                cause = boots[0]["cause"] if boots else None
+                events = (await daemon.get(f"/v1/nodes/{one.name}/timeline"))["timeline"]
+                told = [event["data"] for event in events if event["type"] == "node.boot_stopped"]
+                if told and cause == self._case.stops:
+                    break
+                await asyncio.sleep(_POLL)
+        result.loaded = _loaded(events, str(boots[0]["node_uuid"]), one.mac)
+        result.says = boots[0]["likely"]
+        result.error = _missing(self._case.loads, result.loaded) if self._case.loads else ""
+        if told[-1]["cause"] != self._case.stops:
+            result.error = f"the event says {told[-1]['cause']}"
 
     def _keep(self, lab: Lab) -> None:
         """Keep what tells why it failed."""
@@ -264,8 +217,8 @@ def _table(results: Sequence[Result]) -> list[str]:
         verdict = "FAILED" if result.error else "passed"
         seconds = f"{result.seconds:6.1f} s" if result.seconds else "       -"
         lines.append(f"{verdict:6}  {result.case.name:{width}}  {result.case.interface:9}  {result.case.wire.dhcp:9}  {seconds}")
-        if result.error:
-            lines.append(f"{'':8}{result.error}")
+        if result.error or result.says:
+            lines.append(f"{'':8}{result.error or result.says}")
     return lines
 
 

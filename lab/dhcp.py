@@ -44,12 +44,14 @@ class Wire:
             metald's boot HTTP server.
         ipv6: machines get IPv6 addresses too, and metald has one.
         vlan: machines are on access ports of this VLAN, which reaches this host tagged; 0: no VLANs.
+        watched: metald overhears it.
     """
 
     dhcp: Dhcp = "dnsmasq"
     boot_files: Mapping[str, str] = field(default_factory=dict)
     ipv6: bool = False
     vlan: int = 0
+    watched: bool = False
 
 
 _TAGS = {

@@ -169,6 +169,8 @@ class BridgedNetwork(Network):
             "METALD__BOOT__TFTP_LISTEN": ",".join(f"{host}:69" for host in hosts),
             "METALD__BOOT__HTTP_LISTEN": ",".join(f"{host}:{HTTP_PORT}" for host in hosts),
         }
+        if self.wire.watched:
+            listen |= {"METALD__DHCP__WATCH": self.interface, "METALD__DHCP__INTERFACES": self.interface}
         match self.wire.dhcp:
             case "dnsmasq":
                 return {

@@ -66,7 +66,7 @@ async def test_one_download_one_conversion_one_read(tmp_path: Path, monkeypatch:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     fleet, settings = Fleet(), boot_settings(tmp_path)
     cache = ImageCache(settings.images, tmp_path)
-    server = BootHttp(fleet, BootFiles(fleet, settings), settings, cache.image_for)
+    server = BootHttp(fleet, BootFiles(fleet, settings, cache.image_for), settings)
     await server.start()
     try:
         request = ImageRequest(

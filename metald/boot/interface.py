@@ -36,6 +36,8 @@ class NetworkBoot(Boot):
     """Whether its loaders are signed, so that machines with secure boot run them."""
     patient: ClassVar[bool] = True
     """Whether machines can load a file that is still on its way here from another server."""
+    boots_isos: ClassVar[bool] = True
+    """Whether a loader of it boots ISO images."""
 
     def __init__(self, settings: Settings, dhcp: DhcpProvider, fills: Fills) -> None:
         self._dhcp = dhcp
@@ -46,6 +48,7 @@ class NetworkBoot(Boot):
         self._serving = bool(settings.boot.http_listen)
         self._serving_tftp = bool(settings.boot.tftp_listen or settings.boot.tftp_address)
         self._loaders = loaders.read_paths(settings.boot.loader_file_paths)
+        self._isos = self.boots_isos and (self.name != "http" or settings.boot.http_boot == "image")
 
     def properties(self) -> Mapping[str, str]:
         """The driver_info keys it reads."""
@@ -112,8 +115,20 @@ class NetworkBoot(Boot):
                 )
 
     def check_instance(self, ctx: NodeContext) -> None:
-        """See Boot."""
-        instance.checked(ctx.node, ctx.deploy.instance_boot(ctx.node) or {})
+        """See Boot.
+
+        Raises:
+            Unsupported: an ISO image, which neither PXELINUX nor GRUB boots.
+        """
+        wanted = ctx.deploy.instance_boot(ctx.node) or {}
+        instance.checked(ctx.node, wanted)
+        if wanted.get("kind") == "iso" and not self._isos:
+            ways = "boot.http_boot to image" if self.boots_isos else "boot_interface to ipxe or http"
+            raise Unsupported(
+                f"Node {ctx.node.label}: the loaders of boot interface {self.name} boot no ISO image.",
+                remedy=f"Set {ways}.",
+                field="instance_info/boot_iso",
+            )
 
     async def prepare_ramdisk(self, ctx: StepContext, purpose: str) -> None:
         """Give the node credentials of a boot, have its files here, and tell the DHCP server of its ports. Durable when it returns.
@@ -185,7 +200,8 @@ class NetworkBoot(Boot):
         if told != info:
             ctx.set(driver_internal_info=told)
         if wanted is not None:
-            await self._fetch(*(url for part, url in wanted.items() if part in ("kernel", "ramdisk")))
+            ours = ("kernel", "ramdisk") if self.patient else ("kernel", "ramdisk", "iso")  # iPXE fetches an ISO image from where it is
+            await self._fetch(*(url for part, url in wanted.items() if part in ours))
             await self._dhcp.bind(ctx.node, ctx.ports)
 
     async def clean_up_instance(self, ctx: StepContext) -> None:
@@ -233,20 +249,7 @@ class PxeBoot(NetworkBoot):
     needs_tftp = True
     signed = True
     patient = False
-
-    def check_instance(self, ctx: NodeContext) -> None:
-        """See Boot.
-
-        Raises:
-            Unsupported: an ISO image, which these loaders do not boot.
-        """
-        super().check_instance(ctx)
-        if (ctx.deploy.instance_boot(ctx.node) or {}).get("kind") == "iso":
-            raise Unsupported(
-                f"Node {ctx.node.label}: boot interface pxe boots no ISO image.",
-                remedy="Set boot_interface to ipxe or http.",
-                field="instance_info/boot_iso",
-            )
+    boots_isos = False
 
     def _check_firmware(self, node: Node) -> None:
         super()._check_firmware(node)

@@ -205,11 +205,35 @@ async def test_pxe_needs_the_tftp_server(tmp_path: Path, dhcp: Told, ctx: Any) -
     await made(PxeBoot, dhcp, boot_settings(tmp_path, tftp_listen="", tftp_address="10.0.0.1")).validate(ctx)
 
 
-async def test_pxe_boots_no_iso_image(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "http_boot", "remedy"),
+    [
+        (IpxeBoot, "loader", ""),
+        (HttpIpxeBoot, "loader", ""),
+        (HttpBoot, "image", ""),
+        (HttpBoot, "loader", "boot.http_boot to image"),
+        (PxeBoot, "image", "boot_interface to ipxe or http"),
+    ],
+)
+async def test_who_boots_iso_images(tmp_path: Path, dhcp: Told, ctx: Any, kind: Any, http_boot: str, remedy: str) -> None:
     ctx.deploy.instance_boot = lambda *_: {"kind": "iso", "iso": "http://h/x.iso"}
-    made(IpxeBoot, dhcp, boot_settings(tmp_path)).check_instance(ctx)
-    with pytest.raises(Unsupported, match="no ISO image"):
-        made(PxeBoot, dhcp, boot_settings(tmp_path)).check_instance(ctx)
+    boot = made(kind, dhcp, boot_settings(tmp_path, http_boot=http_boot))
+    if not remedy:
+        boot.check_instance(ctx)
+        return
+    with pytest.raises(Unsupported, match="no ISO image") as refused:
+        boot.check_instance(ctx)
+    assert remedy in str(refused.value)
+
+
+async def test_an_iso_image_that_the_firmware_loads_is_here_first(tmp_path: Path, dhcp: Told, ctx: Any) -> None:
+    async with far_server({"x.iso": b"image"}) as far:
+        ctx.deploy.instance_boot = lambda *_: {"kind": "iso", "iso": f"{far.url}/x.iso"}
+        for kind, asked in ((IpxeBoot, []), (HttpBoot, ["/x.iso"])):
+            boot = made(kind, dhcp, boot_settings(tmp_path))
+            await boot.prepare_instance(ctx)
+            assert far.asked == asked
+            await boot._fills.close()
 
 
 @pytest.mark.parametrize("kind", [IpxeBoot, PxeBoot])

@@ -106,14 +106,14 @@ SILENT = "the client fell silent at block 1 of 700"
         ),
         P(
             [ack("ipxe.efi"), tftp("ipxe.efi", 0, error=SILENT, retransmits=6, blksize=512)],
-            {}, "loader", "loss", "loses datagrams", id="small blocks are no MTU",
+            {}, "loader", "silent", "fell silent", id="small blocks are no MTU",
         ),
         P(
-            [tftp("ipxe.efi", 146_800, error="the client fell silent at block 101 of 700", retransmits=30)],
+            [tftp("ipxe.efi", 146_800, error="the client fell silent at block 101 of 700", retransmits=36)],
             {}, "loader", "loss", "30 of about 100", id="loss",
         ),
         P(
-            [tftp("ipxe.efi", 146_800, error="the client fell silent at block 101 of 700", retransmits=1)],
+            [tftp("ipxe.efi", 146_800, error="the client fell silent at block 101 of 700", retransmits=7)],
             {}, "loader", "silent", "fell silent in the middle of ipxe.efi, after 146800 bytes", id="silent",
         ),
         P(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from metald.boot import loaders
 from metald.boot.doctor.attempt import Attempt, Loaded
+from metald.boot.tftp.transfer import TRIES
 
 STAGES = ("power", "dhcp", "loader", "script", "kernel", "ramdisk", "done", "disk")
 """Nothing seen yet; asks for an address; loads its boot loader; has it and asks what to boot; loads kernel and initramfs; has them;
@@ -241,8 +242,9 @@ def _lossy(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str]
     if broken is None:
         return None
     blocks = max(1, broken.bytes // (broken.blksize or 512))
-    if broken.retransmits > 4 and broken.retransmits / blocks > _LOSS:
-        said = f"The network loses datagrams: {broken.retransmits} of about {blocks} had to be sent again before the machine fell silent."
+    again = broken.retransmits - TRIES * (broken.windowsize or 1)  # without those that went into the silence
+    if again > 4 and again / blocks > _LOSS:
+        said = f"The network loses datagrams: {again} of about {blocks} had to be sent again before the machine fell silent."
         return "loss", said, "Look at the switch port's errors and duplex; boot.tftp_bandwidth_per_client paces what leaves."
     said = f"The machine fell silent in the middle of {broken.file}, after {broken.bytes} bytes: it was reset, or lost its link."
     return "silent", said, "Look at its console, and at spanning tree on its switch port."

@@ -28,7 +28,8 @@ _ACK, _ERROR = int(packet.Opcode.ACK), int(packet.Opcode.ERROR)
 _FIRST_TIMEOUT = 1.0
 _LEAST_TIMEOUT, _MOST_TIMEOUT = 0.5, 8.0
 _TRIES_BEFORE_ANSWER = 4
-_TRIES = 6
+TRIES = 6
+"""How often a window is sent again before the client counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Transfer:
         if self.ended or now < self.deadline:
             return None
         self._tries += 1
-        if self._tries > (_TRIES if self._answered else _TRIES_BEFORE_ANSWER):
+        if self._tries > (TRIES if self._answered else _TRIES_BEFORE_ANSWER):
             where = f"block {self._acked + 1} of {self._blocks.count}" if self._oack is None else "the options"
             self._end(f"the client fell silent at {where}")
             return self._alone(packet.encode(packet.Error(packet.Code.UNDEFINED, "No answer in time.")), now)

@@ -61,9 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     if args.command == "ramdisk":
         return asyncio.run(ramdisk.run(args))
     if args.command == "sim":
+        from metald import runtime
         from metald.cli import sim
 
-        return asyncio.run(sim.run(args))
+        with asyncio.Runner(loop_factory=runtime.loop) as runner:
+            return runner.run(sim.run(args))
     try:
         settings = configfile.load(args.config)
         check.check(settings)
@@ -84,11 +86,12 @@ def _check(settings: Settings) -> int:
 def _serve(settings: Settings) -> int:
     # Nothing of what is imported is garbage, and looking for some takes a tenth of the start.
     gc.disable()
-    from metald import app
+    from metald import app, runtime
 
     gc.freeze()
     gc.enable()
-    return asyncio.run(app.serve(settings))
+    with asyncio.Runner(loop_factory=runtime.loop) as runner:
+        return runner.run(app.serve(settings))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What the process asks of the kernel and of the interpreter, so that one loop can serve many.
 
-A full garbage collection looks at every object there is and holds the loop meanwhile, for tens of milliseconds with
-thousands of nodes. What is long-lived here is the state, which has no cycles, so full collections are left to `tidy`,
-seldom, and what survives one is not looked at again. Young objects are collected as ever.
+When thousands of sockets are ready at once, asyncio serves every one of them before it looks at a timer or runs what they have
+woken: the loop is late by as much as there are. Here it takes a few at a time. The kernel gives them in turns, so that none
+waits longer than before, and everything else goes on in between.
+
+A garbage collection holds the loop while it looks at objects, so each must have few to look at. The state, which has no cycles,
+is hidden from it (`gc=False` in the model), and what is imported and loaded at the start is set aside. Young objects are looked at
+often and few at a time; what has grown old and become garbage, such as closed SSH connections, is left to `tidy`.
 """
 
 from __future__ import annotations
@@ -10,16 +14,45 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+import select
+import selectors
 import sys
+from typing import Any
 
-_YOUNG = 10_000
-"""Objects made and kept between two collections of the youngest."""
-_OLDER = 20
+_YOUNG = 2_000
+"""Objects made and kept between two collections of the youngest; the older ones of them are looked at every fifth time."""
+_OLDER = 4
 _FULL = 1_000_000
 """So many collections of the older ones never come between two calls of `tidy`."""
 _SWITCH_S = 0.001
 """The longest that a thread, such as the database's, keeps the loop from running Python."""
-_TIDY_S = 1800.0
+_TIDY_S = 20.0
+_EVENTS = 24
+"""Sockets that are served in one round of the loop."""
+
+
+class _Few:
+    """An epoll object that tells of a few events at a time, in turns (epoll_wait(2): "round robin")."""
+
+    def __init__(self, inner: select.epoll) -> None:
+        self._inner = inner
+        self.register, self.modify, self.unregister = inner.register, inner.modify, inner.unregister
+        self.close, self.fileno = inner.close, inner.fileno
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        return self._inner.poll(timeout, min(most, _EVENTS))
+
+
+class _Selector(selectors.EpollSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        inner: Any = self._selector
+        self._selector: Any = _Few(inner)
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """A new event loop for `asyncio.Runner`."""
+    return asyncio.SelectorEventLoop(_Selector())
 
 
 def prepare() -> None:
@@ -31,8 +64,7 @@ def prepare() -> None:
 
 
 async def tidy() -> None:
-    """Collect what has become garbage in a cycle, twice an hour; runs until it is cancelled."""
+    """Collect what has become garbage in a cycle, three times a minute; runs until it is cancelled."""
     while True:
         await asyncio.sleep(_TIDY_S)
         gc.collect()
-        gc.freeze()

@@ -10,7 +10,7 @@ import msgspec
 from metald.model.resource import new_uuid, now
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One fact. `seq` is given by the store in commit order, without gaps; it is what watchers resume from."""
 
     type: str

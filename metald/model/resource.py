@@ -19,11 +19,12 @@ def new_uuid() -> str:
     return str(_uuid.uuid4())
 
 
-class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One stored thing. Frozen: a change makes a copy (`changed`), so a reader's view never shifts under it.
 
-    Dicts and lists inside are never mutated in place either; whoever changes one replaces it. What has its default is
-    left out of the stored document (a third of the bytes), so whoever changes a default writes a migration too.
+    Dicts and lists inside are never mutated in place either; whoever changes one replaces it. So there are no cycles, and the
+    garbage collector need not look at it. What has its default is left out of the stored document (a third of the bytes), so
+    whoever changes a default writes a migration too.
     """
 
     uuid: str = msgspec.field(default_factory=new_uuid)

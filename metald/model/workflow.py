@@ -43,7 +43,7 @@ class WorkflowState(StrEnum):
         return self in (WorkflowState.DONE, WorkflowState.FAILED, WorkflowState.ABORTED)
 
 
-class PlannedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlannedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One step of a plan: which method of which interface, with what arguments."""
 
     interface: str
@@ -83,7 +83,7 @@ class Workflow(Resource, frozen=True, kw_only=True):
     fence: int = 1
 
 
-class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of the journal: a step began, ended, waited or failed. Never changed once written."""
 
     workflow_uuid: str

@@ -62,6 +62,7 @@ class Fleet:
         self._timers: dict[SimBmc, asyncio.TimerHandle] = {}
         self._repeats: dict[SimBmc, asyncio.TimerHandle] = {}
         self._consoles: dict[SimBmc, tuple[list[tuple[int, int, bytes]], Any]] = {}
+        self._again: asyncio.Handle | None = None
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> Fleet:
@@ -116,7 +117,9 @@ class Fleet:
         return dict(total)
 
     def _readable(self) -> None:
-        assert self._sock is not None
+        if self._sock is None:
+            return
+        self._again = None
         sole = None if self._shared else next(iter(self.bmcs.values()))
         for _ in range(_DRAIN):
             try:
@@ -133,6 +136,7 @@ class Fleet:
                 answer_from = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, own, bytes(4)))]
             if bmc is not None:
                 self._serve(bmc, data, answer_from, peer)
+        self._again = self._again or self._loop.call_soon(self._readable)  # BMCs answer whatever else the machines are at
 
     def _serve(self, bmc: SimBmc, data: bytes, answer_from: list[tuple[int, int, bytes]], peer: Any) -> None:
         faults = bmc.faults

@@ -35,6 +35,19 @@ async def test_a_dead_bmc_is_known_dead_within_its_budget_and_only_once_for_all_
         assert await bmc.power_is_on() is False
 
 
+async def test_answers_that_lie_unread_are_found_before_anybody_is_given_up() -> None:
+    async with simulated() as server, hub(command_timeout=30.0, login_timeout=30.0) as started:
+        bmc = Bmc(started, coordinates(server))
+        assert await bmc.power_is_on() is False
+        link = await started.link(bmc.info)
+        # a loop that never comes to the socket in time: only who has waited in vain looks there
+        asyncio.get_running_loop().remove_reader(link._sock)
+        assert await bmc.power_is_on() is False
+        assert server.bmc.server.logins == 1
+        assert link.session is not None
+        assert link.session.repeats == 0
+
+
 async def test_a_wrong_password_is_tried_once_for_all_who_wait() -> None:
     async with simulated() as server, hub() as started:
         bmc = Bmc(started, coordinates(server, password="wrong"))

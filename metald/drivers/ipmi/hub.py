@@ -5,7 +5,7 @@ Rules:
 - One socket per address family carries every BMC (more by setting). A datagram finds its BMC by the sender's address;
   anything else that arrives is counted and dropped, and never raises.
 - Each pass of the loop reads a bounded number of datagrams, so that ten thousand answers at once do not hold up the
-  API. While there is more to read, retry timers hold still (`behind`).
+  API. While there is more to read, each further pass reads on, and whoever has waited long enough looks there first.
 - Names are resolved by the loop, off the hot path, and kept for a minute.
 - Logins pass through an admission window; a BMC that says nothing gives its place back at its first timeout.
 """
@@ -29,7 +29,6 @@ from metald.drivers.ipmi.window import AdmissionWindow
 from metald.errors import BmcUnreachable
 
 _DRAIN = 12  # datagrams per socket and pass of the loop; 64 made the loop lag over 100 ms when saturated
-_BEHIND = 0.05  # seconds; the loop reads on well before, unless it is held up
 _DATAGRAM = 2048
 _NAME_TTL = 60.0
 _NAME_TIMEOUT = 5.0
@@ -77,7 +76,7 @@ class IpmiHub:
         self._names: OrderedDict[tuple[str, int], _Name] = OrderedDict()
         self._sockets: dict[int, list[socket.socket]] = {}
         self._next = 0
-        self._full_drain = float("-inf")
+        self._unread: set[socket.socket] = set()
 
     async def start(self) -> None:
         """Open the sockets. IPv6 is left out where the host has none.
@@ -180,11 +179,6 @@ class IpmiHub:
         """The port from which something answered of late at the address of a BMC that says nothing itself."""
         return self._stray_ports.get(peer[0])
 
-    @property
-    def behind(self) -> bool:
-        """Whether answers may lie unread in a socket, because the last read ended at its bound."""
-        return asyncio.get_running_loop().time() - self._full_drain < _BEHIND
-
     # -- addresses
 
     async def link(self, info: BmcInfo) -> Link:
@@ -246,12 +240,23 @@ class IpmiHub:
     # -- datagrams
 
     def _readable(self, sock: socket.socket) -> None:
+        self._unread.discard(sock)
+        if self.read(sock) and sock not in self._unread:
+            self._unread.add(sock)
+            asyncio.get_running_loop().call_soon(self._read_on, sock)
+
+    def _read_on(self, sock: socket.socket) -> None:
+        if sock in self._unread and not self.closed:
+            self._readable(sock)
+
+    def read(self, sock: socket.socket) -> bool:
+        """Take datagrams that have come, at most some; whether there may be more."""
         links = self._links
         for _ in range(_DRAIN):
             try:
                 data, peer = sock.recvfrom(_DATAGRAM)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 continue  # an ICMP error of some earlier datagram
             link = links.get(peer)
@@ -260,7 +265,7 @@ class IpmiHub:
                 self._stray(peer)
             else:
                 session.datagram(data)
-        self._full_drain = asyncio.get_running_loop().time()
+        return True
 
     def _stray(self, peer: Peer) -> None:
         self.strays += 1

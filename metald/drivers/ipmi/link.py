@@ -35,6 +35,7 @@ _GET_DEVICE_ID = (0x06, 0x01)
 _LINES_OF_AN_ERROR = 8
 _SLACK = 0.002
 _BEHIND_PAUSE = 0.02
+_MOST_LOOKS = 50
 _NONE, _INSIDE, _ASIDE = range(3)  # where a login stands with the admission window
 
 Peer = tuple[Any, ...]
@@ -85,6 +86,7 @@ class Link:
         "_hub",
         "_latest",
         "_lock",
+        "_looks",
         "_loop",
         "_place",
         "_seen",
@@ -109,6 +111,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = self._due = 0.0
         self._cutoff = self._latest = 0.0
+        self._looks = 0  # past the cut-off
         self._waiter: asyncio.Future[Any] | None = None
         self._place = _NONE
         self._suite: int | None = None
@@ -257,7 +260,7 @@ class Link:
     async def _wait(self, begin: Callable[[], None], seconds: float, *, most: float = 0.0) -> Any:
         """Run `begin`, which sends, and wait for the session's verdict until the cut-off; at `most` so long if there are answers."""
         waiter = self._waiter = self._loop.create_future()
-        self._cutoff = self._loop.time() + max(seconds, 0.0)
+        self._cutoff, self._looks = self._loop.time() + max(seconds, 0.0), 0
         self._latest = self._loop.time() + most
         try:
             begin()
@@ -368,17 +371,27 @@ class Link:
             self._idle()
         elif self._waiter.done():
             self._set_timer(now + _BEHIND_PAUSE)
+        elif self._has_come(session, now):
+            if self._timer is None:
+                self._set_timer(max(self._deadline, now + _BEHIND_PAUSE))
         elif now >= self._cutoff - _SLACK:
             self._out_of_time(session, now)
-        elif self._hub.behind:
-            # Answers may lie unread in the socket: a late loop is no reason to send again.
-            self._set_timer(now + _BEHIND_PAUSE)
         else:
             if self._place == _INSIDE and not session.heard and self._hub.window.step_aside():
                 self._place = _ASIDE  # a silent BMC costs next to nothing; it must not keep others from logging in
             session.expired()
             if self._timer is None:
                 self._set_timer(min(self._cutoff, now + 1.0))
+
+    def _has_come(self, session: BmcSession, now: float) -> bool:
+        """Whether an answer lay unread in the socket, or may: a late loop is no reason to send again, or to give up."""
+        if now >= self._cutoff - _SLACK:
+            self._looks += 1
+            if self._looks > _MOST_LOOKS:
+                return False  # what comes all the time is not what is awaited
+        before = session.received
+        more = self._hub.read(self._sock)
+        return more or session.received != before or session is not self.session
 
     def _out_of_time(self, session: BmcSession, now: float) -> None:
         """The cut-off has come: it moves if the BMC was heard meanwhile."""

@@ -136,7 +136,9 @@ class PlainSession(Session):  # type: ignore[misc]
         self.hasretried = 0
         if self.pendingpayloads:
             self.send_payload(*self.pendingpayloads.popleft())
-        self.ipmicallback({"netfn": entry[0], "command": entry[2], "code": payload[6], "data": payload[7:-1]})
+        # a session that held on to its own method would be left to the garbage collector
+        callback, self.ipmicallback = self.ipmicallback, None
+        callback({"netfn": entry[0], "command": entry[2], "code": payload[6], "data": payload[7:-1]})
 
     # -- keys
 

@@ -151,7 +151,7 @@ class BmcSession(PlainSession):
         if self.sessioncontext == "ESTABLISHED":
             self.cancel()
             self._send_ipmi_net_payload(*_CLOSE_SESSION, self.sessionid.to_bytes(4, "little"), retry=False)
-        self.sessioncontext = None
+        self.sessioncontext = self.ipmicallback = self._then = None
         self.established = self.logging = False
         self.k1 = None
         self._sealing = None

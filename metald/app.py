@@ -61,6 +61,7 @@ from metald.statemachine.sightings import Sightings
 from metald.statemachine.workflows import DEFINITIONS
 from metald.store.changes import Change
 from metald.store.database import Database, locate
+from metald.store.pace import Pace
 from metald.store.retention import forget_readers
 from metald.store.store import Store
 
@@ -193,10 +194,10 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         hostname = settings.conductor.name or socket.gethostname()
         engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
         sightings = Sightings(store, engine)
-        broker = await _broker(settings, store, hostname)
-        await _register(store, registry, hostname)
         lag = LoopLag()
         metrics = _metrics(store, hub, lag)
+        broker = await _broker(settings, store, hostname, metrics)
+        await _register(store, registry, hostname)
         files = BootFiles(sightings, settings, images.image_for, fills)
         boots = await boot_servers.serve(stack, settings, store, sightings, files, metrics)
         logins = [hub.window.queue, ssh.handshakes.queue, hosts.handshakes.queue]
@@ -289,17 +290,19 @@ async def _serve_api(
     return url
 
 
-async def _broker(settings: Settings, store: Store, hostname: str) -> Broker | None:
+async def _broker(settings: Settings, store: Store, hostname: str, metrics: Metrics) -> Broker | None:
     """The broker's part, if there is one; nothing of it is loaded otherwise."""
     amqp = settings.amqp
     if not (amqp.url and (amqp.publish or amqp.notifications)):
         await forget_readers(store, hostname)
     if not amqp.url:
         return None
+    from metald.amqp.metrics import source
     from metald.amqp.service import Broker
 
     broker = Broker(settings, store, hostname)
     await broker.prepare()
+    metrics.add(partial(source, broker))
     return broker
 
 
@@ -324,8 +327,11 @@ async def _after(ready: asyncio.Event, work: Callable[[], Awaitable[None]]) -> N
 
 async def _purge(store: Store, settings: Settings) -> None:
     """Let go of old events and journals, a little at a time, every hour."""
+    pace = Pace()
     while True:
         await asyncio.sleep(3600)
+        if not pace.believed():
+            continue
         try:
             for _ in range(_PURGES):
                 if not await store.purge(unread_before=now() - timedelta(days=settings.amqp.unpublished_retention_days)):

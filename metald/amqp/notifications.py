@@ -192,7 +192,12 @@ def _notifications(event: Event) -> Iterable[_Notification]:
         return [("node.power_set", "start", "NodeSetPowerStatePayload", {"to_power": data["target"], "power_state": data["from"]})]
     if event.type == "node.workflow" and data["kind"] == WorkflowKind.POWER:
         return [("node.power_set", "error" if event.severity == "ERROR" else "end", "NodeSetPowerStatePayload", {})]
-    if event.type == "node.power_seen":
+    if event.type == "node.console":
+        if data.get("error") is not None:
+            return [("node.console_restore", "error", "NodePayload", {})]
+        facts = {"console_enabled": data["enabled"]}
+        return [("node.console_set", status, "NodePayload", facts) for status in ("start", "end")]
+    if event.type == "node.power_seen" and data.get("workflow") is None:  # what a workflow changes is no correction
         facts = {"from_power": data["from"], "power_state": data["to"]}
         return [("node.power_state_corrected", "success", "NodeCorrectedPowerStatePayload", facts)]
     return [_provision(event)] if event.type == "node.provision" else []

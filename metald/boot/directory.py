@@ -28,7 +28,7 @@ class BootDirectory(Protocol):
 
         Args:
             kind: event type: `node.dhcp`, `node.tftp`, `node.http`, `boot.unknown`.
-            node_uuid: the node, when known.
+            node_uuid: the node, when known; where it is not, `boot.` stands for `node.` in the event's type.
             data: facts: `client`, `file`, `bytes`, `seconds`, `blksize`, `windowsize`, `retransmits`, `mac`, `error`.
         """
 

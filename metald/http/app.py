@@ -67,7 +67,7 @@ def build(
     """
     views = Views(lambda _node: conductor.hostname)
     paths = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
-    events = orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange))
+    events = orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange, settings.amqp.commands.exchange))
     polls = LongPolls(store.watches)
     limits = limits or Limits()
     adviser = Adviser(store, registry, conductor, limits)
@@ -98,6 +98,7 @@ def build(
     application[GATE] = gate = Gate(settings.api)
     dispatcher = Dispatcher(services, authenticator, gate)
     metrics.add(dispatcher.traffic.families)
+    metrics.add(hub.families)
     application.on_shutdown.append(services.watch.shutdown)
     application[DISPATCHER] = dispatcher
     _serve_consoles(application, consoles)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from metald.model.states import PowerState, PowerTarget, ProvisionState
+from metald.model.states import Fault, PowerState, PowerTarget, ProvisionState
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +49,8 @@ class MaintenanceSet(Payload, frozen=True, kw_only=True):
 
     maintenance: bool
     reason: str | None = None
+    fault: Fault | None = None
+    """What metald found wrong, while that keeps the node out of service."""
     exchange: list[str] = []
     """What was said to the BMC last, when its power could not be read."""
 
@@ -87,6 +89,19 @@ class Step(Payload, frozen=True, kw_only=True):
     detail: str = ""
     next: str | None = None
     """`interface.step` of the step that begins with the end of this one."""
+
+
+class StepBegun(Payload, frozen=True, kw_only=True):
+    """A step begins; tries after the first are told of by the try before."""
+
+    kind: str
+    """Kind of the workflow."""
+    interface: str
+    step: str
+    place: int
+    """Which of the workflow's steps it is, from 1 on."""
+    steps: int
+    """How many steps the workflow has, as far as is known now."""
 
 
 class Progress(Payload, frozen=True, kw_only=True):
@@ -128,6 +143,8 @@ class PowerSeen(Payload, frozen=True, kw_only=True):
     to: PowerState | None
     wanted: str | None = None
     """The power state that was last asked for."""
+    workflow: str | None = None
+    """UUID of the workflow that looked, or that changed it; none when metald just looked now and then."""
 
 
 class BootDeviceSet(Payload, frozen=True, kw_only=True):
@@ -317,6 +334,14 @@ class PortFacts(Payload, frozen=True, kw_only=True):
     address: str | None = None
 
 
+class ConsoleSwitched(Payload, frozen=True, kw_only=True):
+    """A machine's console is open now, or is not any more."""
+
+    enabled: bool
+    error: str | None = None
+    """Why it could not be opened again after a restart."""
+
+
 class Failed(Payload, frozen=True, kw_only=True):
     """It failed."""
 
@@ -360,6 +385,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.delete", "a node that is gone", NodeDeleted),
     ("node.maintenance", "maintenance set or cleared, by a client or by a fault", MaintenanceSet),
     ("node.provision", "a move of the provision state", Provision),
+    ("node.step_begun", "a step that begins", StepBegun),
     ("node.step", "the end of a step, a wait, or another try", Step),
     ("node.progress", "how far the running step has come", Progress),
     ("node.workflow", "the end of a workflow", WorkflowEnded),
@@ -368,7 +394,7 @@ _NODE: tuple[tuple[str, str, type[Payload]], ...] = (
     ("node.boot_device", "a new boot device", BootDeviceSet),
     ("node.nmi", "a non-maskable interrupt that a client sent", Nothing),
     ("node.hardware", "a client's wish of the hardware, console included", Hardware),
-    ("node.console", "a console that could not be opened again after a restart", Failed),
+    ("node.console", "a console that was opened or closed, or could not be opened again after a restart", ConsoleSwitched),
     ("node.vendor", "a vendor's method that a client called", Vendor),
     ("node.bmc_answer", "the answer to a raw command of a step", BmcAnswer),
     ("node.indicator", "an indicator light that a client set", Indicator),
@@ -419,6 +445,9 @@ _ALL = (
     EventType("allocation.failed", "an allocation that found no node", Failed),
     EventType("boot.unknown", "a machine that booted and is no node", UnknownBoot),
     EventType("boot.stopped", "a boot of a machine that is no node, and why it cannot go on", BootStopped),
+    EventType("boot.dhcp", "a question to the DHCP server from a machine that is not known to be a node", Lease),
+    EventType("boot.tftp", "a file that a machine that is not known to be a node asked for over TFTP", Fetched),
+    EventType("boot.http", "a file that a machine that is not known to be a node asked for over HTTP", Fetched),
     EventType("command.rejected", "a message that was refused as a command", CommandRejected),
     EventType("events.dropped", "events that were let go before they could be told", Dropped),
 )

@@ -40,6 +40,7 @@ from metald.statemachine.context import NodeView
 from metald.statemachine.door import Door
 from metald.statemachine.engine import Engine
 from metald.statemachine.journal import moved
+from metald.statemachine.observations import of_step
 from metald.statemachine.plan import refused
 from metald.statemachine.planning import Planner
 from metald.statemachine.runner import UNHOLD, shown
@@ -165,7 +166,7 @@ class Conductor(Door):
                 old.changed(state=WorkflowState.ABORTED, cause="superseded", last_error=f"Superseded by {verb.value}.", ended_at=now())
             )
             self._engine.forget(old)
-        committed = await self._store.commit(Change(save=saves, delete=self._past(node), events=[fact]))
+        committed = await self._store.commit(Change(save=saves, delete=self._past(node), events=[fact, *of_step(workflow)]))
         self._engine.start(cast(Workflow, committed.saved[0]))
 
     async def _move(self, node: Node, verb: Verb, fields: dict[str, Any], caller: Caller) -> None:

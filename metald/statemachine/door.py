@@ -11,6 +11,7 @@ from metald.model import Event, Node, Resource, Workflow
 from metald.statemachine import admission
 from metald.statemachine.context import NodeView
 from metald.statemachine.engine import Engine
+from metald.statemachine.observations import of_step
 from metald.store.changes import Change
 from metald.store.store import Store
 
@@ -66,5 +67,5 @@ class Door:
     async def _start(self, node: Node, workflow: Workflow, fields: dict[str, Any], event: Event) -> None:
         """Run a workflow that moves no provision state. The caller holds the node (`Store.owning`), which is free."""
         changed = node.changed(reservation=self.hostname, **fields)
-        committed = await self._store.commit(Change(save=[workflow, changed], delete=self._past(node), events=[event]))
+        committed = await self._store.commit(Change(save=[workflow, changed], delete=self._past(node), events=[event, *of_step(workflow)]))
         self._engine.start(cast(Workflow, committed.saved[0]))

@@ -197,7 +197,7 @@ class Hardware(Door):
                 async with self._store.owning(node.uuid):
                     found = self._store.table(Node).get(node.uuid)
                     if found is not None:
-                        event = Event(type="node.console", node_uuid=node.uuid, severity="ERROR", data={"error": text})
+                        event = Event(type="node.console", node_uuid=node.uuid, severity="ERROR", data={"enabled": False, "error": text})
                         await self._store.commit(Change(save=[found.changed(console_enabled=False, last_error=text)], events=[event]))
 
     async def _console(self, view: NodeView) -> Console:

@@ -17,6 +17,7 @@ import msgspec
 from metald.errors import StaleVersion, Unavailable
 from metald.model import Event, Node, Resource, StepRecord, Workflow, now
 from metald.statemachine.context import Context
+from metald.statemachine.observations import of_changes, of_step
 from metald.statemachine.table import FAILED, Table
 from metald.store.changes import Change, Committed
 from metald.store.store import Store
@@ -171,16 +172,18 @@ class Journal:
         # most boundaries leave the memo as it is; it is compared in no time, and copied deep down in twenty times that
         memo = known.memo if context.memo == known.memo else copy.deepcopy(context.memo)
         new_workflow = known.changed(memo=memo, **workflow)
-        facts = [*context.notes]
-        if record is not None:
-            facts.append(step_event(new_workflow, record))
         changed = {**context.pending.onto(current), **fields}
         if changed.get("reservation", ...) is None and self._held_by_others(current, known):
             del changed["reservation"]
+        facts = [*context.notes, *of_changes(current, changed, new_workflow)]
+        if record is not None:
+            facts.append(step_event(new_workflow, record))
         for event in fires:
             changed, fact = moved(self._table, current, changed, event, new_workflow)
             facts.append(fact)
         facts.extend(events)
+        if new_workflow.cursor != known.cursor:
+            facts.extend(of_step(new_workflow))
         saves: list[Any] = [new_workflow]
         if any(getattr(current, name) != value for name, value in changed.items()):
             saves.append(current.changed(**changed))

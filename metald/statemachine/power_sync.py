@@ -185,7 +185,8 @@ class PowerSync:
             if node is None or not self._wanted(node) or node.fault == Fault.POWER:
                 return
             _log.warning("node %s: %s", node.label, reason)
-            data: dict[str, Any] = {"maintenance": True, "reason": reason} | ({"exchange": exchange} if exchange else {})
+            said = {"exchange": exchange} if exchange else {}
+            data: dict[str, Any] = {"maintenance": True, "reason": reason, "fault": Fault.POWER, **said}
             fact = Event(type="node.maintenance", node_uuid=uuid, severity="ERROR", data=data)
             changed = node.changed(maintenance=True, maintenance_reason=reason, fault=Fault.POWER, **fields)
             try:

@@ -1,12 +1,14 @@
 """How far running steps have come: for readers at once, as events now and then.
 
 Rules: showing progress is free for the step. What is shown lives in memory; of it at most one event for each node goes
-out in an interval, and what one write cannot take now is no loss. When a step has ended, none of its progress is told.
+out in an interval, with what is shown then, and what one write cannot take now is no loss. When a step has ended, none of
+its progress is told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +20,9 @@ from metald.store.changes import Change
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
+
+_KEPT = 1000
+"""How many times of nodes that show nothing are remembered before those that say nothing any more are let go."""
 
 
 class Progress:
@@ -36,6 +41,8 @@ class Progress:
         self._shown: dict[str, dict[str, Any]] = {}
         self._told: dict[str, float] = {}
         self._fresh: set[str] = set()
+        """Nodes with something that was not told, for each of which there is a time in the heap."""
+        self._due: list[tuple[float, str]] = []
         self._something = asyncio.Event()
 
     def of(self, node_uuid: str) -> dict[str, Any]:
@@ -45,26 +52,43 @@ class Progress:
     def show(self, node_uuid: str, fields: dict[str, Any]) -> None:
         """Add to what is shown."""
         self._shown.setdefault(node_uuid, {}).update(fields)
-        moment = self._clock()
-        if moment - self._told.get(node_uuid, -self._interval) >= self._interval:
-            self._told[node_uuid] = moment
+        if node_uuid not in self._fresh:
             self._fresh.add(node_uuid)
+            now = self._clock()
+            heapq.heappush(self._due, (max(now, self._told.get(node_uuid, now - self._interval) + self._interval), node_uuid))
             self._something.set()
 
     def over(self, node_uuid: str) -> None:
         """The step has ended."""
         self._shown.pop(node_uuid, None)
-        self._told.pop(node_uuid, None)
-        self._fresh.discard(node_uuid)
+
+    def due(self) -> list[Event]:
+        """What is to be told now."""
+        now, events = self._clock(), []
+        while self._due and self._due[0][0] <= now:
+            uuid = heapq.heappop(self._due)[1]
+            self._fresh.discard(uuid)
+            if uuid in self._shown:
+                self._told[uuid] = now
+                events.append(Event(type="node.progress", node_uuid=uuid, data=self.of(uuid)))
+        if len(self._told) > len(self._shown) + _KEPT:
+            self._told = {uuid: at for uuid, at in self._told.items() if now - at < self._interval}
+        return events
 
     async def run(self) -> None:
         """Tell, for ever."""
         while True:
-            await self._something.wait()
+            events = self.due()
+            if events:
+                try:
+                    await self._store.commit(Change(events=events))
+                except MetaldError as error:
+                    _log.debug("progress of %d nodes was not told: %s", len(events), error)
+                continue
             self._something.clear()
-            events = [Event(type="node.progress", node_uuid=uuid, data=self.of(uuid)) for uuid in self._fresh]
-            self._fresh.clear()
+            pause = self._due[0][0] - self._clock() if self._due else None
             try:
-                await self._store.commit(Change(events=events))
-            except MetaldError as error:
-                _log.debug("progress of %d nodes was not told: %s", len(events), error)
+                async with asyncio.timeout(pause):
+                    await self._something.wait()
+            except TimeoutError:
+                continue

@@ -71,6 +71,8 @@ class Sightings:
 
     def seen(self, kind: str, *, node_uuid: str | None, data: Mapping[str, Any]) -> None:
         """See BootDirectory."""
+        if node_uuid is None:
+            kind = f"boot.{kind.partition('.')[2]}"  # what is told of a node names it
         self._seen.append(Event(type=kind, node_uuid=node_uuid, data=dict(data), severity="ERROR" if data.get("error") else "INFO"))
         self._something.set()
 

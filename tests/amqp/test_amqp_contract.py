@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
-from jsonschema import Draft202012Validator
 
 from tests.support.commanding import PATIENCE, Place, Producer, producing
+from tests.support.contract import Contract
 from tests.support.daemon import Daemon, api
 
 pytestmark = pytest.mark.rabbit
@@ -40,32 +38,6 @@ CRUD: list[tuple[str, str, dict[str, Any], str]] = [
     ("inspection_rule", "inspection_rules", {"actions": [{"op": "log", "args": {"msg": "x"}}]}, "/description"),
     ("allocation", "allocations", {"name": "a1", "resource_class": "none-such"}, "/name"),
 ]
-
-
-class Contract:
-    """The document, and what is wrong with the traffic."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
-        self.seen: set[str] = set()
-
-    def check(self, message: str, body: Any) -> None:
-        """Hold a body to a message of the document."""
-        schema = {"$ref": f"#/components/messages/{message.replace('/', '~1')}/payload", "components": self.document["components"]}
-        faults = [f"{message}: {list(fault.path)}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(body)]
-        assert not faults, faults
-        self.seen.add(message)
-
-    def check_event(self, message: AbstractIncomingMessage) -> None:
-        """Hold an event to its channel: routing key, envelope, data."""
-        event = json.loads(message.body)
-        channel = self.document["channels"][event["type"]]
-        addresses = [channel["address"], *re.findall(r"`([^`]+)`", channel.get("description", ""))]
-        patterns = [re.escape(address).replace(r"\{uuid\}", "[0-9a-f-]{36}") for address in addresses]
-        assert any(re.fullmatch(pattern, message.routing_key or "") for pattern in patterns), (message.routing_key, addresses)
-        assert message.exchange == channel["bindings"]["amqp"]["exchange"]["name"]
-        assert (message.content_type or "").startswith(self.document["components"]["messages"][event["type"]]["contentType"])
-        self.check(event["type"], event)
 
 
 async def _command(contract: Contract, producer: Producer, verb: str, id_: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -122,11 +94,8 @@ async def test_real_traffic_is_as_the_document_says(tmp_path: Path, place: Place
             await producer.send("node.explode", "100", {})
             contract.check("command.reply", json.loads((await asyncio.wait_for(producer.inbox.get(), PATIENCE)).body))
             last = (await client.ask("GET", "/v1/events?limit=1"))["last_seq"]
-            async with asyncio.timeout(PATIENCE), inbox.iterator(no_ack=True) as messages:
-                async for message in messages:
-                    contract.check_event(message)
-                    if message.message_id == str(last):
-                        break
+            async with asyncio.timeout(PATIENCE):
+                await contract.follow(inbox, lambda message: message.message_id == str(last))
         daemon.assert_clean()
     wanted = {f"{kind}.{what}" for kind, *_ in CRUD for what in ("create", "update", "delete")}
     wanted |= {"node.create", "node.update", "node.delete", "node.provision", "node.step", "node.workflow", "node.power"}

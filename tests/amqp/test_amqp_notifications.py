@@ -67,6 +67,9 @@ async def test_real_oslo_messaging_reads_them(store: Store, url: str) -> None:
         Event(type="node.maintenance", node_uuid=node.uuid, data={"maintenance": True, "reason": "fan"}),
         Event(type="node.power", node_uuid=node.uuid, data={"target": "power on", "from": "power off"}),
         Event(type="node.power_seen", node_uuid=node.uuid, data={"from": "power off", "to": "power on"}),
+        Event(type="node.power_seen", node_uuid=node.uuid, data={"from": "power on", "to": "power off", "workflow": "w"}),
+        Event(type="node.console", node_uuid=node.uuid, data={"enabled": True}),
+        Event(type="node.console", node_uuid=node.uuid, severity="ERROR", data={"enabled": False, "error": "gone"}),
         Event(type="node.heartbeat", node_uuid=node.uuid, data={}),
     ]
     command = (sys.executable, "-W", "ignore", "-m", "tests.support.oslo_listener", url.replace("amqp://", "rabbit://"))
@@ -78,7 +81,7 @@ async def test_real_oslo_messaging_reads_them(store: Store, url: str) -> None:
         await store.commit(Change(save=[node, port, chassis], events=tell))
         got: list[dict[str, Any]] = []
         async with asyncio.timeout(PATIENCE):
-            while len(got) < 14:
+            while len(got) < 17:
                 got.append(json.loads(await listener.stdout.readline()))
     finally:
         listener.kill()
@@ -94,6 +97,9 @@ async def test_real_oslo_messaging_reads_them(store: Store, url: str) -> None:
             "baremetal.node.maintenance_set.end",
             "baremetal.node.power_set.start",
             "baremetal.node.power_state_corrected.success",
+            "baremetal.node.console_set.start",
+            "baremetal.node.console_set.end",
+            "baremetal.node.console_restore.error",
         ]
     )
     for one in got:

@@ -57,7 +57,7 @@ async def test_an_asynchronous_method_is_a_workflow_of_its_own(api: Api) -> None
     assert workflow.kind is WorkflowKind.HARDWARE
     assert workflow.state == "done"
     types = [event.type for event in await api.house.store.events(node_uuid=uuid)]
-    assert types[-3:] == ["node.hardware", "node.step", "node.workflow"]
+    assert types[-4:] == ["node.hardware", "node.step_begun", "node.step", "node.workflow"]
 
 
 async def test_what_no_method_takes_is_refused(api: Api) -> None:

@@ -46,6 +46,8 @@ async def test_events_tell_the_whole_story_in_order(house: House) -> None:
     events = await house.conductor.timeline(node.uuid)
     assert [(e.type, e.data.get("event") or e.data.get("step")) for e in events] == [
         ("node.provision", "manage"),
+        ("node.step_begun", "verify"),
+        ("node.power_seen", None),
         ("node.step", "verify"),
         ("node.provision", "done"),
         ("node.workflow", None),

@@ -14,6 +14,7 @@ from metald.amqp.commands.replies import Replies
 from metald.amqp.link import Link
 from metald.config import Settings
 from metald.errors import MetaldError
+from metald.store.pace import Pace
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -54,8 +55,11 @@ class Commands:
             await self.lanes.run()
 
     async def _forget(self) -> None:
+        pace = Pace()
         while True:
             await asyncio.sleep(_FORGET)
+            if not pace.believed():
+                continue
             try:
                 while await self.ledger.forget():
                     pass

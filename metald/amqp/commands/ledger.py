@@ -85,6 +85,11 @@ class Ledger:
         """How many commands have had no effect yet."""
         return self._table.count("state", CommandState.PENDING)
 
+    @property
+    def unsent(self) -> int:
+        """How many commands have an answer that has not left for certain."""
+        return self._table.count("state", CommandState.ANSWERED)
+
     def open(self) -> list[Command]:
         """The commands that are to be carried out, in the order in which they came."""
         return [row for row in self._table.where("state", CommandState.PENDING) if not row.parts]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
 from metald.config import Watch
 from metald.errors import Unavailable
 from metald.http.watch.filters import Facts, Filter
 from metald.http.watch.frames import Chunk, Frame
+from metald.metrics import Family
 from metald.model import Event, Node
 from metald.store.store import Store
 
@@ -111,6 +112,8 @@ class Hub:
         self.store = store
         self.settings = settings
         self.stopping = False
+        self.cut_off = 0
+        """Streams that were ended because they were read too slowly."""
         self.history = asyncio.Semaphore(4)
         """Who reads the past waits here, so that a thousand that come back at once do not starve the rest of the daemon."""
         self.told = store.last_seq
@@ -126,6 +129,11 @@ class Hub:
         self._by_node: dict[str, dict[_Group, None]] = {}
         self._others: dict[_Group, None] = {}
         self._leave: Callable[[], None] = store.subscribe(self._tell)
+
+    def families(self) -> Iterator[Family]:
+        """What there is to tell of the watchers."""
+        yield Family.one("watchers", "gauge", "Streams of events that are open.", self._streams)
+        yield Family.one("watchers_cut_off", "counter", "Streams that were ended because they were read too slowly.", self.cut_off)
 
     async def shutdown(self, _application: object) -> None:
         """End every stream; the daemon stops."""

@@ -100,13 +100,16 @@ class Stream:
 
     async def _serve(self, sink: Sink, first: int | None) -> None:
         try:
-            await sink.open()
-            end = await self._follow(sink, first)
+            try:
+                await sink.open()
+                end = await self._follow(sink, first)
+            except Stalled:
+                end = End.SLOW
+            except MetaldError as error:
+                await sink.end("error", {"code": error.code, "message": error.message, "remedy": error.remedy})
+                return
+            self._hub.cut_off += end is End.SLOW
             await sink.end("end", _ENDS[end])
-        except Stalled:
-            await sink.end("end", _ENDS[End.SLOW])
-        except MetaldError as error:
-            await sink.end("error", {"code": error.code, "message": error.message, "remedy": error.remedy})
         except (Gone, ConnectionError):
             return
 

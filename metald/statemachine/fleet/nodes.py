@@ -154,7 +154,7 @@ class Nodes:
         if "chassis_uuid" in changes or "parent_node" in changes:
             self._check_relatives(after)
         event = Event(type="node.update", node_uuid=node.uuid, user=caller.user, data={"fields": sorted(changes)})
-        change = Change(save=[after], events=[event])
+        change = Change(save=[after], events=[event, *([_maintenance(after, caller)] if "maintenance" in changes else [])])
         claim = self._claim(node)
         if claim is not None and after.instance_uuid != claim.uuid:
             # Whoever takes the instance away by hand lets go of the claim that gave it.
@@ -229,8 +229,8 @@ class Nodes:
             fields: dict[str, Any] = {"maintenance": on, "maintenance_reason": reason if on else None}
             if not on:
                 fields["fault"] = None
-            event = Event(type="node.maintenance", node_uuid=uuid, user=caller.user, data={"maintenance": on, "reason": reason})
-            await self._store.commit(Change(save=[node.changed(**fields)], events=[event]))
+            after = node.changed(**fields)
+            await self._store.commit(Change(save=[after], events=[_maintenance(after, caller)]))
 
     async def set_traits(self, uuid: str, edit: Callable[[list[str]], list[str]], caller: Caller) -> Node:
         """Change the traits of a node.
@@ -304,3 +304,9 @@ def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "conductor_group" in found:
         found["conductor_group"] = found["conductor_group"].lower()
     return found
+
+
+def _maintenance(node: Node, caller: Caller) -> Event:
+    """What tells of a node that a client has taken out of service, or back."""
+    data = {"maintenance": node.maintenance, "reason": node.maintenance_reason, "fault": node.fault}
+    return Event(type="node.maintenance", node_uuid=node.uuid, user=caller.user, data=data)

@@ -1,0 +1,48 @@
+"""Real traffic held against the AsyncAPI document that a daemon serves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from jsonschema import Draft202012Validator
+
+
+class Contract:
+    """The document, and what is wrong with the traffic."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.seen: set[str] = set()
+
+    def check(self, message: str, body: Any) -> None:
+        """Hold a body to a message of the document."""
+        schema = {"$ref": f"#/components/messages/{message.replace('/', '~1')}/payload", "components": self.document["components"]}
+        faults = [f"{message}: {list(fault.path)}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(body)]
+        assert not faults, faults
+        self.seen.add(message)
+
+    def check_event(self, message: AbstractIncomingMessage) -> None:
+        """Hold an event to its channel: routing key, envelope, data."""
+        event = json.loads(message.body)
+        channel = self.document["channels"][event["type"]]
+        addresses = [channel["address"], *re.findall(r"`([^`]+)`", channel.get("description", ""))]
+        patterns = [re.escape(address).replace(r"\{uuid\}", "[0-9a-f-]{36}") for address in addresses]
+        assert any(re.fullmatch(pattern, message.routing_key or "") for pattern in patterns), (message.routing_key, addresses)
+        assert message.exchange == channel["bindings"]["amqp"]["exchange"]["name"]
+        assert (message.content_type or "").startswith(self.document["components"]["messages"][event["type"]]["contentType"])
+        self.check(event["type"], event)
+
+    async def follow(self, inbox: AbstractQueue, over: Callable[[AbstractIncomingMessage], bool]) -> list[dict[str, Any]]:
+        """Hold every event of a queue to its channel, until one with which it is over; the events."""
+        found = []
+        async with inbox.iterator(no_ack=True) as messages:
+            async for message in messages:
+                self.check_event(message)
+                found.append(json.loads(message.body))
+                if over(message):
+                    break
+        return found

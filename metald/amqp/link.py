@@ -133,17 +133,20 @@ class Link:
 
     async def _connect(self) -> AbstractConnection:
         properties: FieldTable = {"connection_name": self._name, "product": "metald"}
-        connecting = asyncio.create_task(
-            aio_pika.connect(self._url, ssl_context=self._tls, client_properties=properties), name="amqp connect"
-        )
+        connection = aio_pika.Connection(self._url, ssl_context=self._tls, client_properties=properties)
+        connecting = asyncio.create_task(connection.connect(), name="amqp connect")
         try:
             await asyncio.wait([connecting], timeout=self.timeout)
-        finally:
-            if not connecting.done():
-                await _ended([connecting])
-        if connecting.cancelled():
-            raise TimeoutError
-        return connecting.result()
+            await _ended([connecting])
+            if connecting.cancelled():
+                raise TimeoutError
+            connecting.result()
+        except BaseException:
+            await _ended([connecting])
+            # one that was never open has to be closed too: else it does so itself when it is collected, in whichever thread
+            await _closed(connection)
+            raise
+        return connection
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Run the users until the connection is lost."""
@@ -163,9 +166,7 @@ class Link:
             self.down.set()
             self._connection = None
             await _ended(tasks)
-            closing = asyncio.create_task(connection.close(), name="amqp close")
-            await asyncio.wait([closing], timeout=_CLOSING)
-            await _ended([closing])
+            await _closed(connection)
 
     async def _use(self, name: str, user: User, connection: AbstractConnection, lost: asyncio.Event) -> None:
         """Run one user, again and again while the connection holds."""
@@ -236,16 +237,23 @@ class _Pauses:
         self._next = min(_LONGEST_PAUSE, 2 * self._next)
 
 
+async def _closed(connection: AbstractConnection) -> None:
+    """Close a connection, or give it up in time."""
+    closing = asyncio.create_task(connection.close(), name="amqp close")
+    await asyncio.wait([closing], timeout=_CLOSING)
+    await _ended([closing])
+
+
 async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they have ended; what they end with was said before, or says nothing."""
-    left = set(tasks)
+    left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=_CLOSING)
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                _log.debug("%s ended with %r", task.get_name(), error)
+        left = (await asyncio.wait(left, timeout=_CLOSING))[1]
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.debug("%s ended with %r", task.get_name(), error)
 
 
 def _waits(waiting: Any) -> bool:

@@ -25,6 +25,7 @@ from aiormq.exceptions import AMQPConnectionError, AMQPError, AuthenticationErro
 from pamqp.common import FieldTable
 from yarl import URL
 
+from metald.amqp.decoding import be_lenient
 from metald.config import Amqp, ConfigError
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Link:
             port = self._url.port
         except ValueError:
             raise ConfigError("amqp.url is no address of a broker. Write amqp://user:password@host/vhost.") from None
+        be_lenient()
         self._settings = settings
         self._tls = tls(settings) if self._url.scheme == "amqps" else None
         self._name = name

@@ -3,7 +3,8 @@
 Rules: messages are taken in their order; the store commits them together, and one acknowledgement covers them all. What
 cannot be read, or whose sender may not send, goes to the dead-letter exchange with the reason in headers, and is told of by
 an event; it never comes back. A message that kills the daemon comes back `amqp.commands.delivery_limit` times, the last
-time to be put there unread. No more is taken than the store may hold, so that a million commands wait in the broker.
+time to be put there unread; what has come before is taken one by one, so that only the one that kills is counted. No more
+is taken than the store may hold, so that a million commands wait in the broker.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 from typing import Any, NamedTuple
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue, ConsumerTag
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError
 
@@ -130,7 +131,6 @@ class Intake:
         queue, dead = await self._declare(channel)
         async with asyncio.timeout(self._link.timeout):
             raw = await channel.get_underlay_channel()
-            await channel.set_qos(prefetch_count=self._settings.prefetch)
         gone = asyncio.Event()
         raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
@@ -139,11 +139,16 @@ class Intake:
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.acks.run())
                 group.create_task(_watch(channel, gone))
-                await queue.consume(inbox.put, timeout=self._link.timeout)
+                tag = await self._consume(channel, queue, inbox, 1)
+                careful = True
                 self.ready = True
                 while True:
                     message = await inbox.get()
                     session.acks.begin(message.delivery_tag or 0)
+                    if careful and not message.redelivered:
+                        careful = False
+                        await queue.cancel(tag, timeout=self._link.timeout)
+                        await self._consume(channel, queue, inbox, self._settings.prefetch)
                     await self._lanes.room(urgent=self._urgent)
                     group.create_task(self._take(session, session.arrivals.begin(), message))
                     del message
@@ -152,6 +157,14 @@ class Intake:
         finally:
             self.ready = False
             session.arrivals.close()
+
+    async def _consume(
+        self, channel: AbstractChannel, queue: AbstractQueue, inbox: asyncio.Queue[AbstractIncomingMessage], prefetch: int
+    ) -> ConsumerTag:
+        """Have messages handed over, at most so many that are not acknowledged."""
+        async with asyncio.timeout(self._link.timeout):
+            await channel.set_qos(prefetch_count=prefetch)
+            return await queue.consume(inbox.put)
 
     async def _declare(self, channel: AbstractChannel) -> tuple[AbstractQueue, AbstractExchange]:
         own, settings = self._settings.commands, self._settings

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
+from metald.amqp.decoding import UNREADABLE
 from metald.errors import Invalid
 
 STRUCTURED = "application/cloudevents+json"
@@ -71,6 +72,8 @@ def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Or
     Raises:
         Invalid: it cannot be read; the field names the property or attribute.
     """
+    if UNREADABLE in message.headers:
+        raise Invalid(f"The headers cannot be read: {message.headers[UNREADABLE]}.", field="headers")
     if len(message.body) > most:
         raise Invalid(
             f"The message has {len(message.body)} bytes.", remedy=f"At most {most} are taken (amqp.commands.max_size).", field="body"

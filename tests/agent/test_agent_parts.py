@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metald.config import ConfigError, Settings
 from metald.drivers.agent import callback, images, steps
 from metald.errors import DeployError, Invalid
-from metald.model import Node, PlannedStep
+from metald.model import Node, PlannedStep, Port
 
 NODE = Node(driver="ipmi")
 
@@ -109,6 +109,17 @@ def test_the_agents_steps_come_by_priority(found: list[steps.Offer], own: list[i
     assert {(s.interface, s.step) for s in merged if s.in_band} == {(o["interface"], o["step"]) for o in offers if o["priority"] > 0}
     again = steps.merged(merged, offers, "clean", NODE, automatic=True, other={})
     assert again == merged
+
+
+def test_the_agent_is_told_every_field_of_a_node_that_has_nothing_set() -> None:
+    node = Node(driver="ipmi", properties={"capabilities": "boot_mode:uefi"}, driver_info={"ipmi_password": "s3cret"})
+    told = steps.node_for_agent(node, [Port(node_uuid=node.uuid, address="52:54:00:00:00:01")])
+    assert set(told["node"]) == set(Node.__struct_fields__)
+    assert told["node"]["instance_info"] == {"deploy_boot_mode": "uefi"}
+    assert told["node"]["driver_info"]["ipmi_password"] != "s3cret"
+    assert set(told["ports"][0]) == set(Port.__struct_fields__)
+    plain = steps.node_for_agent(Node(driver="ipmi"), [])["node"]
+    assert (plain["instance_info"], plain["properties"], plain["raid_config"]) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("found", [{}, {"clean_steps": None}, {"clean_steps": [1]}])

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from metald.config import Settings
-from metald.drivers.agent import images, logs, steps
+from metald.drivers.agent import logs, steps
 from metald.drivers.agent.client import AgentClient, AgentUnreachable, Command
 from metald.drivers.agent.commands import MEMO, AgentLost, Commands, StillRunning, VersionMismatch, failed
 from metald.drivers.base import Deploy, Done, Outcome, Phase, StepContext, Wait, ramdisk_again, step
@@ -170,7 +170,7 @@ class AgentBased(Deploy):
         return Done("The agent's hardware managers changed; cleaning begins anew.", following=[again, *rest])
 
     def _told(self, ctx: StepContext) -> dict[str, Any]:
-        return steps.node_for_agent(ctx.node, ctx.ports, images.plain)
+        return steps.node_for_agent(ctx.node, ctx.ports)
 
     def _callback_timeout(self, phase: str) -> float:
         conductor = self._settings.conductor

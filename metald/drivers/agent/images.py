@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from metald.config import Settings, parse_listen
 from metald.drivers.boot_mode import capabilities, requested_boot_mode
 from metald.errors import Invalid
@@ -192,9 +190,3 @@ def packed(data: bytes) -> str:
 def described(image: CachedImage) -> dict[str, Any]:
     """What the node says of the image that its boot may fetch."""
     return {"sha512": image.sha512, "size": image.size, "format": image.format}
-
-
-def plain(value: msgspec.Struct) -> dict[str, Any]:
-    """A record as JSON objects."""
-    found: dict[str, Any] = msgspec.to_builtins(value)
-    return found

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from metald.config import ConfigError
 from metald.drivers.boot_mode import requested_boot_mode
 from metald.drivers.truth import is_true
@@ -37,15 +39,20 @@ _ERASURE: Mapping[str, Any] = {
 Offer = dict[str, Any]
 
 
-def node_for_agent(node: Node, ports: Sequence[Port], as_json: Any) -> dict[str, Any]:
-    """The parameters `node` and `ports` of the agent's commands, without secrets."""
-    told = masked(as_json(node))
+def node_for_agent(node: Node, ports: Sequence[Port]) -> dict[str, Any]:
+    """The parameters `node` and `ports` of the agent's commands: every field, as the agent looks into them unasked; no secrets."""
+    told = _record(node)
     erasure = {key: _like(default, node.driver_info.get(key)) for key, default in _ERASURE.items()}
     told["driver_internal_info"] = {**erasure, **told["driver_internal_info"]}
     mode = requested_boot_mode(node)
     if mode is not None:  # where the agent looks first; it does not know the instance's capabilities
         told["instance_info"] = {**told["instance_info"], "deploy_boot_mode": mode.value}
-    return {"node": told, "ports": [masked(as_json(port)) for port in ports]}
+    return {"node": told, "ports": [_record(port) for port in ports]}
+
+
+def _record(value: Node | Port) -> dict[str, Any]:
+    found: dict[str, Any] = masked(msgspec.to_builtins(msgspec.structs.asdict(value)))
+    return found
 
 
 def _like(default: Any, given: Any) -> Any:

@@ -249,7 +249,7 @@ class BootHttp:
             data["method"] = request.method
         if sent.error:
             data["error"] = sent.error
-        return data, request.get(NODE) or self._files.clients.known(client)
+        return data, request.get(NODE) or self._files.clients.node_of(client)
 
     def _report(self, data: dict[str, Any], node: str | None) -> None:
         self.served[data["status"]] += 1

@@ -23,7 +23,7 @@ from metald.drivers.registry import Registry
 from metald.drivers.types import FAKE
 from metald.errors import Invalid, NotFound
 from metald.images.cache import ImageCache
-from metald.model import Event, Node, Port, ProvisionState, Verb
+from metald.model import Event, Node, Port, PowerState, ProvisionState, Verb
 from metald.model.caller import SYSTEM
 from metald.statemachine.agents import MASKED, Agents
 from metald.store.changes import Change
@@ -143,6 +143,33 @@ async def test_a_machine_that_must_stay_on_has_its_agent_locked_down(house: Agen
     agent.answers["system.lockdown"] = gone
     node = await deploy(house, agent, disable_power_off=True)
     assert agent.names()[-2:] == ["standby.sync", "system.lockdown"]
+    assert node.power_state == "power on"
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_an_agent_has_its_time_to_power_the_machine_off(tmp_path: Path, agent: ScriptedAgent, obeys: bool) -> None:
+    """Then the BMC does."""
+    within = 60.0 if obeys else 0.3
+    async with AgentHouse(tmp_path / "house", settings(power_off_timeout=within)).living() as house:
+        uuid = await house.machine()
+
+        async def off(_: Mapping[str, Any]) -> Any:
+            if obeys:
+                house.hardware.set_power(house.node(uuid), PowerState.OFF)
+            return {}
+
+        agent.answers["standby.power_off"] = off
+        await house.conductor.provision(uuid, Verb.DEPLOY, SYSTEM)
+        await house.boots(agent, uuid, P.WAIT_CALL_BACK)
+        node = await house.until(uuid, P.ACTIVE)
+        told = [
+            e.data["detail"]
+            for e in await house.conductor.timeline(uuid)
+            if e.data.get("step") == "tear_down_agent" and e.type == "node.step"
+        ]
+    assert told == [
+        "The agent powered the machine off." if obeys else "The agent did not power the machine off within 0.3 s; the BMC does."
+    ]
     assert node.power_state == "power on"
 
 

@@ -59,8 +59,8 @@ class Site:
         await answer.write(data[len(data) // 2 :])
         return answer
 
-    async def machine(self, number: int, *, loop: bool = False) -> IpaMachine:
-        made = IpaMachine(self.folder / f"m{number}", self.daemon.boot_url, f"52:54:00:00:aa:{number:02x}", loop=loop)
+    async def machine(self, number: int, *, loop: bool = False, disk_size: int = 32 * MIB) -> IpaMachine:
+        made = IpaMachine(self.folder / f"m{number}", self.daemon.boot_url, f"52:54:00:00:aa:{number:02x}", disk_size, loop=loop)
         return await self._stack.enter_async_context(made.plugged())
 
     async def enrol(self, api: Api, machine: IpaMachine, **fields: Any) -> None:
@@ -270,6 +270,25 @@ async def test_a_failure_keeps_the_agents_logs(site: Site) -> None:
 
 
 @slow
+@pytest.mark.skipif(not LOOPS, reason="loop devices are root's")
+async def test_a_disk_that_is_smaller_than_the_image_fails_with_the_reason(site: Site) -> None:
+    """Whether the agent streams the image, or converts it."""
+    data = image(site.files / "image.raw", 8 * MIB)
+    argv = ("qemu-img", "convert", "-O", "qcow2", str(site.files / "image.raw"), str(site.files / "image.qcow2"))
+    assert await (await asyncio.create_subprocess_exec(*argv)).wait() == 0
+    streams, converts = await site.machine(1, loop=True, disk_size=4 * MIB), await site.machine(2, loop=True, disk_size=4 * MIB)
+    async with calling(site.daemon) as api:
+        for machine in (streams, converts):
+            await available(site, api, machine)
+        await deploy(site, api, streams, "image.raw", data, image_disk_format="raw")
+        await deploy(site, api, converts, "image.qcow2", data, image_disk_format="qcow2")
+        for machine, why in ((streams, "No space left on device"), (converts, "Cannot grow device files")):
+            node = await api.wait(machine.node, "deploy failed", timeout=120)
+            assert why in node["last_error"]
+            assert (machine.disk_boots, node["power_state"]) == (0, "power off")
+
+
+@slow
 async def test_a_machine_is_inspected_and_what_was_found_is_kept(site: Site) -> None:
     machine = await site.machine(1)
     async with calling(site.daemon) as api:
@@ -311,11 +330,24 @@ async def test_burn_in_and_service_are_steps_of_the_agent(site: Site) -> None:
     machine = await site.machine(1)
     async with calling(site.daemon) as api:
         await site.enrol(api, machine)
-        burning = {"agent_burnin_cpu_timeout": "7", "agent_burnin_cpu_cpu": 2, "agent_burnin_vm_timeout": 5}
+        burning = {
+            "agent_burnin_cpu_timeout": "7",
+            "agent_burnin_cpu_cpu": 2,
+            "agent_burnin_vm_timeout": 5,
+            "agent_burnin_fio_disk_runtime": 3,
+            "agent_burnin_fio_network_runtime": 4,
+            "agent_burnin_fio_network_config": {"role": "writer", "partner": "192.0.2.11"},
+        }
         await api.patch(machine.node, driver_info=machine.driver_info(**burning))
-        await api.provision(machine.node, "clean", clean_steps=[{"interface": "deploy", "step": "burnin_cpu"}])
+        steps = [{"interface": "deploy", "step": f"burnin_{what}"} for what in ("cpu", "memory", "disk", "network")]
+        await api.provision(machine.node, "clean", clean_steps=steps)
         await api.wait(machine.node, "manageable", timeout=120)
-        assert {"--cpu", "2", "--timeout", "7"} <= set(machine.ran()[-1].split())
+        cpu, memory, disk, writes, reads = (line.split() for line in machine.ran() if not line.startswith("podman"))
+        assert {"--cpu", "2", "--timeout", "7"} <= set(cpu)
+        assert {"--vm", "--timeout", "5"} <= set(memory)
+        assert {"readwrite", "--runtime", "3"} <= set(disk)
+        assert {"writer", "--runtime", "4"} <= set(writes)
+        assert {"reader", "--hostname", "192.0.2.11"} <= set(reads)
         await api.provision(machine.node, "provide")
         await api.wait(machine.node, "available")
         await deploy(site, api, machine, "image.raw", data, image_disk_format="raw")

@@ -78,6 +78,14 @@ async def test_the_first_script_leads_to_the_address_the_client_used(site: Site,
     assert await site.fleet.event("node.http", "boot.ipxe")
 
 
+async def test_a_client_on_the_wire_is_known_by_its_mac(site: Site, web: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its first file already, which says nothing of who asks."""
+    node = site.fleet.add(MAC)
+    monkeypatch.setattr(site.files.clients, "mac_of", lambda _: MAC)
+    await text(web, f"{site.base}/boot.ipxe")
+    assert (await site.fleet.event("node.http", "boot.ipxe"))[0] == node.uuid
+
+
 @pytest.mark.parametrize("host", ["a b", "x;reboot", "${net0/mac}", "a||b", '"x"', "a/../b$"])
 async def test_a_host_header_does_not_get_into_a_script(site: Site, web: aiohttp.ClientSession, host: str) -> None:
     async with web.get(f"{site.base}/boot.ipxe", headers={"Host": host}) as answer:

@@ -35,6 +35,23 @@ def test_texts_of_the_environment_become_the_settings_types() -> None:
     assert settings.images.cache_size == 1000
 
 
+@pytest.mark.parametrize(
+    ("name", "default", "given", "value"),
+    [
+        ("METALD__AGENT__HEARTBEAT_TIMEOUT", 300, "20", 20),
+        ("METALD__AGENT__POWER_OFF_TIMEOUT", 35.0, "7", 7.0),
+        ("METALD__AGENT__REQUIRE_TLS", True, "false", False),
+        ("METALD__INSPECTION__REQUIRE_MANAGED_BOOT", False, "true", True),
+        ("METALD__IMAGES__FILE_ROOTS", ["/var/lib/metald/files"], "/a", ["/a"]),
+        ("METALD__DHCP__PROVIDER", "none", "proxy", "proxy"),
+    ],
+)
+def test_settings_that_others_script_keep_their_names_and_defaults(name: str, default: object, given: str, value: object) -> None:
+    _, section, setting = name.lower().split("__")
+    assert getattr(getattr(load(None, {}), section), setting) == default
+    assert getattr(getattr(load(None, {name: given}), section), setting) == value
+
+
 def test_a_value_where_a_section_belongs_is_named_also_when_the_environment_adds_to_it(tmp_path: Path) -> None:
     file = tmp_path / "metald.toml"
     file.write_text("api = 3\n")

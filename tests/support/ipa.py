@@ -71,6 +71,7 @@ def programs(folder: Path) -> Path:
         ("lsblk", _LSBLK),
         ("blockdev", _BLOCKDEV),
         ("stress-ng", _RAN),
+        ("fio", _RAN),
         ("podman", _PODMAN),
     ):
         (folder / name).write_text(text)

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BUILD := build
 
 .DEFAULT_GOAL := help
-.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-ramdisk test-agent-qemu fuzz demo uefi test-boot kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
+.PHONY: help venv packages agent agent-ramdisk test-agent test-agent-qemu fuzz demo uefi test-boot kill crash-matrix lab test conformance check lint format bench beside fleet run generate lock clean
 
 help:  ## explain these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,9 +60,6 @@ agent-ramdisk: packages venv  ## the ramdisk with the Ironic Python Agent, twice
 	$(BIN)/metald ramdisk build --agent ipa --output $(BUILD)/agent-again --work $(BUILD)/debian
 	cmp $(BUILD)/agent/initramfs $(BUILD)/agent-again/initramfs && cmp $(BUILD)/agent/manifest.json $(BUILD)/agent-again/manifest.json
 	rm -rf $(BUILD)/agent-again
-
-test-agent-ramdisk: agent-ramdisk  ## boot that ramdisk in a virtual machine, and inspect, clean, deploy and rescue it
-	METALD_TEST_AGENT_RAMDISK=1 $(BIN)/python -m pytest -q -p no:cacheprovider --timeout 3600 tests/agent/test_agent_ramdisk.py
 
 test-agent-qemu: packages venv  ## a machine's life with the agent, by the real client: inspect, clean, RAID, deploy Debian, rescue, undeploy
 	$(BIN)/python -m lab.life

@@ -11,7 +11,8 @@ from metald.config import parse_listen as split_listen
 from metald.errors import Invalid, NotFound
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
-_FIRMWARE = "UefiHttpBoot"
+_WITHOUT_PORT = ("UefiHttpBoot", "GRUB ")
+"""Clients, by their User-Agent, that leave the port out of Host."""
 
 
 class Urls:
@@ -53,11 +54,11 @@ class Urls:
         Args:
             host: what it gave as Host.
             local: our address and port.
-            agent: what it gave as User-Agent. UEFI firmware leaves the port out of Host.
+            agent: what it gave as User-Agent.
         """
         if self._url:
             return self._url
-        if not agent.startswith(_FIRMWARE):
+        if not agent.startswith(_WITHOUT_PORT):
             try:
                 return render.check_base_url(f"{scheme}://{host}")
             except Invalid:

@@ -86,6 +86,14 @@ async def test_a_client_on_the_wire_is_known_by_its_mac(site: Site, web: aiohttp
     assert (await site.fleet.event("node.http", "boot.ipxe"))[0] == node.uuid
 
 
+@pytest.mark.parametrize("agent", ["UefiHttpBoot/1.0", "GRUB 2.06-13+deb12u2"])
+async def test_who_leaves_the_port_out_is_led_to_the_port_it_used(site: Site, web: aiohttp.ClientSession, agent: str) -> None:
+    headers = {"Host": "127.0.0.1", "User-Agent": agent}
+    site.fleet.boot(site.fleet.add(MAC))
+    assert f"{site.base}/boot/ipxe?" in await text(web, f"{site.base}/boot.ipxe", headers=headers)
+    assert f"metald.url={site.base} " in (await text(web, f"{site.base}/grub/grub.cfg-01-{MAC}", headers=headers)).replace("'", " ")
+
+
 @pytest.mark.parametrize("host", ["a b", "x;reboot", "${net0/mac}", "a||b", '"x"', "a/../b$"])
 async def test_a_host_header_does_not_get_into_a_script(site: Site, web: aiohttp.ClientSession, host: str) -> None:
     async with web.get(f"{site.base}/boot.ipxe", headers={"Host": host}) as answer:

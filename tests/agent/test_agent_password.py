@@ -26,7 +26,7 @@ def test_salts_are_made_by_chance_and_checked() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=80), st.text(LETTERS, min_size=1, max_size=16))
 def test_openssl_agrees(password: str, salt: str) -> None:
     argv = ["openssl", "passwd", "-6", "-salt", salt, "-stdin"]

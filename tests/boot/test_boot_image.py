@@ -55,7 +55,7 @@ def test_the_fields_own_tools_read_it(tmp_path: Path, size: int) -> None:
 
 
 @given(st.lists(st.integers(0, 60_000), max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_sizes_the_files_have(sizes: list[int]) -> None:
     files = {f"A{number % 3}/F{number}": bytes([number]) * size for number, size in enumerate(sizes)}
     made = written(files)

@@ -86,7 +86,7 @@ OPTIONS = st.fixed_dictionaries(
 LINKS = st.builds(Link, st.floats(0, 0.2), st.floats(0, 0.3), st.floats(0.0001, 0.05), st.floats(0, 0.1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 3000), OPTIONS, LINKS, LINKS, st.integers(0, 2**32))
 def test_the_file_arrives_whole_or_both_give_up(size: int, options: dict[str, int], there: Link, back: Link, seed: int) -> None:
     wire = Wire(CONTENT[:size], there, back, seed, **options).run()
@@ -100,7 +100,7 @@ def test_the_file_arrives_whole_or_both_give_up(size: int, options: dict[str, in
         assert wire.server.bytes_acknowledged == size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OPTIONS.filter(lambda options: options.get("blksize", 512) >= 128), st.integers(0, 2**32))
 def test_light_loss_never_fails_a_transfer(options: dict[str, int], seed: int) -> None:
     link = Link(loss=0.05, double=0.02, jitter=0.003)

@@ -119,7 +119,7 @@ async def test_ten_thousand_that_ask_and_vanish(tmp_path: Path, monkeypatch: pyt
 WORDS = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(WORDS, WORDS, max_size=40))
 def test_a_flood_of_options(options: dict[str, str]) -> None:
     words = b"".join(word.encode() + b"\0" for pair in options.items() for word in pair)

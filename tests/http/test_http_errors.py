@@ -196,7 +196,7 @@ JSON = st.recursive(
 FIELD = st.sampled_from(["driver", "name", "extra", "uuid", "maintenance", "properties", "deploy_interface", "traits", "network_data", "x"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.lists(FIELD | st.text(max_size=8), max_size=4), op=st.sampled_from(["add", "replace", "remove"]), value=JSON)
 def test_no_patch_breaks_the_patcher(path: list[str], op: str, value: Any) -> None:
     before = {"extra": {"a": [1, {"b": 2}]}, "name": "n", "driver": "d", "properties": {}}

@@ -141,7 +141,7 @@ async def attempt(api: Api, path: str, patch: list[dict[str, Any]]) -> None:
             assert after[root] == (expected.get(root) or {}), (patch, after[root])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_patches_do_what_they_say_or_nothing(things: tuple[Api, dict[str, str]], data: st.DataObject) -> None:
     api, uuids = things

@@ -117,7 +117,7 @@ CARD = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(CARD, min_size=1, max_size=4), JSON, JSON, JSON, JSON, JSON, st.sampled_from(["all", "active", "pxe", "disabled"]))
 def test_whatever_a_ramdisk_tells_is_used_or_refused(
     cards: Any, boot: Any, cpu: Any, memory: Any, disks: Any, error: Any, add: str

@@ -332,7 +332,7 @@ def deeds(draw: st.DrawFn, table: Any) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(deeds(OPERATORS), max_size=2),
     st.lists(deeds(ACTIONS), min_size=1, max_size=4),
@@ -353,7 +353,7 @@ def test_whatever_a_rule_says_it_applies_or_fails_the_inspection(conditions: lis
     assert found.node["uuid"] == found.ports[0]["node_uuid"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="{}[].!:_abinventory0 ", max_size=30))
 def test_any_text_can_be_filled(text: str) -> None:
     scope = Scope({"inventory": INVENTORY, "a": [1]}, mask=True)
@@ -361,7 +361,7 @@ def test_any_text_can_be_filled(text: str) -> None:
     assert "hush" not in str(scope.value(text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
 def test_how_results_of_loops_count(results: list[bool]) -> None:
     loop = [str(one) for one in results]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyghmi.exceptions import IpmiException
 
@@ -117,7 +117,7 @@ _ANSWER = st.one_of(st.binary(max_size=70), st.integers(1, 255))
 _VALUE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, derandomize=True)
 @given(
     st.dictionaries(st.tuples(st.sampled_from([0x04, 0x06, 0x0A, 0x0C]), st.integers(0, 0x60)), _ANSWER),
     _ANSWER,

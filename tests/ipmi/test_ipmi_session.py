@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metald.drivers.ipmi.info import BmcInfo
@@ -134,7 +134,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
     assert len(wire.answers[0][1]) > 10  # the device id, not the four bytes of the chassis status
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.05, 0.2, 0.4]))
 def test_whatever_is_lost_delayed_or_doubled_logins_and_commands_end(seed: int, loss: float) -> None:
     rng = random.Random(seed)
@@ -161,7 +161,7 @@ _TYPED = st.tuples(st.sampled_from([0, 1, 0x11, 0x13, 0x15, 0x40, 0xC0, 0xC1]), 
 _HOSTILE = st.one_of(st.binary(max_size=120), _FRAME, _TYPED)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(steps=st.integers(0, 14), junk=st.lists(_HOSTILE, min_size=1, max_size=8))
 def test_junk_at_any_moment_neither_raises_nor_wedges_a_session(steps: int, junk: list[bytes]) -> None:
     wire = MemoryWire(info(), bmc())
@@ -181,7 +181,7 @@ def test_junk_at_any_moment_neither_raises_nor_wedges_a_session(steps: int, junk
         assert wire.login() == "logged in"
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(data=st.data())
 def test_mangled_answers_of_the_bmc_neither_raise_nor_wedge(data: st.DataObject) -> None:
     machine = bmc()
@@ -207,7 +207,7 @@ def test_mangled_answers_of_the_bmc_neither_raise_nor_wedge(data: st.DataObject)
         assert wire.ask(*_STATUS) in (None, (0, b"\x00\x00\x00\x00"))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(junk=st.lists(st.one_of(_HOSTILE, st.just(AUTH_CAPABILITIES)), max_size=20), seed=st.integers(0, 9))
 def test_junk_neither_raises_nor_wedges_a_simulated_bmc(junk: list[bytes], seed: int) -> None:
     machine = bmc(seed=seed)
@@ -218,7 +218,7 @@ def test_junk_neither_raises_nor_wedges_a_simulated_bmc(junk: list[bytes], seed:
     assert wire.ask(*_STATUS) == (0, b"\x00\x00\x00\x00")
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(data=st.data())
 def test_mangled_requests_have_no_effect_on_a_simulated_bmc(data: st.DataObject) -> None:
     machine = bmc()

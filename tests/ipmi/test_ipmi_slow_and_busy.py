@@ -114,7 +114,7 @@ def test_a_wait_is_never_shorter_than_its_step_nor_endless(took: list[float], tr
     assert PATIENCE[min(tries, 2)] <= pace.wait(PATIENCE, login=False) <= 6.0
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.1]))
 def test_late_doubled_and_reordered_answers_never_answer_another_question(seed: int, loss: float) -> None:
     rng = random.Random(seed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metald.drivers.ssh_host.info import PROPERTIES, check_key, parse
@@ -74,7 +74,7 @@ def test_secrets_are_masked_in_the_api() -> None:
     assert shown == {"ssh_password": MASK, "ssh_key_contents": MASK, "ssh_host_key": "c", "ssh_key_filename": "d"}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.sampled_from(sorted(PROPERTIES)), st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.lists(st.text())))
 )

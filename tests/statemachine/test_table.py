@@ -96,5 +96,5 @@ class Walk(RuleBasedStateMachine):
             assert (self.state, verb.value) in self.edges
 
 
-Walk.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+Walk.TestCase.settings = settings(max_examples=200, stateful_step_count=60)
 TestWalk = Walk.TestCase

@@ -304,8 +304,10 @@ async def test_a_short_outage_of_postgresql_is_only_a_delay(mortal: PrivatePostg
 
 @pytest.mark.postgres
 async def test_postgresql_that_hangs_makes_nobody_wait_for_ever(mortal: PrivatePostgres, tmp_path: Path) -> None:
-    store = await Store.open(StoreSettings(url=mortal.url(mortal.fresh_database()), timeout=0.3), tmp_path)
-    await store.commit(Change(save=[node("first")]))
+    url = mortal.url(mortal.fresh_database())
+    store = await Store.open(StoreSettings(url=url), tmp_path)  # making the tables takes what it takes
+    await store.close()
+    store = await Store.open(StoreSettings(url=url, timeout=1.0), tmp_path)
     mortal.freeze()
     try:
         with pytest.raises(Unavailable):

@@ -162,7 +162,7 @@ def _check(url: str, examples: int) -> None:
     machine = type("Machine", (StoreAgainstDict,), {"url": url})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=examples, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=examples, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
     )
 
 

@@ -12,43 +12,39 @@ import contextlib
 import logging
 import signal
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from metald import account, boot_servers, log, outfit, runtime, sdnotify, telemetry
+from metald import account, boot_servers, log, runtime, sdnotify, telemetry
 from metald.boot import dhcp
+from metald.boot.doctor import Doctor
 from metald.boot.files import BootFiles
-from metald.boot.fills import fills_of
 from metald.boot.fronts import Fronts
 from metald.boot.loaders import read_paths
 from metald.config import ConfigError, Settings
-from metald.console.consoles import Consoles, port_range
+from metald.console.consoles import port_range
 from metald.drivers import ssh_library
 from metald.drivers.agent.callback import networks as agent_networks
-from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.agent.steps import priorities as agent_priorities
 from metald.drivers.ipmi import hub as ipmi
-from metald.drivers.registry import Registry
-from metald.drivers.ssh.deploy import SshDeploy
 from metald.drivers.ssh_host import hosts as hypervisors
 from metald.errors import MetaldError
 from metald.http import app as api
 from metald.http.auth import build as authenticator
 from metald.http.dispatcher import DISPATCHER
 from metald.http.server import serving
-from metald.images.cache import ImageCache
 from metald.limits import Limits
 from metald.listeners import bound
 from metald.metrics import LoopLag, Metrics
 from metald.model import Conductor as ConductorRecord
 from metald.model import now
 from metald.model.caller import SYSTEM
+from metald.outfit import Outfit, enabled_types, fit_out
 from metald.statemachine.agents import Agents
 from metald.statemachine.conductor import Conductor
 from metald.statemachine.engine import Engine
@@ -136,7 +132,7 @@ def check(settings: Settings) -> None:
     port_range(settings.console.port_range)
     if mistake := inspection_mistake(settings.inspection):
         raise ConfigError(mistake)
-    outfit.enabled_types(settings)
+    enabled_types(settings)
 
 
 class Daemon:
@@ -172,94 +168,125 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         ConfigError: a setting cannot work, an address cannot be bound, or the account of `user` could not work.
         Unavailable: the state cannot be opened.
     """
-    state_dir = Path(settings.state_dir)
     account.find(settings.user)
     async with contextlib.AsyncExitStack() as stack:
-        store = await Store.open(settings.store, state_dir)
-        stack.push_async_callback(store.close)
-        hub = ipmi.IpmiHub(settings.drivers.ipmi)
-        await hub.start()
-        stack.push_async_callback(hub.close)
-        images = ImageCache(settings.images, state_dir)
-        ssh = SshDeploy(settings, images)
-        stack.push_async_callback(ssh.close)
-        direct = AgentDeploy(settings, images)
-        stack.push_async_callback(direct.close)
-        hosts = hypervisors.Hosts(settings.drivers.ssh_host)
-        stack.push_async_callback(hosts.close)
-        consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
-        fills = fills_of(settings)
-        stack.push_async_callback(fills.close)
-        registry = outfit.registry(settings, hub, ssh, direct, hosts, consoles, fills)
-        hostname = settings.conductor.name or socket.gethostname()
-        engine = Engine(store, registry, DEFINITIONS, settings.conductor, hostname)
-        sightings = Sightings(store, engine)
-        lag = LoopLag()
-        metrics = _metrics(store, hub, lag)
-        broker = await _broker(settings, store, hostname, metrics)
-        await _register(store, registry, hostname)
-        files = BootFiles(sightings, settings, images.image_for, fills)
-        boots = await boot_servers.serve(stack, settings, store, sightings, files, metrics)
-        logins = [hub.window.queue, ssh.handshakes.queue, hosts.handshakes.queue]
-        limits = Limits([*logins, images.downloads.queue, images.conversions.queue, *boots.queues])
-        metrics.add(telemetry.queues(limits))
-        conductor = Conductor(store, registry, engine, settings)
+        core = await _core(stack, settings)
+        broker = await _broker(settings, core)
+        await _register(core)
+        files = BootFiles(core.sightings, settings, core.outfit.images.image_for, core.outfit.fills)
+        boots = await boot_servers.serve(stack, settings, core.store, core.sightings, files, core.metrics)
+        limits = Limits([*core.outfit.queues, *boots.queues])
+        core.metrics.add(telemetry.queues(limits))
+        await core.fleet.allocations.resume()
         ready = asyncio.Event()
-        fleet = Fleet(store, registry, settings)
-        await fleet.allocations.resume()
-        hardware = Hardware(store, registry, engine, settings)
-        sensors = SensorSweep(store, registry, settings.conductor.sensor_interval, _in_background)
-        application = api.build(
-            settings=settings,
-            store=store,
-            registry=registry,
-            conductor=conductor,
-            hardware=hardware,
-            agents=Agents(store, engine, settings, direct.alive),
-            fleet=fleet,
-            consoles=consoles,
-            doctor=boots.doctor,
-            ready=ready.is_set,
-            metrics=metrics,
-            limits=limits,
-            readings=sensors.readings,
-        )
+        application = _application(settings, core, boots.doctor, limits, ready)
         if broker is not None:
             broker.take_commands(application[DISPATCHER])
         tls = api.ssl_context(settings.api)  # its key may be root's alone
         listeners = await bound(settings.api.listen)
         for listener in listeners:
             stack.callback(listener.close)
-        await asyncio.to_thread(account.drop_root, settings, store.file, images.directory)
-        correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
-        power_sync = PowerSync(store, registry, settings.conductor.power_sync_interval, _in_background, correct)
-        if settings.console.ssh_listen:
-            from metald.console.ssh import SshConsoles
-
-            await stack.enter_async_context(SshConsoles(consoles, lambda name: fleet.nodes.find(name).uuid))
-        stack.callback(store.subscribe(consoles.follow))
-        forever: dict[str, Callable[[], Awaitable[None]]] = {
-            "sightings": sightings.run,
-            "power sync": power_sync.run,
-            "sensors": sensors.run,
-            "consoles": hardware.resume_consoles,
-            "watchdog": sdnotify.watchdog,
-            "retention": partial(_purge, store, settings),
-            "tidy": runtime.tidy,
-            "images": images.run,
-            "hypervisor hosts": hosts.run,
-            "loop lag": lag.run,
-            "SSH library": partial(_after, ready, ssh_library.load),
-            **boots.later,
-        }
+        await asyncio.to_thread(account.drop_root, settings, core.store.file, core.outfit.images.directory)
+        await _let_in_by_ssh(stack, settings, core)
+        stack.callback(core.store.subscribe(core.outfit.consoles.follow))
+        forever = _forever(settings, core, ready) | boots.later
         if broker is not None:
             forever["broker"] = broker.run
-        background = asyncio.create_task(_background(engine, forever), name="background")
-        stack.push_async_callback(_end, background, engine, sightings)
-        url = await _serve_api(stack, settings, application, listeners, tls)
+        background = asyncio.create_task(_background(core.engine, forever), name="background")
+        stack.push_async_callback(_end, background, core.engine, core.sightings)
+        url = _url(settings, listeners[0])
+        await stack.enter_async_context(serving(application, listeners, tls))
         ready.set()
         yield Daemon(url, background)
         ready.clear()
+
+
+class _Core(NamedTuple):
+    """What every way in leads to."""
+
+    hostname: str
+    store: Store
+    outfit: Outfit
+    engine: Engine
+    sightings: Sightings
+    conductor: Conductor
+    hardware: Hardware
+    fleet: Fleet
+    sensors: SensorSweep
+    lag: LoopLag
+    metrics: Metrics
+
+
+async def _core(stack: contextlib.AsyncExitStack, settings: Settings) -> _Core:
+    """Open the state, and make what works on it; the stack closes it."""
+    store = await Store.open(settings.store, Path(settings.state_dir))
+    stack.push_async_callback(store.close)
+    outfit = await fit_out(stack, settings)
+    hostname = settings.conductor.name or socket.gethostname()
+    engine = Engine(store, outfit.registry, DEFINITIONS, settings.conductor, hostname)
+    lag = LoopLag()
+    metrics = Metrics()
+    for source in (lag.families, telemetry.fleet(store), telemetry.events(store), telemetry.bmcs(outfit.hub)):
+        metrics.add(source)
+    return _Core(
+        hostname=hostname,
+        store=store,
+        outfit=outfit,
+        engine=engine,
+        sightings=Sightings(store, engine),
+        conductor=Conductor(store, outfit.registry, engine, settings),
+        hardware=Hardware(store, outfit.registry, engine, settings),
+        fleet=Fleet(store, outfit.registry, settings),
+        sensors=SensorSweep(store, outfit.registry, settings.conductor.sensor_interval, _in_background),
+        lag=lag,
+        metrics=metrics,
+    )
+
+
+def _application(settings: Settings, core: _Core, doctor: Doctor, limits: Limits, ready: asyncio.Event) -> web.Application:
+    return api.build(
+        settings=settings,
+        store=core.store,
+        registry=core.outfit.registry,
+        conductor=core.conductor,
+        hardware=core.hardware,
+        agents=Agents(core.store, core.engine, settings, core.outfit.direct.alive),
+        fleet=core.fleet,
+        consoles=core.outfit.consoles,
+        doctor=doctor,
+        ready=ready.is_set,
+        metrics=core.metrics,
+        limits=limits,
+        readings=core.sensors.readings,
+    )
+
+
+async def _let_in_by_ssh(stack: contextlib.AsyncExitStack, settings: Settings, core: _Core) -> None:
+    """Serve consoles by SSH, where the settings say so; the library is not loaded otherwise."""
+    if settings.console.ssh_listen:
+        from metald.console.ssh import SshConsoles
+
+        await stack.enter_async_context(SshConsoles(core.outfit.consoles, lambda name: core.fleet.nodes.find(name).uuid))
+
+
+def _forever(settings: Settings, core: _Core, ready: asyncio.Event) -> dict[str, Callable[[], Awaitable[None]]]:
+    """What runs in the background."""
+    conductor = core.conductor
+    correct = (lambda uuid, target: conductor.set_power(uuid, target, SYSTEM)) if settings.conductor.force_power_state else None
+    power_sync = PowerSync(core.store, core.outfit.registry, settings.conductor.power_sync_interval, _in_background, correct)
+    return {
+        "sightings": core.sightings.run,
+        "power sync": power_sync.run,
+        "sensors": core.sensors.run,
+        "consoles": core.hardware.resume_consoles,
+        "watchdog": sdnotify.watchdog,
+        "retention": partial(_purge, core.store, settings),
+        "tidy": runtime.tidy,
+        "images": core.outfit.images.run,
+        "hypervisor hosts": core.outfit.hosts.run,
+        "loop lag": core.lag.run,
+        "SSH library": partial(_after, ready, ssh_library.load),
+    }
 
 
 @contextlib.contextmanager
@@ -269,40 +296,19 @@ def _in_background() -> Iterator[None]:
         yield
 
 
-def _metrics(store: Store, hub: ipmi.IpmiHub, lag: LoopLag) -> Metrics:
-    """What is told of the parts that always run."""
-    metrics = Metrics()
-    for source in (lag.families, telemetry.fleet(store), telemetry.events(store), telemetry.bmcs(hub)):
-        metrics.add(source)
-    return metrics
-
-
-async def _serve_api(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    application: web.Application,
-    listeners: Sequence[socket.socket],
-    tls: ssl.SSLContext | None,
-) -> str:
-    """Answer on sockets that are bound already, until the stack ends. Returns the API's address."""
-    url = _url(settings, listeners[0])
-    await stack.enter_async_context(serving(application, listeners, tls))
-    return url
-
-
-async def _broker(settings: Settings, store: Store, hostname: str, metrics: Metrics) -> Broker | None:
+async def _broker(settings: Settings, core: _Core) -> Broker | None:
     """The broker's part, if there is one; nothing of it is loaded otherwise."""
     amqp = settings.amqp
     if not (amqp.url and (amqp.publish or amqp.notifications)):
-        await forget_readers(store, hostname)
+        await forget_readers(core.store, core.hostname)
     if not amqp.url:
         return None
     from metald.amqp.metrics import source
     from metald.amqp.service import Broker
 
-    broker = Broker(settings, store, hostname)
+    broker = Broker(settings, core.store, core.hostname)
     await broker.prepare()
-    metrics.add(partial(source, broker))
+    core.metrics.add(partial(source, broker))
     return broker
 
 
@@ -348,12 +354,14 @@ async def _end(background: asyncio.Task[None], engine: Engine, sightings: Sighti
         await sightings.flush()
 
 
-async def _register(store: Store, registry: Registry, hostname: str) -> None:
+async def _register(core: _Core) -> None:
     """Make this daemon known as a conductor."""
-    drivers = [t.name for t in registry.hardware_types()]
-    known = store.table(ConductorRecord).by("hostname", hostname)
-    record = ConductorRecord(hostname=hostname, drivers=drivers) if known is None else known.changed(drivers=drivers, heartbeat_at=now())
-    await store.commit(Change(save=[record]))
+    drivers = [kind.name for kind in core.outfit.registry.hardware_types()]
+    known = core.store.table(ConductorRecord).by("hostname", core.hostname)
+    record = (
+        ConductorRecord(hostname=core.hostname, drivers=drivers) if known is None else known.changed(drivers=drivers, heartbeat_at=now())
+    )
+    await core.store.commit(Change(save=[record]))
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:

@@ -1,11 +1,16 @@
-"""Which hardware types and interfaces this daemon has: the built-in ones, and those of installed packages."""
+"""What this daemon works with: its ways to BMCs, ramdisks, agents, hosts, images and consoles, and by them the hardware types and
+interfaces, the built-in ones and those of installed packages.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from metald.boot import dhcp
-from metald.boot.fills import Fills
+from metald.boot.fills import Fills, fills_of
 from metald.boot.interface import HttpBoot, HttpIpxeBoot, IpxeBoot, PxeBoot
 from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
@@ -35,6 +40,51 @@ from metald.drivers.ssh_host.console import SshConsole
 from metald.drivers.ssh_host.hosts import Hosts
 from metald.drivers.ssh_host.management import SshManagement
 from metald.drivers.ssh_host.power import SshPower
+from metald.images.cache import ImageCache
+from metald.limits import Queue
+
+
+class Outfit(NamedTuple):
+    """What there is one of for all nodes."""
+
+    hub: IpmiHub
+    images: ImageCache
+    ssh: SshDeploy
+    direct: AgentDeploy
+    hosts: Hosts
+    consoles: Consoles
+    fills: Fills
+    registry: Registry
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Who waits for what here."""
+        logins = [self.hub.window.queue, self.ssh.handshakes.queue, self.hosts.handshakes.queue]
+        return [*logins, self.images.downloads.queue, self.images.conversions.queue]
+
+
+async def fit_out(stack: contextlib.AsyncExitStack, settings: Settings) -> Outfit:
+    """Make all of it; the stack closes it.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    state_dir = Path(settings.state_dir)
+    hub = IpmiHub(settings.drivers.ipmi)
+    await hub.start()
+    stack.push_async_callback(hub.close)
+    images = ImageCache(settings.images, state_dir)
+    ssh = SshDeploy(settings, images)
+    stack.push_async_callback(ssh.close)
+    direct = AgentDeploy(settings, images)
+    stack.push_async_callback(direct.close)
+    hosts = Hosts(settings.drivers.ssh_host)
+    stack.push_async_callback(hosts.close)
+    consoles = await stack.enter_async_context(Consoles(settings.console, state_dir))
+    fills = fills_of(settings)
+    stack.push_async_callback(fills.close)
+    known = registry(settings, hub, ssh, direct, hosts, consoles, fills)
+    return Outfit(hub, images, ssh, direct, hosts, consoles, fills, known)
 
 
 def registry(

@@ -66,11 +66,8 @@ def build(
         ConfigError: the settings of authentication cannot work.
     """
     views = Views(lambda _node: conductor.hostname)
-    paths = orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry)))
-    events = orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange, settings.amqp.commands.exchange))
     polls = LongPolls(store.watches)
     limits = limits or Limits()
-    adviser = Adviser(store, registry, conductor, limits)
     hub = Hub(store, settings.api.watch)
     metrics = metrics or Metrics()
     services = Services(
@@ -83,11 +80,11 @@ def build(
         fleet=fleet,
         ready=ready,
         views=views,
-        openapi=paths,
-        asyncapi=events,
+        openapi=orjson.dumps(openapi.document(ROUTES, views, _site(settings, registry))),
+        asyncapi=orjson.dumps(asyncapi.document(__version__, settings.amqp.exchange, settings.amqp.commands.exchange)),
         watch=hub,
         polls=polls,
-        adviser=adviser,
+        adviser=Adviser(store, registry, conductor, limits),
         metrics=metrics,
         limits=limits,
         readings=readings if readings is not None else {},
@@ -102,18 +99,22 @@ def build(
     application.on_shutdown.append(services.watch.shutdown)
     application[DISPATCHER] = dispatcher
     _serve_consoles(application, consoles)
-
-    async def close(_application: web.Application) -> None:
-        await authenticator.close()
-
-    application.on_cleanup.append(close)
     application.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.handle)  # line ends too: no path is answered elsewhere
+    _end_with(application, polls, authenticator)
+    return application
+
+
+def _end_with(application: web.Application, polls: LongPolls, authenticator: auth.Authenticator) -> None:
+    """Have who waits answered when the daemon stops, and what was opened closed."""
 
     async def stopping(_application: web.Application) -> None:
         polls.close()
 
+    async def close(_application: web.Application) -> None:
+        await authenticator.close()
+
     application.on_shutdown.append(stopping)
-    return application
+    application.on_cleanup.append(close)
 
 
 def _serve_consoles(application: web.Application, consoles: Consoles) -> None:

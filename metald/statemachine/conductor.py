@@ -1,4 +1,4 @@
-"""The one door for everything that drives a machine: HTTP today, AMQP tomorrow, tests always.
+"""The one door for everything that drives a machine: for HTTP and for AMQP.
 
 Rules:
 
@@ -118,24 +118,12 @@ class Conductor(Door):
             if verb is Verb.UNHOLD:
                 await self._unhold(node, caller)
                 return
-            fields: dict[str, Any] = {}
-            if configdrive is not None:
-                fields["instance_info"] = {**node.instance_info, "configdrive": configdrive}
-            if hashed is not None:
-                fields["instance_info"] = {**node.instance_info, "hashed_rescue_password": hashed}
-            if verb is Verb.INSPECT:
-                fields |= {"inspection_started_at": now(), "inspection_finished_at": None}
+            fields = _asked_with(node, verb, configdrive, hashed)
             async for misfit in self.planner.misfits(node, verb):
                 raise misfit
+            given = {"clean_steps": clean_steps, "deploy_steps": deploy_steps, "service_steps": service_steps}
             try:
-                steps = self.planner.steps(
-                    node,
-                    verb,
-                    clean_steps=clean_steps,
-                    deploy_steps=deploy_steps,
-                    service_steps=service_steps,
-                    disable_ramdisk=disable_ramdisk,
-                )
+                steps = self.planner.steps(node, verb, **given, disable_ramdisk=disable_ramdisk)
             except Invalid as error:
                 # Ironic takes the request, and its clients look for the reason on the node.
                 if verb not in (Verb.CLEAN, Verb.SERVICE):
@@ -305,3 +293,12 @@ class Conductor(Door):
         """What happened to a node, oldest first: the last thousand events."""
         self._node(node_uuid)
         return await self._store.events(node_uuid=node_uuid, newest=True)
+
+
+def _asked_with(node: Node, verb: Verb, configdrive: str | dict[str, Any] | None, hashed: str | None) -> dict[str, Any]:
+    """The node's fields that change with a request."""
+    if configdrive is not None:
+        return {"instance_info": {**node.instance_info, "configdrive": configdrive}}
+    if hashed is not None:
+        return {"instance_info": {**node.instance_info, "hashed_rescue_password": hashed}}
+    return {"inspection_started_at": now(), "inspection_finished_at": None} if verb is Verb.INSPECT else {}

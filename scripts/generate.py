@@ -1,4 +1,4 @@
-"""Writes every file that is made from the code: settings, state table, events. `--check` says which are out of date."""
+"""Writes every file that is made from the code: settings, states, events, metrics, ports and more. `--check` says which are out of date."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import orjson
+import pages
 from msgspec import Meta
 
 from metald import __version__
@@ -201,7 +202,9 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/reference/config.md": settings_page,
     "docs/reference/events.md": events_page,
     "docs/reference/errors.md": errorpage.markdown,
+    "docs/reference/metrics.md": pages.metrics,
     "docs/reference/policy.md": policy_page,
+    "docs/reference/ports.md": pages.ports,
     "docs/reference/openapi.json": openapi,
     "docs/reference/paths.md": paths,
     "docs/reference/reads.md": reads.markdown,

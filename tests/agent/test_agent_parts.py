@@ -122,6 +122,21 @@ def test_the_agent_is_told_every_field_of_a_node_that_has_nothing_set() -> None:
     assert (plain["instance_info"], plain["properties"], plain["raid_config"]) == ({}, {}, {})
 
 
+def test_how_disks_are_erased_is_told_where_the_agent_reads_it() -> None:
+    def told(**driver_info: object) -> dict[str, object]:
+        node = Node(driver="ipmi", driver_info=driver_info, driver_internal_info={"agent_url": "https://192.0.2.1:9999"})
+        found: dict[str, object] = steps.node_for_agent(node, [])["node"]["driver_internal_info"]
+        return found
+
+    usual = told()
+    assert usual["agent_url"] == "https://192.0.2.1:9999"
+    assert (usual["agent_enable_nvme_secure_erase"], usual["agent_enable_ata_secure_erase"]) == (True, True)
+    assert (usual["agent_continue_if_secure_erase_failed"], usual["agent_erase_devices_iterations"]) == (False, 1)
+    other = told(agent_enable_nvme_secure_erase="false", agent_continue_if_secure_erase_failed="yes", agent_erase_devices_iterations="3")
+    assert (other["agent_enable_nvme_secure_erase"], other["agent_continue_if_secure_erase_failed"]) == (False, True)
+    assert other["agent_erase_devices_iterations"] == 3
+
+
 @pytest.mark.parametrize("found", [{}, {"clean_steps": None}, {"clean_steps": [1]}])
 def test_an_answer_without_steps_is_an_error(found: dict[str, object]) -> None:
     with pytest.raises(DeployError):

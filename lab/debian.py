@@ -37,6 +37,7 @@ rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/* "$1"/va
 chroot "$1" systemctl enable config-drive.service systemd-networkd.service ssh.service >/dev/null 2>&1
 chroot "$1" systemctl mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service >/dev/null 2>&1
 rm -f "$1"/etc/ssh/ssh_host_*
+echo "LABEL=$2 / ext4 defaults 0 0" >"$1"/etc/fstab
 echo debian >"$1"/etc/hostname
 """
 
@@ -77,7 +78,7 @@ def _unpack(work: Path, root: Path, more: tuple[str, ...]) -> None:
     copies = [f'--customize-hook=install -D -m {mode:o} {_FILES / name} "$1/{target}"' for name, target, mode in _INSIDE]
     sources = [str(path) for path in sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))] or ["/etc/apt/sources.list"]
     argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join((*_PACKAGES, *more))}"]
-    argv += [*copies, f'--customize-hook=sh {work / "hook"} "$1"', RELEASE, str(root), *sources]
+    argv += [*copies, f'--customize-hook=sh {work / "hook"} "$1" {_ROOT}', RELEASE, str(root), *sources]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from lab.demo import limit, show_logs
 from lab.hardware import GIB
 from lab.network import BridgedNetwork
 from lab.prepare import BUILD, Prepared, make, prepare, prepare_agent, sources
-from lab.process import LabError
+from lab.process import LabError, run
 from lab.rack import Lab, LabMachine
 from lab.screen import Screen
 
@@ -34,6 +34,8 @@ _PATIENCE = 1800
 """Seconds that an operation may take: several boots of the agent, without KVM, on a machine that does other things too."""
 _LOGIN = 600.0
 _MEMORY = 2048
+_SECTOR, _WIPED = 512, 33
+"""How much the agent clears of a disk and of each of its partitions, in sectors: a partition table with its header."""
 _PASSWORD = "correct horse battery"  # of a rescue in this lab
 _DEBIAN = BUILD / "image" / "debian.raw"
 _PARTITION = BUILD / "image" / "debian-root.raw"
@@ -171,12 +173,16 @@ class Life:
         return await self._in_debian()
 
     async def undeployed(self) -> str:
-        """Nothing of the instance is left."""
+        """Neither partitions nor file systems of the instance are left."""
+        table = json.loads(await run("sfdisk", "--json", str(self._machine.disk)))["partitiontable"]
+        places = {"the disk": 0, **{f"partition {number}": one["start"] for number, one in enumerate(table["partitions"], 1)}}
         await self._do("undeploy", "--wait", str(_PATIENCE))
         with self._machine.disk.open("rb") as disk:
-            self._must(not any(disk.read(1 << 20)), "the disk still has its partition table")
+            for what, first in places.items():
+                disk.seek(first * _SECTOR)
+                self._must(not any(disk.read(_WIPED * _SECTOR)), f"{what} is still as the instance had it")
         self._must(not self._machine.on, "the machine was left on")
-        return "cleaned and off"
+        return f"{len(places) - 1} partitions are gone, and the machine is off"
 
     async def deleted(self) -> str:
         """metald knows it no more."""

@@ -101,8 +101,8 @@ async def prepare_agent(say: Say) -> Path:
     """
     ramdisk, work = BUILD / "agent-lab", BUILD / "debian"
     work.mkdir(parents=True, exist_ok=True)
-    what = Recipe(kernel="linux-image-cloud-amd64", packages=("stress-ng",))
-    recipe = sources(_ROOT / "metald" / "ramdisk")
+    what = Recipe(packages=("stress-ng",))
+    recipe = sources(_ROOT / "metald" / "ramdisk", Path(__file__))
     try:
         await asyncio.to_thread(make, "agent's ramdisk", ramdisk, recipe, lambda: build_agent(ramdisk, work, what), say)
     except BuildError as error:

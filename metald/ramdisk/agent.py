@@ -196,7 +196,7 @@ def _etc() -> dict[str, str]:
         "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
         "hosts": "127.0.0.1 localhost metald-agent\n::1 localhost\n",
         "os-release": f'NAME="metald agent ramdisk"\nID=metald\nVERSION_ID="{__version__}"\n',
-        "sudoers": "root ALL=(ALL:ALL) ALL\n%sudo ALL=(ALL:ALL) NOPASSWD: ALL\n",
+        "sudoers": "Defaults secure_path=/usr/local/bin:/usr/sbin:/usr/bin\nroot ALL=(ALL:ALL) ALL\n%sudo ALL=(ALL:ALL) NOPASSWD: ALL\n",
         "pam.d/sudo": permit,
         "pam.d/sudo-i": permit,
         "pam.d/other": permit.replace("permit", "deny"),

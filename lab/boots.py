@@ -140,6 +140,9 @@ class _Run:
                 told = [event["data"] for event in events if event["type"] == "node.boot_stopped"]
                 if told and cause == self._case.stops:
                     break
+                node = await daemon.get(f"/v1/nodes/{one.name}")
+                if node["last_error"] and not boots:
+                    raise LabError(f"{node['provision_state']}: {node['last_error']}")
                 await asyncio.sleep(_POLL)
         result.loaded = _loaded(events, str(boots[0]["node_uuid"]), one.mac)
         result.says = boots[0]["likely"]

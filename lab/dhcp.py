@@ -26,11 +26,11 @@ _MATCHES = (
     "set:efi-http,option:client-arch,17",
     "set:efi-arm64-http,option:client-arch,19",
     # The same over IPv6 (RFC 5970): option 61 is the architecture, 15 the user class.
-    "set:efi6,option6:61,0007",
-    "set:efi6,option6:61,0009",
-    "set:efi6-arm64,option6:61,000b",
-    "set:efi6-http,option6:61,0010",
-    "set:efi6-arm64-http,option6:61,0013",
+    "set:efi6,option6:61,00:07",
+    "set:efi6,option6:61,00:09",
+    "set:efi6-arm64,option6:61,00:0b",
+    "set:efi6-http,option6:61,00:10",
+    "set:efi6-arm64-http,option6:61,00:13",
 )
 
 

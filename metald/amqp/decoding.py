@@ -1,9 +1,10 @@
-"""Reads what other programs put into the properties of their messages, whatever it is.
+"""Reads what other programs put into the properties of their messages, whatever it is, and passes on what can be passed on.
 
-The broker passes on what it does not understand: texts that are no UTF-8, times after the year 9999 (microseconds where seconds
-belong), headers that cannot be read. pamqp raises on them in the middle of a connection, and aiormq ends it; so one message would
-end every connection that it comes by, with whatever else goes over it. Here such a text is read with marks of replacement, such a
-time is none, and such headers are one header, `UNREADABLE`, for which the message is put aside.
+The broker hands on what it does not understand: texts that are no UTF-8, times after the year 9999 (microseconds where seconds
+belong), headers nested a thousand deep. pamqp raises on them in the middle of a connection, and aiormq ends it; so one message would
+end every connection that it comes by, with whatever else goes over it. Here such a text has marks where its bytes mean nothing, such
+a time is none (or, among headers, its bare number), and headers that cannot be read are one header, `UNREADABLE`. Whoever
+reads the message looks for the marks and for that header, and puts it aside.
 
 pamqp keeps its decoders in two tables (`decode.METHODS`, `decode.TABLE_MAPPING`), in which ours take their place.
 """
@@ -11,37 +12,74 @@ pamqp keeps its decoders in two tables (`decode.METHODS`, `decode.TABLE_MAPPING`
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from pamqp import decode
+from pamqp import decode, encode
 from pamqp.common import FieldTable, FieldValue
 
 UNREADABLE = "metald-unreadable"
 """The one header of a message whose headers cannot be read; it says why."""
+SUBSTITUTE = "\x1a"
+"""In place of each byte that means nothing in a short text: ASCII's own character for that. No longer than the byte, as a text that is
+sent back may not be longer than it was."""
+
+_TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)
 
 
 def be_lenient() -> None:
     """Have pamqp read everything, from now on, in the whole process."""
     decode.METHODS["shortstr"] = _short_str
-    decode.METHODS["timestamp"] = decode.TABLE_MAPPING[b"T"] = _timestamp
+    decode.METHODS["timestamp"] = _timestamp
     decode.METHODS["table"] = _table
+    decode.TABLE_MAPPING[b"T"] = _timestamp_in_table
+
+
+def writable(headers: Mapping[str, Any], most: int) -> FieldTable:
+    """Those headers of a message that can be sent again: pamqp writes less than it reads, and a frame has its bounds.
+
+    Args:
+        headers: as they were read.
+        most: bytes that they may take together.
+    """
+    found: FieldTable = {}
+    for name, value in headers.items():
+        kept = value.decode(errors="replace") if isinstance(value, bytes) else value
+        try:
+            size = len(encode.field_table({name: kept}))
+        except _TROUBLE:
+            continue
+        if size <= most:
+            most -= size
+            found[name] = kept
+    return found
 
 
 def _short_str(value: bytes) -> tuple[int, str]:
     end = 1 + value[0]
-    return end, value[1:end].decode(errors="replace")
+    text = value[1:end]
+    try:
+        return end, text.decode()
+    except UnicodeDecodeError:
+        return end, text.decode("ascii", errors="replace").replace("\N{REPLACEMENT CHARACTER}", SUBSTITUTE)
 
 
 def _timestamp(value: bytes) -> tuple[int, datetime | None]:
     try:
         return decode.timestamp(value)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, ArithmeticError, OSError):
         return 8, None
+
+
+def _timestamp_in_table(value: bytes) -> tuple[int, datetime | int]:
+    consumed, read = _timestamp(value)
+    return consumed, int.from_bytes(value[:8], "big") if read is None else read
 
 
 def _table(value: bytes) -> tuple[int, FieldTable]:
     try:
         return decode.field_table(value)
-    except (ValueError, LookupError, ArithmeticError, struct.error) as error:
+    except _TROUBLE as error:
         found: dict[str, FieldValue] = {UNREADABLE: f"{type(error).__name__}: {error}"[:200]}
         return 4 + int.from_bytes(value[:4], "big"), found

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import aio_pika
@@ -103,14 +103,28 @@ class Link:
         """Have `user` run with each connection. Before `run`; `name` is for logs."""
         self._users.append((name, user))
 
-    async def channel(self, connection: AbstractConnection, *, confirms: bool = True, returns_raise: bool = False) -> AbstractChannel:
-        """A new channel, with the link's deadline.
+    @contextlib.asynccontextmanager
+    async def channel(self, connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+        """A new channel, with confirms, and with the link's deadline. It is closed afterwards: one that a user left open would keep
+        messages that were handed over to nobody.
 
         Raises:
             TimeoutError: the broker does not answer.
         """
         async with asyncio.timeout(self.timeout):
-            return await connection.channel(publisher_confirms=confirms, on_return_raises=returns_raise)
+            channel = await connection.channel(on_return_raises=False)
+        try:
+            yield channel
+        finally:
+            if not connection.is_closed and not channel.is_closed:
+                await self._leave(channel)
+
+    async def _leave(self, channel: AbstractChannel) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                await channel.close()
+        except Exception as error:
+            _log.debug("a channel was not closed: %r", error)
 
     async def run(self) -> None:
         """Keep the connection and its users running, for ever."""

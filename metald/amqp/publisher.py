@@ -137,35 +137,26 @@ class Publisher:
                 await asyncio.sleep(1.0)
 
     async def _session(self, connection: AbstractConnection) -> None:
-        channel = await self._link.channel(connection)
         outbox = Outbox(self._store, self._confirmed)
         sent: deque[tuple[int, Awaitable[Any]]] = deque()
-        self.active = True
-        self.restarts += 1
         try:
-            for voice in self._voices:
-                await voice.declare(channel)
-            async with asyncio.timeout(self._link.timeout):
-                bare = await channel.get_underlay_channel()
-            assert isinstance(bare, Channel)
-            pipeline = Pipeline(bare)
-            try:
-                await _together(self._send(outbox, pipeline, sent), self._collect(sent), self._save(), _closed(bare))
-            finally:
-                pipeline.close()
+            async with self._link.channel(connection) as channel:
+                self.active = True
+                self.restarts += 1
+                for voice in self._voices:
+                    await voice.declare(channel)
+                async with asyncio.timeout(self._link.timeout):
+                    bare = await channel.get_underlay_channel()
+                assert isinstance(bare, Channel)
+                pipeline = Pipeline(bare)
+                try:
+                    await _together(self._send(outbox, pipeline, sent), self._collect(sent), self._save(), _closed(bare))
+                finally:
+                    pipeline.close()
         finally:
             self.active = False
             self._calm.set()
             outbox.close()
-            if not connection.is_closed and not channel.is_closed:
-                await self._leave(channel)
-
-    async def _leave(self, channel: Any) -> None:
-        try:
-            async with asyncio.timeout(self._link.timeout):
-                await channel.close()
-        except Exception as error:
-            _log.debug("a channel was not closed: %r", error)
 
     async def _send(self, outbox: Outbox, pipeline: Pipeline, sent: deque[tuple[int, Awaitable[Any]]]) -> None:
         """Hand events to the broker, as many as may be on their way."""

@@ -76,10 +76,10 @@ async def test_a_user_whose_channel_is_closed_runs_again_on_the_same_connection(
 
     async def user(connection: AbstractConnection) -> None:
         tries.append(connection)
-        channel = await link.channel(connection)
-        if len(tries) == 1:
-            await channel.declare_exchange("taken", "fanout", durable=True)
-            await topology.topic(channel, settings(url), "taken")
+        async with link.channel(connection) as channel:
+            if len(tries) == 1:
+                await channel.declare_exchange("taken", "fanout", durable=True)
+                await topology.topic(channel, settings(url), "taken")
         done.set()
 
     link.attach("user", user)
@@ -174,13 +174,13 @@ async def test_an_alarm_of_the_broker_is_seen(broker: PrivateRabbit, url: str) -
     opened = asyncio.Event()
 
     async def user(connection: AbstractConnection) -> None:
-        channel = await link.channel(connection)
-        exchange = await topology.topic(channel, settings(url), "some")
-        opened.set()
-        while True:
-            # only a connection that publishes is stopped
-            await exchange.publish(Message(b"x" * 1000), "key", mandatory=False)
-            await asyncio.sleep(0.05)
+        async with link.channel(connection) as channel:
+            exchange = await topology.topic(channel, settings(url), "some")
+            opened.set()
+            while True:
+                # only a connection that publishes is stopped
+                await exchange.publish(Message(b"x" * 1000), "key", mandatory=False)
+                await asyncio.sleep(0.05)
 
     link.attach("user", user)
     async with running(link), asyncio.timeout(PATIENCE):
@@ -200,7 +200,8 @@ async def test_only_looking_does_not_make(url: str, caplog: pytest.LogCaptureFix
     link = Link(settings(url), "test")
 
     async def user(connection: AbstractConnection) -> None:
-        await topology.topic(await link.channel(connection), settings(url, declare=False), "missing")
+        async with link.channel(connection) as channel:
+            await topology.topic(channel, settings(url, declare=False), "missing")
 
     link.attach("user", user)
     async with running(link), asyncio.timeout(PATIENCE):

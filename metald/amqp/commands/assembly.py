@@ -40,9 +40,9 @@ class Commands:
         self.ledger = Ledger(store, own)
         self.replies = Replies(link, self.ledger, api, settings.events.source, f"{own.exchange}.dead")
         self.lanes = Lanes(store, api, self.ledger, own, self.replies)
-        callers = Callers(own)
+        callers, alone = Callers(own), asyncio.Lock()
         self.intakes = tuple(
-            Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, urgent=urgent) for urgent in (True, False)
+            Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, alone, urgent=urgent) for urgent in (True, False)
         )
         link.attach("replies", self.replies.use)
         for name, intake in zip(("urgent commands", "commands"), self.intakes, strict=True):

@@ -3,8 +3,9 @@
 Rules: messages are taken in their order; the store commits them together, and one acknowledgement covers them all. What
 cannot be read, or whose sender may not send, goes to the dead-letter exchange with the reason in headers, and is told of by
 an event; it never comes back. A message that kills the daemon comes back `amqp.commands.delivery_limit` times, the last
-time to be put there unread; what has come before is taken one by one, so that only the one that kills is counted. No more
-is taken than the store may hold, so that a million commands wait in the broker.
+time to be put there unread. What has come back more than once is taken one by one, over both queues, until there is no more
+of it: so only the one that kills is counted further, and not what was with it on the way. No more is taken than the store
+may hold, so that a million commands wait in the broker.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 from typing import Any, NamedTuple
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue, ConsumerTag
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError
 
@@ -27,6 +28,7 @@ from metald.amqp.commands.lanes import Lanes
 from metald.amqp.commands.ledger import Ledger
 from metald.amqp.commands.message import Incoming, Order, read
 from metald.amqp.commands.replies import Replies, first
+from metald.amqp.decoding import UNREADABLE, writable
 from metald.amqp.link import Link
 from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, Invalid, MetaldError, Unavailable
@@ -41,6 +43,10 @@ _PAUSE = 1.0
 _REASON = 1000
 _DEFECTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a message might raise that nobody foresaw."""
+_SUSPECT = 2
+"""How often a message has come back when it may be what ends daemons or connections."""
+_MOST_HEADERS = 1 << 16
+"""Bytes of the headers that a dead letter keeps: they share a frame of 128 KiB with what is added, here and by the broker."""
 _SAMPLE = 4096
 """Bytes of a body that is too large, which its dead letter keeps."""
 
@@ -56,6 +62,7 @@ class Acks:
         self._channel = channel
         self._open: dict[int, bool] = {}
         self._some = asyncio.Event()
+        self._sent = asyncio.Event()
 
     def begin(self, tag: int) -> None:
         """A message has come."""
@@ -65,6 +72,12 @@ class Acks:
         """A message may be forgotten by the broker."""
         self._open[tag] = True
         self._some.set()
+
+    async def all_sent(self) -> None:
+        """Wait until everything that has come is acknowledged."""
+        while self._open:
+            self._sent.clear()
+            await self._sent.wait()
 
     async def run(self) -> None:
         """Acknowledge, for ever."""
@@ -77,12 +90,14 @@ class Acks:
                 if not done:
                     break
                 last = tag
-            rest = [tag for tag, done in self._open.items() if done and tag > last]
-            self._open = {tag: done for tag, done in self._open.items() if not done}
+            finished = [tag for tag, done in self._open.items() if done]
             if last:
                 await self._channel.basic_ack(last, multiple=True)
-            for tag in rest:
-                await self._channel.basic_ack(tag)
+            for tag in finished:
+                if tag > last:
+                    await self._channel.basic_ack(tag)
+                del self._open[tag]
+            self._sent.set()
 
 
 class _Session(NamedTuple):
@@ -105,11 +120,21 @@ class Intake:
         ledger: makes commands durable.
         lanes: carries them out.
         replies: tells of commands that are known already.
+        alone: held while a message is taken that may end the daemon; the same for all queues.
         urgent: whether this is the queue of urgent commands.
     """
 
     def __init__(
-        self, link: Link, settings: Amqp, callers: Callers, ledger: Ledger, lanes: Lanes, replies: Replies, *, urgent: bool
+        self,
+        link: Link,
+        settings: Amqp,
+        callers: Callers,
+        ledger: Ledger,
+        lanes: Lanes,
+        replies: Replies,
+        alone: asyncio.Lock,
+        *,
+        urgent: bool,
     ) -> None:
         self._link = link
         self._settings = settings
@@ -117,6 +142,7 @@ class Intake:
         self._ledger = ledger
         self._lanes = lanes
         self._replies = replies
+        self._alone = alone
         self._urgent = urgent
         self.ready = False
         """Whether the broker hands messages over."""
@@ -127,44 +153,56 @@ class Intake:
 
     async def use(self, connection: AbstractConnection) -> None:
         """Take messages as long as the connection holds; for `Link.attach`."""
-        channel = await self._link.channel(connection)
-        queue, dead = await self._declare(channel)
-        async with asyncio.timeout(self._link.timeout):
-            raw = await channel.get_underlay_channel()
-        gone = asyncio.Event()
-        raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
-        inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        session = _Session(Acks(raw), Arrivals(self._lanes.add), channel.default_exchange, dead)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(session.acks.run())
-                group.create_task(_watch(channel, gone))
-                tag = await self._consume(channel, queue, inbox, 1)
-                careful = True
-                self.ready = True
-                while True:
-                    message = await inbox.get()
-                    session.acks.begin(message.delivery_tag or 0)
-                    if careful and not message.redelivered:
-                        careful = False
-                        await queue.cancel(tag, timeout=self._link.timeout)
-                        await self._consume(channel, queue, inbox, self._settings.prefetch)
-                    await self._lanes.room(urgent=self._urgent)
-                    group.create_task(self._take(session, session.arrivals.begin(), message))
-                    del message
-        except BaseExceptionGroup as raised:
-            raise first(raised) from raised
-        finally:
-            self.ready = False
-            session.arrivals.close()
+        async with self._link.channel(connection) as channel:
+            queue, dead = await self._declare(channel)
+            async with asyncio.timeout(self._link.timeout):
+                raw = await channel.get_underlay_channel()
+                await channel.set_qos(prefetch_count=self._settings.prefetch)
+            gone = asyncio.Event()
+            raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
+            session = _Session(Acks(raw), Arrivals(self._lanes.add), channel.default_exchange, dead)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(session.acks.run())
+                    group.create_task(_watch(channel, gone))
+                    self.ready = True
+                    await self._take_what_came_back(session, queue)
+                    await self._take_all(session, queue, group)
+            except BaseExceptionGroup as raised:
+                raise first(raised) from raised
+            finally:
+                self.ready = False
+                session.arrivals.close()
 
-    async def _consume(
-        self, channel: AbstractChannel, queue: AbstractQueue, inbox: asyncio.Queue[AbstractIncomingMessage], prefetch: int
-    ) -> ConsumerTag:
-        """Have messages handed over, at most so many that are not acknowledged."""
-        async with asyncio.timeout(self._link.timeout):
-            await channel.set_qos(prefetch_count=prefetch)
-            return await queue.consume(inbox.put)
+    async def _take_what_came_back(self, session: _Session, queue: AbstractQueue) -> None:
+        """Take messages one by one until one comes that is no suspect; the broker hands over first what has come before.
+
+        A daemon or a connection that ended may have had as many of them as `prefetch`. That happens; if it happens again, and one of
+        them is to blame, it ends the next one alone.
+        """
+        enough = max(1, min(_SUSPECT, self._settings.commands.delivery_limit - 1))
+        suspect = True
+        while suspect:
+            await self._lanes.room(urgent=self._urgent)
+            async with self._alone:
+                message = await queue.get(fail=False, timeout=self._link.timeout)
+                if message is None:
+                    return
+                session.acks.begin(message.delivery_tag or 0)
+                await self._take(session, session.arrivals.begin(), message)
+                await session.acks.all_sent()
+            suspect = _came_back(message) >= enough
+
+    async def _take_all(self, session: _Session, queue: AbstractQueue, group: asyncio.TaskGroup) -> None:
+        """Take messages, many at once, for ever."""
+        inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await queue.consume(inbox.put, timeout=self._link.timeout)
+        while True:
+            message = await inbox.get()
+            session.acks.begin(message.delivery_tag or 0)
+            await self._lanes.room(urgent=self._urgent)
+            group.create_task(self._take(session, session.arrivals.begin(), message))
+            del message
 
     async def _declare(self, channel: AbstractChannel) -> tuple[AbstractQueue, AbstractExchange]:
         own, settings = self._settings.commands, self._settings
@@ -212,8 +250,8 @@ class Intake:
         Raises:
             Invalid: it comes for the last time.
         """
-        count = (message.headers or {}).get("x-delivery-count")
-        if isinstance(count, int) and count >= self._settings.commands.delivery_limit:
+        count = _came_back(message)
+        if count >= self._settings.commands.delivery_limit:
             raise Invalid(
                 f"The message came {count + 1} times and was never taken: metald or its connection ended each time.",
                 remedy="See metald's log for why; send it again when that is mended (amqp.commands.delivery_limit).",
@@ -279,8 +317,8 @@ class Intake:
     async def _reject(self, session: _Session, message: AbstractIncomingMessage, error: MetaldError) -> None:
         """Put a message aside for good, and say why to everybody who may want to know."""
         reason = str(error)[:_REASON]
-        kept = {name: value for name, value in (message.headers or {}).items() if name != HEADER}
-        headers = {**kept, "metald-code": error.code, "metald-reason": reason}
+        kept = {name: value for name, value in (message.headers or {}).items() if name not in (HEADER, UNREADABLE)}
+        headers = {**writable(kept, _MOST_HEADERS), "metald-code": error.code, "metald-reason": reason}
         put_aside = Message(
             message.body if len(message.body) <= self._settings.commands.max_size else message.body[:_SAMPLE],
             headers=headers,
@@ -321,6 +359,12 @@ async def _watch(channel: AbstractChannel, gone: asyncio.Event) -> None:
         closing.cancel()
         await asyncio.gather(ending, closing, return_exceptions=True)
     raise ChannelInvalidStateError("the queue of commands is gone" if gone.is_set() else "the channel was closed")
+
+
+def _came_back(message: AbstractIncomingMessage) -> int:
+    """How often a message was handed over before, and came back as it was not acknowledged."""
+    count = (message.headers or {}).get("x-delivery-count")
+    return count if isinstance(count, int) else 0
 
 
 def _incoming(message: AbstractIncomingMessage) -> Incoming:

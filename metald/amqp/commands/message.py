@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from metald.amqp.decoding import UNREADABLE
+from metald.amqp.decoding import SUBSTITUTE, UNREADABLE
 from metald.errors import Invalid
 
 STRUCTURED = "application/cloudevents+json"
@@ -28,6 +28,7 @@ _LONGEST_ID = 255
 _HIGH = 5
 """The least priority of a message that goes before others: as the quorum queues of RabbitMQ 4 divide them."""
 _PREFIXES = ("cloudEvents:", "cloudEvents_")
+_TEXTS = ("routing_key", "content_type", "message_id", "correlation_id", "reply_to")
 
 
 class Incoming(NamedTuple):
@@ -72,8 +73,7 @@ def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Or
     Raises:
         Invalid: it cannot be read; the field names the property or attribute.
     """
-    if UNREADABLE in message.headers:
-        raise Invalid(f"The headers cannot be read: {message.headers[UNREADABLE]}.", field="headers")
+    _check_readable(message)
     if len(message.body) > most:
         raise Invalid(
             f"The message has {len(message.body)} bytes.", remedy=f"At most {most} are taken (amqp.commands.max_size).", field="body"
@@ -109,6 +109,19 @@ def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Or
         not_before=_time(attributes, "notbefore"),
         expires_at=_soonest(_time(attributes, "expirytime"), _lifetime(message)),
     )
+
+
+def _check_readable(message: Incoming) -> None:
+    """Refuse what `decoding` had to give up: two messages with other bytes might look the same.
+
+    Raises:
+        Invalid: a text is no UTF-8, or the headers cannot be read.
+    """
+    if UNREADABLE in message.headers:
+        raise Invalid(f"The headers cannot be read: {message.headers[UNREADABLE]}.", field="headers")
+    for name in _TEXTS:
+        if SUBSTITUTE in (getattr(message, name) or ""):
+            raise Invalid(f"{name} is no text in UTF-8.", field=name)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -172,7 +185,10 @@ def _lifetime(message: Incoming) -> datetime | None:
     if message.expiration is None:
         return None
     sent = message.timestamp or datetime.now(UTC)
-    return (sent if sent.tzinfo else sent.replace(tzinfo=UTC)) + timedelta(seconds=message.expiration)
+    try:
+        return (sent if sent.tzinfo else sent.replace(tzinfo=UTC)) + timedelta(seconds=message.expiration)
+    except OverflowError:
+        return None
 
 
 def _soonest(*times: datetime | None) -> datetime | None:

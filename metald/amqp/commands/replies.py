@@ -164,19 +164,19 @@ class Replies:
 
     async def use(self, connection: AbstractConnection) -> None:
         """Send replies as long as the connection holds; for `Link.attach`."""
-        channel = await self._link.channel(connection)
-        dead = await channel.get_exchange(self._dead, ensure=False)
-        self._remember()
-        slots = asyncio.Semaphore(_AT_ONCE)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await slots.acquire()
-                    letter = await self._next()
-                    task = group.create_task(self._deliver(dead if letter.dead else channel.default_exchange, letter))
-                    task.add_done_callback(lambda _task: slots.release())
-        except BaseExceptionGroup as raised:
-            raise first(raised) from raised
+        async with self._link.channel(connection) as channel:
+            dead = await channel.get_exchange(self._dead, ensure=False)
+            self._remember()
+            slots = asyncio.Semaphore(_AT_ONCE)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    while True:
+                        await slots.acquire()
+                        letter = await self._next()
+                        task = group.create_task(self._deliver(dead if letter.dead else channel.default_exchange, letter))
+                        task.add_done_callback(lambda _task: slots.release())
+            except BaseExceptionGroup as raised:
+                raise first(raised) from raised
 
     async def _deliver(self, exchange: AbstractExchange, letter: _Letter) -> None:
         try:

@@ -118,24 +118,66 @@ async def test_the_queue_is_deleted_under_us(tmp_path: Path, place: Place) -> No
         assert (await producer.ask("node.create", "2", FAKE))["status"] == "accepted"
 
 
-async def test_a_memory_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
+async def test_a_queue_with_other_properties_is_said_and_waited_for(tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as after a change of `delivery_limit`: the broker closes the channel (precondition failed), until somebody removes it."""
+
+    async def mend() -> None:
+        async with asyncio.timeout(PATIENCE):
+            while "inequivalent arg 'x-delivery-limit'" not in caplog.text:
+                await asyncio.sleep(0.02)
+        await producer.channel.queue_delete(place.exchange)
+
+    async with producing(place) as producer:
+        other = {"x-queue-type": "quorum", "x-delivery-limit": 7, "x-dead-letter-exchange": f"{place.exchange}.dead"}
+        await producer.channel.declare_queue(place.exchange, durable=True, arguments=other)
+        mending = asyncio.create_task(mend())
+        async with commanded(tmp_path, place) as site:
+            await mending
+            assert (await producer.ask("node.create", "1", FAKE))["status"] == "accepted"
+            assert site.link.connects == 1
+
+
+async def test_a_channel_that_the_broker_closes_is_opened_again(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was on its way by it comes again by the next one, over the same connection."""
+    begin, opened = Acks.begin, []
+
+    def seen(self: Acks, tag: int) -> None:
+        opened.append(self)
+        begin(self, tag)
+
+    monkeypatch.setattr(Acks, "begin", seen)
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        await producer.ask("node.create", "1", FAKE)
+        monkeypatch.setattr(Acks, "done", lambda _self, _tag: None)
+        await producer.ask("node.create", "2", FAKE)
+        monkeypatch.undo()
+        await opened[0]._channel.basic_ack(4711)  # precondition failed: unknown delivery tag
+        again = await producer.reply()
+        assert (again["command"], again["status"]) == ("2", "accepted")
+        assert (await producer.ask("node.create", "3", FAKE))["status"] == "accepted"
+        assert (site.link.connects, site.link.refusals) == (1, 1)
+        assert len(site.api.house.store.table(Node)) == 3
+
+
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+async def test_an_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, broker: PrivateRabbit, disk: bool) -> None:
     async with commanded(tmp_path, place):
         pass
     async with producing(place) as producer:
         for i in range(20):
             await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
-        await asyncio.to_thread(broker.alarm, True)
+        await asyncio.to_thread(lambda: broker.alarm(True, disk=disk))
         try:
             async with commanded(tmp_path, place, amqp={"timeout": 2.0}) as site:
                 await site.until(lambda: len(site.api.house.store.table(Node)) == 20)
-                await asyncio.to_thread(broker.alarm, False)
+                await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
                 seen: dict[str, Any] = {}
                 while len(seen) < 20:  # one whose confirmation the alarm held back may come again, but never another
                     reply = await producer.reply()
                     assert seen.setdefault(reply["command"], reply) == reply
                 assert len(_names(site)) == 20
         finally:
-            await asyncio.to_thread(broker.alarm, False)
+            await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
 
 
 async def test_ten_megabytes_are_refused_with_the_reason(tmp_path: Path, place: Place) -> None:

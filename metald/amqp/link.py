@@ -116,7 +116,7 @@ class Link:
         try:
             yield channel
         finally:
-            if not connection.is_closed and not channel.is_closed:
+            if connection.connected.is_set() and not channel.is_closed:
                 await self._leave(channel)
 
     async def _leave(self, channel: AbstractChannel) -> None:

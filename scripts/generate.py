@@ -23,6 +23,7 @@ from metald.http.views import Views
 from metald.model import ProvisionState
 from metald.model.asyncapi import addresses
 from metald.model.asyncapi import document as events_document
+from metald.model.commandtypes import COMMAND_TYPES, REPLY
 from metald.model.eventtypes import EVENT_TYPES
 from metald.policy import RULES
 from metald.statemachine import reads
@@ -195,10 +196,44 @@ def events_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def commands_page() -> str:
+    """docs/reference/commands.md: every command, and the reply."""
+    lines = [
+        "# Commands",
+        "",
+        "Made from `metald/model/commandtypes.py` by `make generate`.",
+        "",
+        "What a message may ask for ([how to](../howto/commands.md)). The routing key is the command, with `urgent.` before it for the",
+        "urgent queue; a CloudEvent's `type` may have `metald.command.` before it. What a command may have beside the arguments named",
+        "here is what the body of its HTTP request may have ([paths](paths.md)). `GET /asyncapi.json` and [asyncapi.json](asyncapi.json)",
+        "have the JSON Schemas.",
+        "",
+        "| command | what it does | needs | may have | HTTP request |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for one in COMMAND_TYPES.values():
+        needs, more = (", ".join(f"`{name}`" for name in names) for names in (one.required, one.more))
+        lines.append(f"| `{one.name}` | {one.text} | {needs} | {more} | `{one.request}` |")
+    lines += [
+        "",
+        "**Many at once**: `nodes` (`ports`), a list in place of `node` (`port`), or `items`, a list of such arguments.",
+        "",
+        "The reply, to the queue that `reply_to` names:",
+        "",
+        "| field | meaning |",
+        "| --- | --- |",
+    ]
+    for name, schema in REPLY["properties"].items():
+        values = ", ".join(f"`{value}`" for value in schema.get("enum", ()))
+        lines.append(f"| `{name}` | {' '.join(filter(None, (values, schema.get('description'))))} |")
+    return "\n".join(lines) + "\n"
+
+
 FILES: dict[str, Callable[[], str]] = {
     "conf/metald.toml": reference,
     "docs/explanation/states.md": states,
     "docs/reference/asyncapi.json": asyncapi,
+    "docs/reference/commands.md": commands_page,
     "docs/reference/config.md": settings_page,
     "docs/reference/events.md": events_page,
     "docs/reference/errors.md": errorpage.markdown,

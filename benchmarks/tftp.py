@@ -2,13 +2,14 @@
 
     python benchmarks/tftp.py [--clients 200] [--seconds 5] [--windows 1,4,16] [--peers DIR]
 
-metald is compared with dnsmasq, tftpd-hpa and atftpd as far as they are installed (or unpacked below DIR by
-`dpkg -x`). Every client fetches a file of 1 MiB again and again with a block size of 1468. Rates on a busy machine are
-noise; CPU per MiB and the ratios are the result. On loopback the sender's CPU holds the receiver's softirq, for all alike. Needs root, for
-control groups and for a network namespace of its own, since dnsmasq serves TFTP at port 69 only.
+metald is compared with dnsmasq, and with tftpd-hpa and atftpd, which are fetched from Debian and unpacked below DIR
+(build/tftp-peers): installed they would serve. Every client fetches a file of 1 MiB again and again with a block size of
+1468. Rates on a busy machine are noise; CPU per MiB and the ratios are the result. On loopback the sender's CPU holds the
+receiver's softirq, for all alike. Needs root, for control groups and for a network namespace of its own, since dnsmasq
+serves TFTP at port 69 only.
 
 At the end 1,000 clients ask metald at once; none may be left without the file. Exits 1 when that or a ratio of BARS is
-missed; a server that is not installed has no bar.
+missed, or a peer could not be measured.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PEERS = Path(__file__).resolve().parent.parent / "build/tftp-peers"
+PROGRAMS = {"tftpd-hpa": "usr/sbin/in.tftpd", "atftpd": "usr/sbin/atftpd"}
 SIZE = 1 << 20
 NAME = "mib.efi"
 GRACE = 120
@@ -109,35 +112,31 @@ class Group:
                 time.sleep(0.1)
 
 
-def servers(folder: str, peers: Path | None) -> dict[str, tuple[list[str], bool]]:
+def fetch(peers: Path) -> None:
+    """Unpack the packages of servers, each by itself; none of them is installed or started."""
+    for package, program in PROGRAMS.items():
+        place = peers / package
+        if (place / program).exists():
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "-qq", "download", package], cwd=place, check=True, stderr=subprocess.DEVNULL)
+        (archive,) = place.glob("*.deb")
+        subprocess.run(["dpkg", "-x", archive, place], check=True)
+        archive.unlink()
+
+
+def servers(folder: str, peers: Path) -> dict[str, tuple[list[str], bool]]:
     """Each server's command line with PORT in it, and whether it knows windowsize."""
-    path = os.pathsep.join([*(str(peers / sub) for sub in ("usr/sbin", "usr/bin") if peers), os.environ["PATH"], "/usr/sbin"])
     found: dict[str, tuple[list[str], bool]] = {"metald": ([sys.executable, __file__, "--serve", folder, "PORT"], True)}
-    if program := shutil.which("dnsmasq", path=path):
+    if program := shutil.which("dnsmasq"):
         quiet = ["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-facility=/dev/null"]
         tftp = ["--enable-tftp", f"--tftp-root={folder}", "--tftp-max=2000", "--tftp-port-range=20000,40000", "--interface=lo"]
         # dnsmasq has no option for the port of its TFTP server.
         found["dnsmasq"] = ([program, *quiet, *tftp], False)
-    if program := shutil.which("in.tftpd", path=path):
-        found["tftpd-hpa"] = ([program, "-L", "-a", "127.0.0.1:PORT", "-s", folder, "-u", "root"], False)
-    if program := shutil.which("atftpd", path=path):
-        found["atftpd"] = (
-            [
-                program,
-                "--daemon",
-                "--no-fork",
-                "--port",
-                "PORT",
-                "--bind-address",
-                "127.0.0.1",
-                "--maxthread",
-                "2000",
-                "--user",
-                "root",
-                folder,
-            ],
-            True,
-        )
+    hpa, atftpd = (str(peers / package / program) for package, program in PROGRAMS.items())
+    found["tftpd-hpa"] = ([hpa, "-L", "-a", "127.0.0.1:PORT", "-s", folder, "-u", "root"], False)
+    many = ["--daemon", "--no-fork", "--maxthread", "2000", "--user", "root"]
+    found["atftpd"] = ([atftpd, *many, "--port", "PORT", "--bind-address", "127.0.0.1", folder], True)
     return found
 
 
@@ -175,32 +174,33 @@ def measure(program: str, argv: list[str], window: int, clients: int, seconds: f
     return {"files": files, "resent": resent, "lost": lost, "ms_per_mib": 1000 * used / mib, "mib_per_s": mib / took}
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--serve"]:
-        asyncio.run(metald(sys.argv[2], int(sys.argv[3])))
-        return
-    if sys.argv[1:2] != ["--inside"]:
-        # tftpd-hpa takes no address on a host that has none but loopback ones.
-        inside = [
-            "sh",
-            "-c",
-            'ip link set lo up && ip addr add 192.0.2.1/32 dev lo && exec "$@"',
-            "sh",
-            sys.executable,
-            __file__,
-            "--inside",
-            *sys.argv[1:],
-        ]
-        os.execvp("unshare", ["unshare", "--net", *inside])
-    del sys.argv[1]
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--windows", default="1,4,16")
-    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--peers", type=Path, default=PEERS, metavar="DIR")
     parser.add_argument("--many", type=int, default=MANY, metavar="N", help="clients at once at the end; 0: leave it out")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def go_inside() -> None:
+    """Begin again in a network namespace; tftpd-hpa takes no address on a host that has none but loopback ones."""
+    prepare = 'ip link set lo up && ip addr add 192.0.2.1/32 dev lo && exec "$@"'
+    os.execvp("unshare", ["unshare", "--net", "sh", "-c", prepare, "sh", sys.executable, __file__, "--inside", *sys.argv[1:]])
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        asyncio.run(metald(sys.argv[2], int(sys.argv[3])))
+        return
+    given = arguments()
+    if not given.inside:
+        fetch(given.peers)
+        go_inside()
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
@@ -225,10 +225,13 @@ def main() -> None:
 
 
 def judged(results: Mapping[str, Mapping[str, float]], many: int) -> bool:
-    """Whether every bar is met that there are results for."""
+    """Whether every bar is met of the windows that were measured."""
     good = True
     for (name, window, theirs), bar in BARS.items():
         ours, other = results.get(f"metald w{window}"), results.get(f"{name} w{theirs}")
+        if ours and not other:
+            good = False
+            print(f"MISSED {name} was not measured")
         if ours and other:
             ratio = other["ms_per_mib"] / ours["ms_per_mib"]
             good &= ratio >= bar

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Turns:
@@ -49,5 +50,44 @@ class Turns:
             if not turn.done():
                 turn.set_result(None)
                 self._left -= 1
+        if self._waiting or self._left < self._each_round:
+            self._later()
+
+
+class Calls:
+    """Makes so many calls in each round of the event loop, in the order they were asked for.
+
+    For whoever wakes a crowd: each that is woken runs before the loop looks at a socket again.
+
+    Args:
+        each_round: how many.
+    """
+
+    def __init__(self, each_round: int) -> None:
+        self._each_round = each_round
+        self._left = each_round
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._resets = False
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have `call`, which must not raise, called: at once unless others were in the same round."""
+        if self._left and not self._waiting:
+            self._left -= 1
+            call()
+        else:
+            self._waiting.append(call)
+        self._later()
+
+    def _later(self) -> None:
+        if not self._resets:
+            self._resets = True
+            asyncio.get_running_loop().call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        self._resets = False
+        self._left = self._each_round
+        while self._waiting and self._left:
+            self._left -= 1
+            self._waiting.popleft()()
         if self._waiting or self._left < self._each_round:
             self._later()

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,12 +31,16 @@ from metald.store.ride import present
 from metald.store.transaction import Written
 from metald.store.watches import Watches
 from metald.store.writer import StateWriter
+from metald.turns import Calls
 
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
 
 Subscriber = Callable[[Sequence[Event]], None]
+
+_TOLD_EACH_ROUND = 8
+"""Callers whose change is durable that go on in one round of the loop; requests are not held up by more."""
 
 
 class Store:
@@ -50,6 +55,7 @@ class Store:
         self.watches = Watches()
         """Who waits for one row to change."""
         self._writer = StateWriter(database, lambda kind, uuid: self._tables[kind.type].get(uuid), self._install)
+        self._outcomes = Calls(_TOLD_EACH_ROUND)
         self.changes = 0
         self.batches = 0
         self.last_seq: int = 0
@@ -236,7 +242,7 @@ class Store:
         if told:
             self._tell(told)
         for submission, outcome in zip(batch, outcomes, strict=True):
-            submission.succeed(outcome)
+            self._outcomes.soon(partial(submission.succeed, outcome))
 
     def _tell(self, events: Sequence[Event]) -> None:
         for callback in tuple(self._subscribers):

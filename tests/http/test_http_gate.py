@@ -259,3 +259,21 @@ async def test_odd_targets_stay_inside(tmp_path: Path, target: str) -> None:
         assert len(statuses(answer)) == 1
         assert statuses(answer)[0] in (200, 400, 404), answer
         assert b"evil.example/v1" not in answer
+
+
+async def test_a_crowd_of_new_connections_queues_in_the_kernel_and_is_let_in_a_few_at_a_time(tmp_path: Path) -> None:
+    async with door(tmp_path) as at:
+        crowd = [socket.socket() for _ in range(300)]
+        try:
+            for connection in crowd:  # the loop has no chance to accept any meanwhile
+                connection.settimeout(30)
+                connection.connect(("127.0.0.1", at.port))
+            most = 0
+            while len(at.gate) < len(crowd):
+                before = len(at.gate)
+                await asyncio.sleep(0)
+                most = max(most, len(at.gate) - before)
+            assert most <= 8
+        finally:
+            for connection in crowd:
+                connection.close()

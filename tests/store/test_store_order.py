@@ -161,3 +161,32 @@ async def test_purge_lets_the_old_go_in_bounded_steps(store: Store) -> None:
     assert [e.seq for e in await store.events()] == [6, 7, 8]
     assert [line.workflow_uuid for line in await store.journal()] == [running.uuid]
     assert (await store.commit(Change(events=[Event(type="next")]))).events[0].seq == 9
+
+
+async def test_a_crowd_that_shared_a_transaction_goes_on_a_few_at_a_time_and_in_order(store: Store) -> None:
+    """Requests that come meanwhile are not kept waiting behind all of it."""
+    told: list[int] = []
+
+    async def one(number: int) -> None:
+        await store.commit(Change(save=[node(f"n{number}")]))
+        told.append(number)
+
+    most = 0
+    async with asyncio.TaskGroup() as group:
+        for number in range(200):
+            group.create_task(one(number))
+        while len(told) < 200:
+            before = len(told)
+            await asyncio.sleep(0)
+            most = max(most, len(told) - before)
+    assert store.batches < 200, "they shared transactions"
+    assert most <= 8
+    assert told == list(range(200))
+
+
+async def test_who_was_told_nothing_yet_when_the_store_closes_is_told(place: Place) -> None:
+    store = await place.open()
+    changes = [asyncio.create_task(store.commit(Change(save=[node(f"n{number}")]))) for number in range(200)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert all(done.saved[0].version == 1 for done in await asyncio.gather(*changes))

@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/ipmi.py [--bmcs 2000] [--ipmitool 40] [--json FILE]
 
-The simulator runs in a process of its own; figures are CPU seconds (user and system) of this process, or of the forked
-programs, per operation. They do not depend on how busy the machine is; wall times do, and are shown for information.
-The bars are ratios within this run: login+power at least 40 times cheaper than ipmitool, a kept query at least 150 times.
-Exits 1 when a bar is missed or any operation failed.
+The simulator runs in a process of its own; figures are CPU seconds (user and system) of this process, which collects garbage as
+the daemon does, or of the forked programs, per operation. They depend little on how busy the machine is; wall times do, and are
+shown for information.
+Bars: login+power at least 40 times cheaper than ipmitool in the same run and at most 0.45 ms, a kept query at least 150 times and at
+most 0.12 ms. Exits 1 when a bar is missed or any operation failed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from metald import runtime
 from metald.config import Ipmi
 from metald.drivers.ipmi.client import Bmc
 from metald.drivers.ipmi.hub import IpmiHub
@@ -29,7 +31,9 @@ from metald.drivers.ipmi.info import BmcInfo
 from metald.drivers.ipmi.ipmitool import Ipmitool
 
 LOGIN_BAR = 40.0
+LOGIN_MS = 0.45
 KEPT_BAR = 150.0
+KEPT_MS = 0.12
 
 
 class Figure(NamedTuple):
@@ -109,6 +113,7 @@ def main() -> int:
     parser.add_argument("--ipmitool", type=int, default=40, help="how many times to fork it")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
+    runtime.prepare()
     login, kept, forked = figures = asyncio.run(run(arguments.bmcs, arguments.ipmitool))
     print(f"{'':28}{'operations':>12}{'failed':>8}{'CPU ms/op':>11}{'ops/s':>9}{'x ipmitool':>12}")
     for figure in figures:
@@ -117,7 +122,9 @@ def main() -> int:
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB with {arguments.bmcs} sessions")
     bars = {
         f"login+power >= {LOGIN_BAR:g} x cheaper than ipmitool": forked.cpu_ms / login.cpu_ms >= LOGIN_BAR,
+        f"login+power <= {LOGIN_MS:g} ms of CPU": login.cpu_ms <= LOGIN_MS,
         f"kept power >= {KEPT_BAR:g} x cheaper than ipmitool": forked.cpu_ms / kept.cpu_ms >= KEPT_BAR,
+        f"kept power <= {KEPT_MS:g} ms of CPU": kept.cpu_ms <= KEPT_MS,
         "nothing failed": not any(figure.failed for figure in figures),
     }
     for bar, met in bars.items():

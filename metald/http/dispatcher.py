@@ -41,7 +41,7 @@ _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}, ETag"
 _RETRY_AFTER = "2"
 _MOST_BASES = 100
-_CHANGES_EACH_ROUND = 4
+_CHANGES_EACH_ROUND = 2
 """Changing requests that begin in one round of the loop; reads are not held up by more."""
 
 

@@ -37,6 +37,9 @@ from metald.model import Node
 
 _log = logging.getLogger(__name__)
 
+_REST = 50
+"""How many times as long as a look for old images took nobody looks again."""
+
 
 class CachedImage(msgspec.Struct, frozen=True, kw_only=True):
     """A raw disk in the cache."""
@@ -174,10 +177,14 @@ class ImageCache:
             return
         while True:
             self._changed.clear()
+            begun = time.monotonic()
             due = await asyncio.to_thread(self._shelf.drop_old, age)
+            took = time.monotonic() - begun
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if due is None else max(due - time.time(), 1.0)):
                     await self._changed.wait()
+            # a look reads the note of every deployment that holds an image, and each deployment wants one twice
+            await asyncio.sleep(_REST * took)
 
     @contextmanager
     def _full_disk_is_an_image_error(self, shown: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
+import itertools
 import os
 import subprocess
 import time
@@ -287,6 +288,31 @@ async def test_nobody_uses_an_image_for_long_and_it_goes(tmp_path: Path) -> None
         assert not running.done()
         notes = list((tmp_path / "images" / "index").iterdir())
         assert [new.name in note.read_text() for note in notes] == [True]
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_looks_for_old_images_take_little_of_the_time_whatever_a_storm_of_deployments_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = cache_in(tmp_path, cache_age=3600.0)
+    looks: list[float] = []
+
+    def look(self: Shelf, age: float) -> float | None:
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        return None
+
+    monkeypatch.setattr(Shelf, "drop_old", look)
+    running = asyncio.create_task(cache.run())
+    try:
+        async with asyncio.timeout(60):
+            while len(looks) < 3:
+                await cache.release("n1")
+                await asyncio.sleep(0.01)
+        # a slow machine makes it longer, never shorter
+        assert all(after - before >= 0.02 * 51 for before, after in itertools.pairwise(looks))
     finally:
         running.cancel()
         await asyncio.wait([running])

@@ -1,8 +1,8 @@
 """What the process asks of the kernel and of the interpreter, so that one loop can serve many.
 
 When thousands of sockets are ready at once, asyncio serves every one of them before it looks at a timer or runs what they have
-woken: the loop is late by as much as there are. Here it takes a few at a time. The kernel gives them in turns, so that none
-waits longer than before, and everything else goes on in between.
+woken: the loop is late by as much as there are. Here it takes a few at a time, more of them while they are served in no time. The
+kernel gives them in turns, so that none waits longer than before, and everything else goes on in between.
 
 A garbage collection holds the loop while it looks at objects, so each must have few to look at. The state, which has no cycles,
 is hidden from it (`gc=False` in the model), and what is imported and loaded at the start is set aside. Young objects are looked at
@@ -17,6 +17,7 @@ import resource
 import select
 import selectors
 import sys
+import time
 from typing import Any
 
 _YOUNG = 2_000
@@ -29,6 +30,10 @@ _SWITCH_S = 0.001
 _TIDY_S = 20.0
 _EVENTS = 24
 """Sockets that are served in one round of the loop."""
+_MOST_EVENTS = 96
+"""The same while rounds are short."""
+_SHORT_S = 0.005
+"""A round that is shorter lets the next one serve twice as many, one that is longer half as many."""
 
 
 class _Few:
@@ -36,11 +41,19 @@ class _Few:
 
     def __init__(self, inner: select.epoll) -> None:
         self._inner = inner
+        self._events = _EVENTS
+        self._told = 0.0
         self.register, self.modify, self.unregister = inner.register, inner.modify, inner.unregister
         self.close, self.fileno = inner.close, inner.fileno
 
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
-        return self._inner.poll(timeout, min(most, _EVENTS))
+        if time.monotonic() - self._told < _SHORT_S:
+            self._events = min(_MOST_EVENTS, 2 * self._events)
+        else:
+            self._events = max(_EVENTS, self._events // 2)
+        found = self._inner.poll(timeout, min(most, self._events))
+        self._told = time.monotonic()
+        return found
 
 
 class _Selector(selectors.EpollSelector):

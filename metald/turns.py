@@ -70,7 +70,7 @@ class Calls:
         self._resets = False
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have `call`, which must not raise, called: at once unless others were in the same round."""
+        """Have `call` called: at once unless others were in the same round. What it raises then goes to the loop."""
         if self._left and not self._waiting:
             self._left -= 1
             call()
@@ -86,8 +86,10 @@ class Calls:
     def _next_round(self) -> None:
         self._resets = False
         self._left = self._each_round
-        while self._waiting and self._left:
-            self._left -= 1
-            self._waiting.popleft()()
-        if self._waiting or self._left < self._each_round:
-            self._later()
+        try:
+            while self._waiting and self._left:
+                self._left -= 1
+                self._waiting.popleft()()
+        finally:
+            if self._waiting or self._left < self._each_round:
+                self._later()

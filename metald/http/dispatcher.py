@@ -31,7 +31,6 @@ from metald.http.routes import ROUTES
 from metald.http.traffic import Traffic
 from metald.http.watch.stream import Stream
 from metald.model.caller import Caller
-from metald.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}, ETag"
 _RETRY_AFTER = "2"
 _MOST_BASES = 100
-_CHANGES_EACH_ROUND = 2
-"""Changing requests that begin in one round of the loop; reads are not held up by more."""
 
 
 def _new_id() -> str:
@@ -94,7 +91,6 @@ class Dispatcher:
         self._authenticator = authenticator
         self._router = Router(ROUTES)
         self.traffic = Traffic()
-        self._changes = Turns(_CHANGES_EACH_ROUND)
         self._headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
@@ -216,8 +212,6 @@ class Dispatcher:
         if not isinstance(route, Route):
             headers["Allow"] = ", ".join((*route, "OPTIONS"))
             return 200, b""
-        if route.method != "GET":
-            await self._changes.take()
         caller = auth.PUBLIC
         if not route.public:
             caller = await self._authenticator.authenticate(request.headers, self._caller_id(request, incoming.request_id))

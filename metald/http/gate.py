@@ -11,6 +11,8 @@ is therefore wrapped by one that knows what the connection is at. Rules:
   so that clients who only hang about never keep out those who ask. Where all are being answered, the new one is turned away.
 - What clients have sent of bodies and have not taken of answers is `max_buffered` bytes at most; above that, who has held on
   longest goes.
+- Requests that change something begin a few in each round of the loop, in the order they came: a crowd of them is read, and waits here
+  while others are served.
 - Each refusal is logged once; a flood of them once a minute, with their number.
 """
 
@@ -20,11 +22,13 @@ import asyncio
 import logging
 import resource
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
 from metald.config import Api
 from metald.http import problem
+from metald.turns import Calls
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,9 @@ _PROGRESS = 256 << 10
 """Bytes of an answer that a client must take within the deadline."""
 _MOST_HEAD = 64 << 10
 """Bytes of a head that may come slowly; a larger one has a second left."""
+_CHANGES_EACH_ROUND = 2
+_READS = (b"G", b"H", b"O")
+"""How the methods begin that change nothing."""
 _FAREWELL = 2.0
 """Seconds for the last bytes of a refusal to leave."""
 _SAY_EVERY = 60.0
@@ -74,6 +81,8 @@ class Gate:
         self._waiting: dict[_Guard, None] = {}
         self._held: dict[_Guard, int] = {}
         self._held_sum = 0
+        self.changes = Calls(_CHANGES_EACH_ROUND)
+        """Lets requests in that change something."""
         self._said = float("-inf")
         self._said_of = 0
 
@@ -159,7 +168,7 @@ class Gate:
 
 
 class _Guard(asyncio.Protocol):
-    __slots__ = ("_busy", "_deadline", "_gate", "_head", "_loop", "_stalled", "_timer", "_transport", "inner")
+    __slots__ = ("_busy", "_deadline", "_gate", "_head", "_loop", "_stalled", "_timer", "_transport", "_waits", "inner")
 
     def __init__(self, gate: Gate, inner: asyncio.Protocol) -> None:
         self.inner = inner
@@ -173,6 +182,8 @@ class _Guard(asyncio.Protocol):
         self._busy = False
         """Whether a request is being read or answered."""
         self._stalled: asyncio.TimerHandle | None = None
+        self._waits = False
+        """Whether what came waits for its turn."""
 
     @property
     def who(self) -> str:
@@ -201,7 +212,7 @@ class _Guard(asyncio.Protocol):
         if self._transport is None:
             return
         left = self._deadline - self._loop.time()
-        if self._busy or left > 0:
+        if self._busy or self._waits or left > 0:
             # While it is busy others watch over it; this only has to notice when it is not.
             wait = left if left > 0 else self._gate.settings.idle_timeout
             self._timer = self._loop.call_later(wait, self._check)
@@ -258,6 +269,23 @@ class _Guard(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
             return
+        if self._busy or self._head or data[:1] in _READS:
+            self._take(data)
+            return
+        self._waits = True
+        self._gate.changes.soon(partial(self._turn, data))
+        if self._waits:
+            self._transport.pause_reading()
+            self._gate.hold(self, len(data))
+
+    def _turn(self, data: bytes) -> None:
+        self._waits = False
+        if self._transport is not None:
+            self._gate.hold(self, 0)
+            self._transport.resume_reading()
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if not self._busy:
             if not self._head:
                 self._hurry(self._gate.settings.header_timeout)

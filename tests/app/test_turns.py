@@ -81,3 +81,19 @@ async def test_once_the_crowd_is_through_a_call_is_made_at_once_again() -> None:
     await asyncio.sleep(0)
     calls.soon(partial(done.append, 6))
     assert done[-1] == 6
+
+
+async def test_a_call_that_raises_takes_nothing_from_others() -> None:
+    loop = asyncio.get_running_loop()
+    raised: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: raised.append(context["exception"]))
+    calls, done = Calls(1), list[int]()
+
+    def broken() -> None:
+        raise RuntimeError("not your concern")
+
+    calls.soon(partial(done.append, 0))
+    calls.soon(broken)
+    calls.soon(partial(done.append, 1))
+    await _rounds(done, 2)
+    assert [str(error) for error in raised] == ["not your concern"]

@@ -277,3 +277,72 @@ async def test_a_crowd_of_new_connections_queues_in_the_kernel_and_is_let_in_a_f
         finally:
             for connection in crowd:
                 connection.close()
+
+
+CHANGE = b"POST /v1/chassis HTTP/1.1\r\nHost: metald\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def test_a_crowd_of_changes_does_not_keep_a_read_waiting(tmp_path: Path) -> None:
+    async with door(tmp_path) as at:
+        crowd = [await at.connect() for _ in range(200)]
+        reader, writer = await at.connect()
+        for _, changing in crowd:
+            changing.write(CHANGE)
+        writer.write(HEAD + b"\r\n")
+        changed: list[bytes] = []
+
+        async def one(answer: asyncio.StreamReader) -> None:
+            changed.append(await answer.readline())
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for answer, _ in crowd:
+                group.create_task(one(answer))
+            assert b" 200 " in await reader.readline()
+            assert len(changed) < 100, "most of them came first, and are answered after it"
+        assert len(changed) == 200
+        assert all(b" 201 " in line for line in changed)
+
+
+async def test_what_comes_while_a_change_waits_for_its_turn_is_not_lost(tmp_path: Path) -> None:
+    async with door(tmp_path, header_timeout=30.0) as at:
+        crowd = [await at.connect() for _ in range(40)]
+        half = len(CHANGE) // 2
+        for _, writer in crowd:
+            writer.write(CHANGE[:half])
+        await asyncio.sleep(0)
+        for _, writer in crowd:
+            writer.write(CHANGE[half:])
+            writer.write(HEAD + b"Connection: close\r\n\r\n")
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(reader.read() for reader, _ in crowd))
+        assert [answer.startswith(b"HTTP/1.1 201 ") and b"HTTP/1.1 200 " in answer for answer in answers] == [True] * 40
+
+
+async def test_who_leaves_while_its_change_waits_takes_no_turn_from_others(tmp_path: Path) -> None:
+    async with door(tmp_path) as at:
+        crowd = [await at.connect() for _ in range(60)]
+        for _, writer in crowd:
+            writer.write(CHANGE.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nConnection: close\r\n"))
+        for _, writer in crowd[::2]:
+            writer.transport.abort()
+        async with asyncio.timeout(60):
+            answers = await asyncio.gather(*(reader.read() for reader, _ in crowd[1::2]))
+        assert [statuses(answer) for answer in answers] == [[201]] * 30
+        async with asyncio.timeout(60):
+            while len(at.gate):
+                await asyncio.sleep(0.01)
+
+
+async def test_the_head_of_a_change_that_waits_is_not_late(tmp_path: Path) -> None:
+    """What metald makes wait has no deadline meanwhile."""
+    async with door(tmp_path, header_timeout=0.2) as at:
+        turns: list[Any] = []
+        at.gate.changes.soon = turns.append  # type: ignore[method-assign]
+        reader, writer = await at.connect()
+        writer.write(CHANGE)
+        async with asyncio.timeout(30):
+            while not turns:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            turns.pop()()
+            assert b" 201 " in await reader.readline()

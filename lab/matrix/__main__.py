@@ -20,7 +20,7 @@ _TITLES = ("round", "what happened", "in flight", "phases", "ready s", "resumed 
 _WIDTHS = (5, 16, 9, 44, 7, 9, 6, 8, 8, 5)
 
 _EXAMPLES = """examples:
-  python -m lab.matrix                                  the full matrix: 1,100 nodes, 20 rounds
+  python -m lab.matrix                                  the full matrix: 1,400 nodes, 20 rounds
   python -m lab.matrix --nodes 150 --wire 20 --rounds 5 --pace 0.1
   python -m lab.matrix --kinds 'power loss' --rounds 50 --keep /tmp/matrix
 """
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--nodes", type=int, default=1150, metavar="N", help="fake machines outside the daemon (default 1150)")
+    add("--nodes", type=int, default=1250, metavar="N", help="fake machines outside the daemon (default 1250)")
     add("--wire", type=int, default=150, metavar="N", help="machines of the simulated fleet: IPMI, network boot, SSH (default 150)")
     add("--rounds", type=int, default=20, metavar="N", help="how often the worst happens (default 20)")
     add("--seed", type=int, default=int(time.time()), help="of all chance (default: the time)")

@@ -53,6 +53,8 @@ class Shelf:
         self._directory = directory
         self._limit = limit
         self._lock = threading.Lock()
+        self._holds: dict[str, tuple[str, float]] | None = None
+        """What each node holds, and since when, as the files tell; None until it is asked for."""
         self.reserved: dict[str, int] = {}
         """Bytes that running fetches will need, by key."""
 
@@ -95,6 +97,8 @@ class Shelf:
     def _hold(self, holder: str, sha512: str) -> None:
         if holder:
             self.write(self._place("holds", holder), sha512.encode())
+            if self._holds is not None:
+                self._holds[holder] = (sha512, time.time())
 
     def take(self, sha512: str, size: int, holder: str) -> bool:
         """Keep a raw disk of `size` bytes for a node, if it is here; it counts as used now. Nothing evicts it in between."""
@@ -142,8 +146,11 @@ class Shelf:
 
     def release(self, holder: str) -> None:
         """Let go of what a node held."""
-        for kind in ("holds", "drives"):
-            self._place(kind, holder).unlink(missing_ok=True)
+        with self._lock:
+            for kind in ("holds", "drives"):
+                self._place(kind, holder).unlink(missing_ok=True)
+            if self._holds is not None:
+                self._holds.pop(holder, None)
 
     def discard(self, key: str) -> None:
         """Remove what a fetch left half done."""
@@ -151,12 +158,13 @@ class Shelf:
             path.unlink(missing_ok=True)
 
     def _held(self) -> set[str]:
-        held = set()
-        for path in (self._directory / "holds").glob("*"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime < HOLD_DAYS * 86400:
-                    held.add(path.read_text())
-        return held
+        if self._holds is None:
+            self._holds = {}
+            for path in (self._directory / "holds").glob("*"):
+                with suppress(OSError):
+                    self._holds[path.name] = (path.read_text(), path.stat().st_mtime)
+        since = time.time() - HOLD_DAYS * 86400
+        return {sha512 for sha512, at in self._holds.values() if at > since}
 
     def _kept(self) -> list[_Kept]:
         kept = []

@@ -318,6 +318,33 @@ async def test_looks_for_old_images_take_little_of_the_time_whatever_a_storm_of_
         await asyncio.wait([running])
 
 
+def test_holds_are_read_once_and_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "a" * 128
+    before = Shelf(tmp_path, 100 * MIB)
+    before.partial("k")
+    before.raw(name).write_bytes(os.urandom(MIB))
+    for number in range(20):
+        assert before.take(name, MIB, f"n{number}")
+    os.utime(before.raw(name), (1, 1))
+    read: list[Path] = []
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *args, **more: read.append(self) or real(self, *args, **more))
+    shelf = Shelf(tmp_path, 100 * MIB)
+    for number in range(19):
+        shelf.drop_old(60.0)
+        shelf.release(f"n{number}")
+    assert len(read) == 20
+    assert shelf.take(name, MIB, "another")
+    os.utime(shelf.raw(name), (1, 1))
+    shelf.release("n19")
+    shelf.drop_old(60.0)
+    assert shelf.raw(name).exists(), "the other node's hold counts, which came meanwhile"
+    shelf.release("another")
+    shelf.drop_old(60.0)
+    assert not shelf.raw(name).exists()
+    assert len(read) == 20
+
+
 async def test_age_can_be_turned_off(tmp_path: Path) -> None:
     await cache_in(tmp_path, cache_age=0.0).run()
 

@@ -147,3 +147,17 @@ async def test_a_user_of_the_broker_that_fails_leaves_nothing_in_its_channel(
         async with asyncio.timeout(PATIENCE):
             while await producer.waiting():
                 await asyncio.sleep(0.02)
+
+
+async def test_a_queue_for_a_single_active_consumer_is_consumed_from_the_start(tmp_path: Path, place: Place) -> None:
+    """As operators make it where several daemons read it, for the order; it gives no single messages to those who ask."""
+    async with commanded(tmp_path, place):
+        pass
+    async with producing(place) as producer:
+        await producer.channel.queue_delete(place.exchange)
+        arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-dead-letter-exchange": f"{place.exchange}.dead"}
+        queue = await producer.channel.declare_queue(place.exchange, durable=True, arguments=arguments)
+        await queue.bind(place.exchange, "node.*")
+        async with commanded(tmp_path, place, amqp={"declare": False}) as site:
+            assert (await producer.ask("node.create", "1", FAKE))["status"] == "accepted"
+            assert (site.link.connects, site.link.refusals) == (1, 1)

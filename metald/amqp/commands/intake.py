@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 from aiormq.abc import AbstractChannel as RawChannel
-from aiormq.exceptions import ChannelInvalidStateError
+from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource
 
 from metald.amqp import topology
 from metald.amqp.commands.arrivals import Arrival, Arrivals
@@ -144,6 +144,8 @@ class Intake:
         self._replies = replies
         self._alone = alone
         self._urgent = urgent
+        self._gets = True
+        """Whether the queue hands over single messages: one that others made for a single active consumer does not."""
         self.ready = False
         """Whether the broker hands messages over."""
         self.taken = 0
@@ -164,11 +166,13 @@ class Intake:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(session.acks.run())
-                    group.create_task(_watch(channel, gone))
+                    group.create_task(_watch(raw, gone))
                     self.ready = True
                     await self._take_what_came_back(session, queue)
                     await self._take_all(session, queue, group)
             except BaseExceptionGroup as raised:
+                if raised.subgroup(ChannelLockedResource):
+                    self._gets = False
                 raise first(raised) from raised
             finally:
                 self.ready = False
@@ -181,7 +185,7 @@ class Intake:
         them is to blame, it ends the next one alone.
         """
         enough = max(1, min(_SUSPECT, self._settings.commands.delivery_limit - 1))
-        suspect = True
+        suspect = self._gets
         while suspect:
             await self._lanes.room(urgent=self._urgent)
             async with self._alone:
@@ -344,21 +348,25 @@ class Intake:
                 await asyncio.sleep(_PAUSE)
 
 
-async def _watch(channel: AbstractChannel, gone: asyncio.Event) -> None:
+async def _watch(channel: RawChannel, gone: asyncio.Event) -> None:
     """Fail when the channel is closed, or the broker ends the consumer because the queue is gone.
 
     Raises:
-        ChannelInvalidStateError: it has happened.
+        AMQPError: the broker has closed the channel; its reason.
+        ChannelInvalidStateError: the channel was closed otherwise, or the queue is gone.
     """
-    ending = asyncio.ensure_future(gone.wait())
-    closing = asyncio.ensure_future(channel.closed())
+    ending, closing = asyncio.ensure_future(gone.wait()), channel.closing
     try:
         await asyncio.wait([ending, closing], return_when=asyncio.FIRST_COMPLETED)
+        if gone.is_set():
+            raise ChannelInvalidStateError("the queue of commands is gone")
+        error = None if closing.cancelled() else closing.exception()
+        # one that was cancelled would end this task and nothing else
+        raise error if isinstance(error, Exception) else ChannelInvalidStateError("the channel was closed")
     finally:
         ending.cancel()
         closing.cancel()
         await asyncio.gather(ending, closing, return_exceptions=True)
-    raise ChannelInvalidStateError("the queue of commands is gone" if gone.is_set() else "the channel was closed")
 
 
 def _came_back(message: AbstractIncomingMessage) -> int:

@@ -1,23 +1,46 @@
 """Pipeline: many messages on their way to the broker at once, in order, each with the broker's answer to come.
 
-aiormq's own `basic_publish` costs a task, a lock and a timer for each message. Here the frames of many messages become one
-write, and the channel's table of confirmations gets a bare future for each: half the time of a message. The attributes of
-aiormq's Channel that this rests on (`delivery_tag`, `confirmations`, `message_id_delivery_tag`, `write_queue`,
-`max_content_size`) are held by every test that publishes.
+aiormq's own `basic_publish` costs a task, a lock and a timer for each message, and pamqp writes frames field by field. Here
+frames are written in one go, those of many messages become one write, and the channel's table of confirmations gets a bare
+future for each. The attributes of aiormq's Channel that this rests on (`delivery_tag`, `confirmations`,
+`message_id_delivery_tag`, `write_queue`, `max_content_size`) are held by every test that publishes.
+
+Source: AMQP 0-9-1, 4.2.3 (frames) and 4.2.6 (content).
 """
 
 from __future__ import annotations
 
 import asyncio
+import struct
 from functools import partial
 from typing import Any
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
-from pamqp.body import ContentBody
 from pamqp.commands import Basic
-from pamqp.frame import marshal
-from pamqp.header import ContentHeader
+
+_METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
+_BASIC, _PUBLISH, _MANDATORY = 60, 40, b"\x01"
+
+
+def published(number: int, exchange: str, key: str) -> bytes:
+    """The frame of a mandatory Basic.Publish on channel `number`: in one go what pamqp takes field by field.
+
+    Raises:
+        ValueError: a name is longer than 255 bytes.
+    """
+    names = (exchange.encode(), key.encode())
+    fields = b"".join(bytes((len(name),)) + name for name in names)
+    return _frame(_METHOD, number, struct.pack(">HHH", _BASIC, _PUBLISH, 0) + fields + _MANDATORY)
+
+
+def header(number: int, size: int, properties: bytes) -> bytes:
+    """The frame of the header of a body of so many bytes, on channel `number`."""
+    return _frame(_HEADER, number, struct.pack(">HHQ", _BASIC, 0, size) + properties)
+
+
+def _frame(kind: int, number: int, payload: bytes) -> bytes:
+    return struct.pack(">BHI", kind, number, len(payload)) + payload + _END
 
 
 class Pipeline:
@@ -41,12 +64,9 @@ class Pipeline:
         """
         channel = self._channel
         number = channel.number
-        frames = [
-            marshal(Basic.Publish(exchange=exchange, routing_key=key, mandatory=True), number),
-            marshal(ContentHeader(body_size=len(body), properties=properties), number),
-        ]
+        frames = [published(number, exchange, key), header(number, len(body), properties.marshal())]
         size = channel.max_content_size
-        frames += [marshal(ContentBody(body[at : at + size]), number) for at in range(0, len(body), size)]
+        frames += [_frame(_BODY, number, body[at : at + size]) for at in range(0, len(body), size)]
         # nothing can fail from here on: the broker counts messages, and the tags follow its count
         self._frames += frames
         channel.delivery_tag += 1

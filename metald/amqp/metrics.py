@@ -36,6 +36,9 @@ def _events(broker: Broker) -> Iterator[Family]:
     yield Family.one("amqp_events_dropped", "counter", "Events that were too old before they could be published.", publisher.dropped)
     yield Family.one("amqp_messages_published", "counter", "Messages that the broker confirmed.", publisher.published)
     yield Family.one("amqp_messages_unroutable", "counter", "Of these, messages that no queue wanted.", publisher.unroutable)
+    yield Family.one(
+        "amqp_event_delay_seconds", "histogram", "Seconds from an event's transaction until it has left for the broker.", publisher.delay
+    )
     yield Family.one("amqp_publisher_starts", "counter", "How often publishing began after the last confirmed event.", publisher.restarts)
 
 

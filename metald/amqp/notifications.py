@@ -19,7 +19,8 @@ import orjson
 from pamqp.commands import Basic
 
 from metald.amqp import topology
-from metald.amqp.publisher import Message, Voice
+from metald.amqp.pipeline import Message
+from metald.amqp.publisher import Voice
 from metald.config import Amqp
 from metald.model import Chassis, Event, Node, Port, Resource, WorkflowKind
 from metald.model.catalogue import Allocation, DeployTemplate, InspectionRule, Portgroup, Runbook, VolumeConnector, VolumeTarget
@@ -147,7 +148,7 @@ class IronicVoice(Voice):
                     delivery_mode=2,
                     message_id=f"{event.seq}/{index}/{topic}",
                 )
-                yield self._settings.notification_exchange, f"{topic}.{priority}", body, properties
+                yield Message(self._settings.notification_exchange, f"{topic}.{priority}", body, properties.marshal())
 
     def _payload(self, event: Event, word: str, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         kind = _RESOURCES[word][0]

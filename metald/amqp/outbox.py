@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from metald.model import Event
@@ -33,11 +33,20 @@ class Outbox:
         self._store = store
         self._live: deque[Event] = deque(maxlen=_KEPT)
         self._news = asyncio.Event()
+        self._told: deque[tuple[int, int, float]] = deque(maxlen=_KEPT)  # of what was told at once: first, last, when
         self.close: Callable[[], None] = store.subscribe(self._tell)
 
     def _tell(self, events: Sequence[Event]) -> None:
         self._live.extend(events)
+        self._told.append((events[0].seq, events[-1].seq, asyncio.get_running_loop().time()))
         self._news.set()
+
+    def told_until(self, seq: int) -> Iterator[tuple[float, int]]:
+        """When events were told of up to this one, by the loop's clock, and how many; each once."""
+        told = self._told
+        while told and told[0][1] <= seq:
+            first, last, when = told.popleft()
+            yield when, last - first + 1
 
     async def next(self, most: int) -> list[Event]:
         """The next events, at least one.

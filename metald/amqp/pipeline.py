@@ -1,22 +1,25 @@
-"""Pipeline: many messages on their way to the broker at once, in order, each with the broker's answer to come.
+"""Pipeline: many messages on their way to the broker at once, in order, and how many of them it has confirmed.
 
-aiormq's own `basic_publish` costs a task, a lock and a timer for each message, and pamqp writes frames field by field. Here
-frames are written in one go, those of many messages become one write, and the channel's table of confirmations gets a bare
-future for each. The attributes of aiormq's Channel that this rests on (`delivery_tag`, `confirmations`,
-`message_id_delivery_tag`, `write_queue`, `max_content_size`) are held by every test that publishes.
+aiormq's own `basic_publish` costs a task, a lock, a future and a timer for each message, its confirmations look through all that is on
+its way, and pamqp writes frames field by field. Here frames are written in one go, those of many messages become one write, and a
+confirmation takes what it covers from the front of a queue. The methods and attributes of aiormq's Channel that this rests on
+(`_on_confirm_frame`, `message_id_delivery_tag`, `confirmations`, `write_queue`, `max_content_size`) are held by every test that
+publishes.
 
-Source: AMQP 0-9-1, 4.2.3 (frames) and 4.2.6 (content).
+Source: AMQP 0-9-1, 4.2.3 (frames) and 4.2.6 (content); RabbitMQ's publisher confirms.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from functools import partial
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
@@ -43,39 +46,66 @@ def _frame(kind: int, number: int, payload: bytes) -> bytes:
     return struct.pack(">BHI", kind, number, len(payload)) + payload + _END
 
 
+class Message(NamedTuple):
+    """What is published."""
+
+    exchange: str
+    key: str
+    body: bytes
+    properties: bytes
+    """As AMQP writes them (4.2.6.1)."""
+
+
 class Pipeline:
-    """Publishes on one channel that has confirms on. Close it: what was not answered is given up.
+    """Publishes on one channel that has confirms on, and does not raise on what comes back.
 
     Args:
         channel: the channel; nobody else publishes on it.
+        confirmed: is told after each confirmation of the broker's.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, confirmed: Callable[[], None]) -> None:
         self._channel = channel
-        self._loop = asyncio.get_running_loop()
+        self._told = confirmed
         self._frames: list[bytes] = []
-        self._waiting: set[asyncio.Future[Any]] = set()
+        self._sent: deque[tuple[int, int]] = deque()  # number of the message on this channel, and its place
+        self._count = 0
+        self._early: set[int] = set()
+        self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails when the broker does not take a message."""
+        self.published = 0
+        """Messages that the broker has confirmed, and all before them."""
+        self.returned = 0
+        """Messages that came back because no queue wanted them; the broker confirms them too."""
+        private: Any = channel
+        private._on_confirm_frame = self._confirm
+        private.message_id_delivery_tag = _Anything()
+        private.confirmations = _Returns(self._came_back)
 
-    def publish(self, exchange: str, key: str, body: bytes, properties: Basic.Properties) -> asyncio.Future[Any]:
-        """Put a message after those before it; it goes with the next `flush`. `message_id` must be its own.
+    def __len__(self) -> int:
+        """How many are on their way."""
+        return len(self._sent)
 
-        Returns:
-            What becomes of it: Basic.Ack, or the message itself when it came back unroutable; or the broker's error.
+    @property
+    def oldest(self) -> int | None:
+        """The place of the oldest message that is not confirmed; None when there is none."""
+        return self._sent[0][1] if self._sent else None
+
+    def publish(self, place: int, message: Message) -> None:
+        """Put a message after those before it; it goes with the next `flush`.
+
+        Args:
+            place: what `oldest` calls it; several messages may have one.
         """
         channel = self._channel
-        number = channel.number
-        frames = [published(number, exchange, key), header(number, len(body), properties.marshal())]
+        number, body = channel.number, message.body
+        frames = [published(number, message.exchange, message.key), header(number, len(body), message.properties)]
         size = channel.max_content_size
         frames += [_frame(_BODY, number, body[at : at + size]) for at in range(0, len(body), size)]
-        # nothing can fail from here on: the broker counts messages, and the tags follow its count
+        # nothing can fail from here on: the broker counts messages, and our numbers follow its count
         self._frames += frames
-        channel.delivery_tag += 1
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        channel.confirmations[channel.delivery_tag] = answer
-        channel.message_id_delivery_tag[str(properties.message_id)] = channel.delivery_tag
-        self._waiting.add(answer)
-        answer.add_done_callback(partial(self._answered, str(properties.message_id)))
-        return answer
+        self._count += 1
+        self._sent.append((self._count, place))
 
     async def flush(self) -> None:
         """Hand what was put to the connection."""
@@ -83,14 +113,57 @@ class Pipeline:
             frames, self._frames = self._frames, []
             await self._channel.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
 
-    def _answered(self, message_id: str, answer: asyncio.Future[Any]) -> None:
-        self._waiting.discard(answer)
-        self._channel.message_id_delivery_tag.pop(message_id, None)
-        if not answer.cancelled():
-            # the first error ends the session; those of the messages after it say nothing new
-            answer.exception()
+    async def _confirm(self, frame: Basic.Ack | Basic.Nack) -> None:
+        if not isinstance(frame, Basic.Ack):
+            if not self.refused.done():
+                self.refused.set_exception(DeliveryError(None, frame))
+            return
+        sent, early, tag = self._sent, self._early, frame.delivery_tag or 0
+        before = len(sent)
+        if frame.multiple:
+            while sent and sent[0][0] <= tag:
+                early.discard(sent.popleft()[0])
+        else:
+            early.add(tag)
+        while sent and sent[0][0] in early:
+            early.discard(sent.popleft()[0])
+        self.published += before - len(sent)
+        self._told()
+
+    def _came_back(self) -> None:
+        self.returned += 1
 
     def close(self) -> None:
-        """Give up what was not answered."""
-        for answer in list(self._waiting):
-            answer.cancel()
+        """Take no more confirmations."""
+        self._told = _nobody
+        self.refused.cancel()
+
+
+def _nobody() -> None:
+    """Whoever closed it wants to hear no more."""
+
+
+class _Anything:
+    """In place of aiormq's table of the messages on their way: whatever comes back is ours."""
+
+    def get(self, _message_id: str) -> int:
+        return 0
+
+
+class _Returns(Mapping[int, Any]):
+    """In place of aiormq's table of their futures: counts what comes back, and has nothing."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        self._count = count
+
+    def pop(self, _tag: int, _default: object = None) -> None:
+        self._count()
+
+    def __getitem__(self, tag: int) -> Any:
+        raise KeyError(tag)
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

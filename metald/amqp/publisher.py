@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
-from pamqp.commands import Basic
 
 from metald.amqp import topology
 from metald.amqp.link import Link
 from metald.amqp.outbox import Outbox
-from metald.amqp.pipeline import Pipeline
+from metald.amqp.pipeline import Message, Pipeline
 from metald.amqp.place import Lost, Place
 from metald.config import Amqp
 from metald.errors import MetaldError
+from metald.metrics import Histogram
 from metald.model import Event
 from metald.store.store import Store
 
@@ -35,9 +36,6 @@ _READ = 128
 """Events taken from the outbox at a time."""
 _SAVE = 0.25
 """Seconds between two writes of the place."""
-
-Message = tuple[str, str, bytes, Basic.Properties]
-"""Exchange, routing key, body, properties."""
 
 
 class Voice:
@@ -70,24 +68,34 @@ class Publisher:
         self._place = place
         self._voices = voices
         self._confirmed = 0
+        self._handed = 0  # the last event of which every message is in the pipeline
         self._standby = False
         self._progress = asyncio.Event()
         self._calm = asyncio.Event()
         self.active = False
         """Whether this daemon publishes now."""
-        self.published = 0
-        """Messages that the broker confirmed."""
-        self.unroutable = 0
-        """Of these, messages that came back because no queue wanted them."""
+        self._counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.restarts = 0
         """How often publishing began again after the last confirmed event."""
         self.dropped = 0
         """Events that were purged before they could be published."""
+        self.delay = Histogram()
+        """Seconds from an event's transaction until it has left for the broker."""
 
     @property
     def waiting(self) -> int:
         """Events that have not been confirmed yet; 0 while another daemon publishes."""
         return 0 if self._standby else max(0, self._store.last_seq - self._confirmed)
+
+    @property
+    def published(self) -> int:
+        """Messages that the broker confirmed."""
+        return self._counts()[0]
+
+    @property
+    def unroutable(self) -> int:
+        """Of these, messages that came back because no queue wanted them."""
+        return self._counts()[1]
 
     async def prepare(self) -> None:
         """Before anything happens: from here on every event is published.
@@ -138,7 +146,7 @@ class Publisher:
 
     async def _session(self, connection: AbstractConnection) -> None:
         outbox = Outbox(self._store, self._confirmed)
-        sent: deque[tuple[int, Awaitable[Any]]] = deque()
+        self._handed = self._confirmed
         try:
             async with self._link.channel(connection) as channel:
                 self.active = True
@@ -148,9 +156,11 @@ class Publisher:
                 async with asyncio.timeout(self._link.timeout):
                     bare = await channel.get_underlay_channel()
                 assert isinstance(bare, Channel)
-                pipeline = Pipeline(bare)
+                pipeline = Pipeline(bare, lambda: self._note(pipeline))
+                published, returned = self.published, self.unroutable
+                self._counts = lambda: (published + pipeline.published, returned + pipeline.returned)
                 try:
-                    await _together(self._send(outbox, pipeline, sent), self._collect(sent), self._save(), _closed(bare))
+                    await _together(self._send(outbox, pipeline), self._save(), _failed(pipeline.refused), _closed(bare))
                 finally:
                     pipeline.close()
         finally:
@@ -158,11 +168,11 @@ class Publisher:
             self._calm.set()
             outbox.close()
 
-    async def _send(self, outbox: Outbox, pipeline: Pipeline, sent: deque[tuple[int, Awaitable[Any]]]) -> None:
+    async def _send(self, outbox: Outbox, pipeline: Pipeline) -> None:
         """Hand events to the broker, as many as may be on their way."""
         while True:
             await self._link.unblocked()
-            room = self._settings.in_flight - len(sent)
+            room = self._settings.in_flight - len(pipeline)
             if room <= 0:
                 self._progress.clear()
                 await self._progress.wait()
@@ -173,33 +183,23 @@ class Publisher:
                     self.dropped += event.data["count"]
                     _log.error("events %(first)d to %(last)d were let go before they could be published", event.data)
                 for voice in self._voices:
-                    for exchange, key, body, properties in voice.messages(event):
-                        sent.append((event.seq, pipeline.publish(exchange, key, body, properties)))
-            if not sent:
-                self._confirmed = outbox.seq
-                self._calm.set()
+                    for message in voice.messages(event):
+                        pipeline.publish(event.seq, message)
+                self._handed = event.seq
+            self._note(pipeline)  # nothing may have become of them
             await pipeline.flush()
+            now = asyncio.get_running_loop().time()
+            for told, count in outbox.told_until(self._handed):
+                self.delay.add(now - told, count)
             await asyncio.sleep(0)  # the loop belongs to others too
-            self._progress.set()
 
-    async def _collect(self, sent: deque[tuple[int, Awaitable[Any]]]) -> None:
-        """Take the broker's confirmations, in sequence."""
-        while True:
-            while not sent:
-                self._progress.clear()
-                await self._progress.wait()
-            seq, confirmation = sent[0]
-            answer = await confirmation
-            sent.popleft()
-            self.published += 1
-            if not isinstance(answer, Basic.Ack):
-                self.unroutable += 1
-            if not sent or sent[0][0] != seq:
-                self._confirmed = seq
-            if not sent:
-                self._calm.set()
-            if len(sent) % 64 == 0:
-                self._progress.set()
+    def _note(self, pipeline: Pipeline) -> None:
+        """Take note of how far the broker has confirmed."""
+        oldest = pipeline.oldest
+        self._confirmed = self._handed if oldest is None else oldest - 1
+        if oldest is None:
+            self._calm.set()
+        self._progress.set()
 
     async def _save(self) -> None:
         """Write down how far it is, now and then."""
@@ -210,6 +210,11 @@ class Publisher:
             except MetaldError as error:
                 _log.warning("the place in the events cannot be written: %s; trying again", error)
                 await asyncio.sleep(1.0)
+
+
+async def _failed(refused: asyncio.Future[None]) -> None:
+    """Raise what the broker refused a message with."""
+    await refused
 
 
 async def _closed(channel: Channel) -> None:
@@ -252,12 +257,37 @@ class CloudEventVoice(Voice):
 
     def messages(self, event: Event) -> Iterable[Message]:
         """See Voice."""
-        properties = Basic.Properties(
-            content_type=self._content_type,
-            delivery_mode=2,
-            message_id=str(event.seq),
-            timestamp=event.time,
-            message_type=event.type,
-            app_id="metald",
-        )
-        yield self._settings.exchange, self._key(event), self._encode(event), properties
+        properties = properties_of(self._content_type, str(event.seq), event.time.timestamp(), event.type)
+        yield Message(self._settings.exchange, self._key(event), self._encode(event), properties)
+
+
+_FIRST = struct.Struct(">H")
+_STAMP = struct.Struct(">Q")
+_FLAGS = 1 << 15 | 1 << 12 | 1 << 7 | 1 << 6 | 1 << 5 | 1 << 3
+"""content-type, delivery-mode, message-id, timestamp, type, app-id (AMQP 0-9-1, 4.2.6.1)."""
+_PERSISTENT = b"\x02"
+
+
+def properties_of(content_type: str, message_id: str, timestamp: float, kind: str) -> bytes:
+    """The properties of an event's message, as pamqp would write them.
+
+    Args:
+        timestamp: seconds since 1970.
+        kind: the event's type.
+    """
+    return _before(content_type) + _short(message_id) + _STAMP.pack(int(timestamp)) + _after(kind)
+
+
+@lru_cache(maxsize=16)
+def _before(content_type: str) -> bytes:
+    return _FIRST.pack(_FLAGS) + _short(content_type) + _PERSISTENT
+
+
+@lru_cache(maxsize=512)
+def _after(kind: str) -> bytes:
+    return _short(kind) + _short("metald")
+
+
+def _short(text: str) -> bytes:
+    value = text.encode()
+    return bytes((len(value),)) + value

@@ -54,7 +54,7 @@ class Amqp(Section, frozen=True):
     ] = True
     publish: Annotated[bool, Meta(description="Publish every event.")] = True
     exchange: Annotated[str, Meta(min_length=1, description="The topic exchange of the events.")] = "metald.events"
-    in_flight: Annotated[Positive, Meta(description="Most messages on their way that the broker has not confirmed yet.")] = 512
+    in_flight: Annotated[Positive, Meta(description="Most messages on their way that the broker has not confirmed yet.")] = 2048
     unpublished_retention_days: Annotated[
         Positive,
         Meta(description="Days that events wait for the broker, if more than `store.event_retention_days`; then they are dropped."),

@@ -8,7 +8,6 @@ negotiated, callers authenticated, arguments and bodies checked here and nowhere
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict, MultiDict, MultiMapping
 
+from metald.entropy import new_uuid
 from metald.errors import Busy, MetaldError, NotFound, Unavailable, WorldError
 from metald.http import auth, body, conditional, door, old_paths, problem, versions
 from metald.http.call import Call, Reply, Services
@@ -40,12 +40,6 @@ _GLOBAL_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _EXPOSED = f"{versions.OLD_HEADER}, {versions.MIN_HEADER}, {versions.MAX_HEADER}, ETag"
 _RETRY_AFTER = "2"
 _MOST_BASES = 100
-
-
-def _new_id() -> str:
-    """`req-` and a random UUID."""
-    text = os.urandom(16).hex()
-    return f"req-{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
 class _Answer(web.Response):
@@ -108,7 +102,7 @@ class Dispatcher:
         begun = time.perf_counter()
         protocol = request.protocol
         self._gate.taken(protocol)
-        request_id = _new_id()
+        request_id = f"req-{new_uuid()}"
         headers = self._headers.copy()
         headers["x-openstack-request-id"] = headers["openstack-request-id"] = request_id
         try:

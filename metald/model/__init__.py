@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from metald.entropy import new_uuid
 from metald.model.event import Event
 from metald.model.internals import BiosSetting, FirmwareComponent, Internals
 from metald.model.node import Chassis, Conductor, Json, Node, Port
-from metald.model.resource import Resource, new_uuid, now
+from metald.model.resource import Resource, now
 from metald.model.states import INTERFACES, BootDevice, BootMode, Fault, PowerState, PowerTarget, ProvisionState, Verb
 from metald.model.workflow import PlannedStep, StepRecord, Workflow, WorkflowKind, WorkflowState
 

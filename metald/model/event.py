@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from metald.model.resource import new_uuid, now
+from metald.entropy import new_uuid
+from metald.model.resource import now
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MASK = "******"
+_USUAL = 64
+"""Characters of a key that is worth remembering."""
 
 _PARTS = (
     "adminpass|admin_pass|password|passwd|new_pass|token|secret|sys_pswd|configdrive|chappassword|encrypted_key|private_key|fernetkey|"
@@ -26,6 +29,11 @@ _IN_URL = re.compile(r"(\w+://[^\s/:@]*:)([^\s/@]+)(?=@)")
 
 def is_secret(key: str) -> bool:
     """Whether a value of this key must not be shown."""
+    return _known(key) if len(key) <= _USUAL else _SECRET_KEY.search(key) is not None
+
+
+@lru_cache(maxsize=4096)
+def _known(key: str) -> bool:
     return _SECRET_KEY.search(key) is not None
 
 
@@ -40,7 +48,7 @@ def mask_text(text: str) -> str:
 def masked(value: Any) -> Any:
     """A copy of a JSON value in which every secret reads `******`."""
     if isinstance(value, Mapping):
-        return {k: MASK if _SECRET_KEY.search(k) and v is not None else masked(v) for k, v in value.items()}
+        return {k: MASK if is_secret(k) and v is not None else masked(v) for k, v in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
     return mask_text(value) if isinstance(value, str) else value

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import uuid as _uuid
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from metald.entropy import new_uuid
+
 
 def now() -> datetime:
     """The present moment, aware, in UTC."""
     return datetime.now(UTC)
-
-
-def new_uuid() -> str:
-    """A random UUID in its canonical text form."""
-    return str(_uuid.uuid4())
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -7,9 +7,10 @@ made once per session; CBC is done on top of it, which for messages of one or tw
 from __future__ import annotations
 
 import hmac
-import os
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from metald.entropy import random_bytes
 
 _BLOCK = 16
 _HEAD = 16  # RMCP header, authentication type, payload type, session, sequence, length
@@ -38,7 +39,7 @@ class Sealing:
     def seal(self, kind: int, session: int, sequence: int, payload: bytes | bytearray) -> bytes:
         """The datagram that carries a payload of type `kind`."""
         clear = bytes(payload) + _PADS[-(len(payload) + 1) % _BLOCK]
-        last = os.urandom(_BLOCK)
+        last = random_bytes(_BLOCK)
         pieces = [last]
         for at in range(0, len(clear), _BLOCK):
             last = self._encrypt(_xor(clear[at : at + _BLOCK], last))

@@ -22,7 +22,7 @@ from metald.model import Event, Node
 from metald.store.store import Store
 
 _MOST_GONE = 10_000
-_PACE = 0.025
+_PACE = 0.1
 """Seconds between two times that watchers are told."""
 
 

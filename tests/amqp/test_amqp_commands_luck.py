@@ -159,24 +159,25 @@ async def test_a_channel_that_the_broker_closes_is_opened_again(tmp_path: Path, 
         assert len(site.api.house.store.table(Node)) == 3
 
 
-async def test_an_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+async def test_an_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, broker: PrivateRabbit, disk: bool) -> None:
     async with commanded(tmp_path, place):
         pass
     async with producing(place) as producer:
         for i in range(20):
             await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
-        await asyncio.to_thread(lambda: broker.alarm(True))
+        await asyncio.to_thread(lambda: broker.alarm(True, disk=disk))
         try:
             async with commanded(tmp_path, place, amqp={"timeout": 2.0}) as site:
                 await site.until(lambda: len(site.api.house.store.table(Node)) == 20)
-                await asyncio.to_thread(lambda: broker.alarm(False))
+                await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
                 seen: dict[str, Any] = {}
                 while len(seen) < 20:  # one whose confirmation the alarm held back may come again, but never another
                     reply = await producer.reply()
                     assert seen.setdefault(reply["command"], reply) == reply
                 assert len(_names(site)) == 20
         finally:
-            await asyncio.to_thread(lambda: broker.alarm(False))
+            await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
 
 
 async def test_ten_megabytes_are_refused_with_the_reason(tmp_path: Path, place: Place) -> None:

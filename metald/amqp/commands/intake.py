@@ -155,6 +155,7 @@ class Intake:
 
     async def use(self, connection: AbstractConnection) -> None:
         """Take messages as long as the connection holds; for `Link.attach`."""
+        await self._link.unblocked()
         async with self._link.channel(connection) as channel:
             queue, dead = await self._declare(channel)
             async with asyncio.timeout(self._link.timeout):
@@ -168,8 +169,8 @@ class Intake:
                     group.create_task(session.acks.run())
                     group.create_task(_watch(raw, gone))
                     self.ready = True
-                    await self._take_what_came_back(session, queue)
-                    await self._take_all(session, queue, group)
+                    first_of_all = await self._take_what_came_back(session, queue)
+                    await self._take_all(session, queue, group, first_of_all)
             except BaseExceptionGroup as raised:
                 if raised.subgroup(ChannelLockedResource):
                     self._gets = False
@@ -178,28 +179,38 @@ class Intake:
                 self.ready = False
                 session.arrivals.close()
 
-    async def _take_what_came_back(self, session: _Session, queue: AbstractQueue) -> None:
+    async def _take_what_came_back(self, session: _Session, queue: AbstractQueue) -> AbstractIncomingMessage | None:
         """Take messages one by one until one comes that is no suspect; the broker hands over first what has come before.
 
         A daemon or a connection that ended may have had as many of them as `prefetch`. That happens; if it happens again, and one of
         them is to blame, it ends the next one alone.
+
+        Returns:
+            The one that is no suspect, which is not taken yet; None when there is none.
         """
         enough = max(1, min(_SUSPECT, self._settings.commands.delivery_limit - 1))
-        suspect = self._gets
-        while suspect:
+        while self._gets:
             await self._lanes.room(urgent=self._urgent)
             async with self._alone:
                 message = await queue.get(fail=False, timeout=self._link.timeout)
-                if message is None:
-                    return
+                if message is None or _came_back(message) < enough:
+                    return message
                 session.acks.begin(message.delivery_tag or 0)
                 await self._take(session, session.arrivals.begin(), message)
                 await session.acks.all_sent()
-            suspect = _came_back(message) >= enough
+        return None
 
-    async def _take_all(self, session: _Session, queue: AbstractQueue, group: asyncio.TaskGroup) -> None:
-        """Take messages, many at once, for ever."""
+    async def _take_all(
+        self, session: _Session, queue: AbstractQueue, group: asyncio.TaskGroup, first_of_all: AbstractIncomingMessage | None
+    ) -> None:
+        """Take messages, many at once, for ever.
+
+        The consumer is there before any is taken: an answer is published, and from a connection that publishes a broker with an alarm
+        reads nothing more, while it goes on handing over to consumers.
+        """
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        if first_of_all is not None:
+            inbox.put_nowait(first_of_all)
         await queue.consume(inbox.put, timeout=self._link.timeout)
         while True:
             message = await inbox.get()

@@ -61,10 +61,11 @@ class Pipeline:
 
     Args:
         channel: the channel; nobody else publishes on it.
-        confirmed: is told after each confirmation of the broker's.
+        confirmed: is told after each confirmation of the broker's how many messages it has confirmed more.
+        returned: is told of each message that comes back because no queue wanted it; the broker confirms it too.
     """
 
-    def __init__(self, channel: Channel, confirmed: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, confirmed: Callable[[int], None], returned: Callable[[], None]) -> None:
         self._channel = channel
         self._told = confirmed
         self._frames: list[bytes] = []
@@ -73,14 +74,10 @@ class Pipeline:
         self._early: set[int] = set()
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails when the broker does not take a message."""
-        self.published = 0
-        """Messages that the broker has confirmed, and all before them."""
-        self.returned = 0
-        """Messages that came back because no queue wanted them; the broker confirms them too."""
         private: Any = channel
         private._on_confirm_frame = self._confirm
         private.message_id_delivery_tag = _Anything()
-        private.confirmations = _Returns(self._came_back)
+        private.confirmations = _Returns(returned)
 
     def __len__(self) -> int:
         """How many are on their way."""
@@ -127,11 +124,7 @@ class Pipeline:
             early.add(tag)
         while sent and sent[0][0] in early:
             early.discard(sent.popleft()[0])
-        self.published += before - len(sent)
-        self._told()
-
-    def _came_back(self) -> None:
-        self.returned += 1
+        self._told(before - len(sent))
 
     def close(self) -> None:
         """Take no more confirmations."""
@@ -139,7 +132,7 @@ class Pipeline:
         self.refused.cancel()
 
 
-def _nobody() -> None:
+def _nobody(_count: int) -> None:
     """Whoever closed it wants to hear no more."""
 
 

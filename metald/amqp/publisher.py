@@ -74,7 +74,10 @@ class Publisher:
         self._calm = asyncio.Event()
         self.active = False
         """Whether this daemon publishes now."""
-        self._counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.published = 0
+        """Messages that the broker confirmed."""
+        self.unroutable = 0
+        """Of these, messages that came back because no queue wanted them."""
         self.restarts = 0
         """How often publishing began again after the last confirmed event."""
         self.dropped = 0
@@ -86,16 +89,6 @@ class Publisher:
     def waiting(self) -> int:
         """Events that have not been confirmed yet; 0 while another daemon publishes."""
         return 0 if self._standby else max(0, self._store.last_seq - self._confirmed)
-
-    @property
-    def published(self) -> int:
-        """Messages that the broker confirmed."""
-        return self._counts()[0]
-
-    @property
-    def unroutable(self) -> int:
-        """Of these, messages that came back because no queue wanted them."""
-        return self._counts()[1]
 
     async def prepare(self) -> None:
         """Before anything happens: from here on every event is published.
@@ -156,9 +149,7 @@ class Publisher:
                 async with asyncio.timeout(self._link.timeout):
                     bare = await channel.get_underlay_channel()
                 assert isinstance(bare, Channel)
-                pipeline = Pipeline(bare, lambda: self._note(pipeline))
-                published, returned = self.published, self.unroutable
-                self._counts = lambda: (published + pipeline.published, returned + pipeline.returned)
+                pipeline = Pipeline(bare, lambda count: self._note(pipeline, count), self._came_back)
                 try:
                     await _together(self._send(outbox, pipeline), self._save(), _failed(pipeline.refused), _closed(bare))
                 finally:
@@ -186,15 +177,19 @@ class Publisher:
                     for message in voice.messages(event):
                         pipeline.publish(event.seq, message)
                 self._handed = event.seq
-            self._note(pipeline)  # nothing may have become of them
+            self._note(pipeline, 0)  # nothing may have become of them
             await pipeline.flush()
             now = asyncio.get_running_loop().time()
             for told, count in outbox.told_until(self._handed):
                 self.delay.add(now - told, count)
             await asyncio.sleep(0)  # the loop belongs to others too
 
-    def _note(self, pipeline: Pipeline) -> None:
-        """Take note of how far the broker has confirmed."""
+    def _came_back(self) -> None:
+        self.unroutable += 1
+
+    def _note(self, pipeline: Pipeline, count: int) -> None:
+        """Take note of how far the broker has confirmed, and of how many messages more."""
+        self.published += count
         oldest = pipeline.oldest
         self._confirmed = self._handed if oldest is None else oldest - 1
         if oldest is None:

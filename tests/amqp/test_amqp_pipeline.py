@@ -1,17 +1,20 @@
-"""Frames that are written in one go are those of pamqp, to the byte."""
+"""Frames that are written in one go are those of pamqp, to the byte; and what is confirmed is known whatever order it comes in."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from aiormq.exceptions import DeliveryError
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.commands import Basic
-from pamqp.frame import marshal
+from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
-from metald.amqp.pipeline import header, published
+from metald.amqp.pipeline import Message, Pipeline, header, published
 from metald.amqp.publisher import properties_of
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -44,3 +47,70 @@ def test_the_properties_of_an_event(text: str, stamp: int, kind: str) -> None:
 def test_a_name_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="range"):
         published(1, "metald.events", "x" * 256)
+
+
+class Wire:
+    """What a pipeline uses of aiormq's channel."""
+
+    def __init__(self) -> None:
+        self.number = 1
+        self.max_content_size = 4
+        self.write_queue: asyncio.Queue[Any] = asyncio.Queue()
+
+
+def piped(count: int) -> tuple[Any, Pipeline, list[int]]:
+    """A pipeline with messages at the places 10, 10, 20, 20, ..., and what it told of."""
+    wire, told = Wire(), list[int]()
+    channel: Any = wire
+    pipeline = Pipeline(channel, told.append, lambda: told.append(-1))
+    for number in range(count):
+        pipeline.publish(10 * (number // 2 + 1), Message("exchange", "key", b"body of it", bytes(2)))
+    return channel, pipeline, told
+
+
+@given(data=st.data(), count=st.integers(1, 40))
+async def test_the_oldest_is_right_whatever_order_the_broker_confirms_in(data: st.DataObject, count: int) -> None:
+    channel, pipeline, told = piped(count)
+    left = set(range(1, count + 1))
+    while left:
+        tag = data.draw(st.sampled_from(sorted(left)))
+        multiple = data.draw(st.booleans())
+        left -= {other for other in left if other <= tag} if multiple else {tag}
+        await channel._on_confirm_frame(Basic.Ack(delivery_tag=tag, multiple=multiple))
+        first = min(left, default=None)
+        assert pipeline.oldest == (None if first is None else 10 * ((first - 1) // 2 + 1))
+        assert len(pipeline) == (0 if first is None else count - first + 1)
+    assert sum(told) == count
+
+
+async def test_a_message_that_the_broker_refuses_ends_it() -> None:
+    channel, pipeline, told = piped(2)
+    for _ in range(2):
+        await channel._on_confirm_frame(Basic.Nack(delivery_tag=1))
+    with pytest.raises(DeliveryError):
+        await pipeline.refused
+    assert (told, len(pipeline)) == ([], 2)
+
+
+async def test_what_comes_back_is_told_and_a_closed_pipeline_tells_nothing() -> None:
+    channel, pipeline, told = piped(2)
+    assert channel.confirmations.pop(channel.message_id_delivery_tag.get("any"), None) is None
+    assert told == [-1]
+    pipeline.close()
+    await channel._on_confirm_frame(Basic.Ack(delivery_tag=2, multiple=True))
+    assert told == [-1]
+
+
+async def test_messages_leave_together_and_long_bodies_in_pieces() -> None:
+    channel, pipeline, _ = piped(3)
+    assert channel.write_queue.empty()
+    await pipeline.flush()
+    await pipeline.flush()
+    frames = channel.write_queue.get_nowait().payload
+    assert channel.write_queue.empty()
+    kinds = []
+    while frames:
+        size, _, frame = unmarshal(frames)
+        frames = frames[size:]
+        kinds.append(type(frame).__name__)
+    assert kinds == 3 * ["Publish", "ContentHeader", "ContentBody", "ContentBody", "ContentBody"]

@@ -24,12 +24,12 @@ from aio_pika.abc import AbstractIncomingMessage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.parts.broker import broker
 from metald.amqp.service import Broker
 from metald.config import Amqp, Settings, StoreSettings
 from metald.model import Event, new_uuid
 from metald.store.changes import Change
 from metald.store.store import Store
-from tests.support.rabbit import PrivateRabbit, available
 
 PER_CPU_SECOND = 3000
 P99 = 0.100
@@ -133,15 +133,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=20_000)
     arguments = parser.parse_args()
-    if not available():
-        print("no RabbitMQ: apt-get install rabbitmq-server")
-        return 1
-    rabbit = PrivateRabbit()
-    try:
-        rabbit.start()
+    with broker() as rabbit:
         good = asyncio.run(measure(rabbit.url(rabbit.fresh_host()), arguments.events))
-    finally:
-        rabbit.remove()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"most memory: {most:.0f} MB; {'all bars held' if good else 'A BAR WAS MISSED'}")
     return 0 if good else 1

@@ -23,10 +23,10 @@ import aio_pika
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.parts.broker import broker
 from benchmarks.parts.deploy import Figure, Storm, deploy, session
 from benchmarks.parts.watchers import watching
 from tests.support.daemon import Daemon
-from tests.support.rabbit import PrivateRabbit, available
 
 KEPT = 0.8
 QUEUE = "everything"
@@ -102,15 +102,8 @@ def main() -> int:
     parser.add_argument("--watchers", type=int, default=100, help="how many follow all events")
     parser.add_argument("--rounds", type=int, default=3, help="how often both are measured")
     arguments = parser.parse_args()
-    if not available():
-        print("no RabbitMQ: apt-get install rabbitmq-server")
-        return 1
-    rabbit = PrivateRabbit()
-    try:
-        rabbit.start()
+    with broker() as rabbit:
         return 0 if asyncio.run(measure(arguments.nodes, arguments.watchers, arguments.rounds, rabbit.url(rabbit.fresh_host()))) else 1
-    finally:
-        rabbit.remove()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.parts.broker import broker
 from benchmarks.parts.delays import delays
 from benchmarks.parts.deploy import Storm, deploy, session
 from tests.support.daemon import Daemon
-from tests.support.rabbit import PrivateRabbit, available
+from tests.support.rabbit import PrivateRabbit
 
 WITHIN = 0.1
 """Seconds; also a bucket of the metric."""
@@ -163,15 +164,8 @@ def main() -> int:
     parser.add_argument("--reconnections", type=int, default=50, help="how often the watcher breaks off")
     parser.add_argument("--rounds", type=int, default=3, help="how often it is measured")
     arguments = parser.parse_args()
-    if not available():
-        print("no RabbitMQ: apt-get install rabbitmq-server")
-        return 1
-    rabbit = PrivateRabbit()
-    try:
-        rabbit.start()
+    with broker() as rabbit:
         return 0 if asyncio.run(measure(rabbit, arguments)) else 1
-    finally:
-        rabbit.remove()
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.commands import EXCHANGE, NODES, ready
 from benchmarks.parts import process
 from benchmarks.parts.bars import Bar, say, verdict
+from benchmarks.parts.broker import broker
 from metald.amqp.pipeline import Pipeline
 from tests.support.daemon import Daemon, api
-from tests.support.rabbit import PrivateRabbit, available
+from tests.support.rabbit import PrivateRabbit
 
 GROWTH = 200.0
 ANSWER = 1.0
@@ -152,16 +153,8 @@ def main() -> int:
     parser.add_argument("--commands", type=int, default=1_000_000, help="how many wait")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the daemon may take them")
     arguments = parser.parse_args()
-    if not available():
-        print("no RabbitMQ: apt-get install rabbitmq-server")
-        return 1
-    rabbit = PrivateRabbit()
-    try:
-        rabbit.start()
-        with tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
-            bars = asyncio.run(measure(rabbit, Path(folder), arguments))
-    finally:
-        rabbit.remove()
+    with broker() as rabbit, tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
+        bars = asyncio.run(measure(rabbit, Path(folder), arguments))
     say(bars)
     return verdict(bars)
 

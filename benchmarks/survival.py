@@ -31,8 +31,9 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.parts.broker import broker
 from tests.support.daemon import Daemon, api
-from tests.support.rabbit import PrivateRabbit, available
+from tests.support.rabbit import PrivateRabbit
 
 ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 900.0
@@ -227,16 +228,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")
     parser.add_argument("--graceful", action="store_true", help="stop the broker instead of killing it")
     arguments = parser.parse_args()
-    if not available():
-        print("no RabbitMQ: apt-get install rabbitmq-server")
-        return 1
-    rabbit = PrivateRabbit()
-    try:
-        rabbit.start()
-        with tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
-            faults = asyncio.run(measure(rabbit, Path(folder), arguments))
-    finally:
-        rabbit.remove()
+    with broker() as rabbit, tempfile.TemporaryDirectory(prefix="metald-bench-") as folder:
+        faults = asyncio.run(measure(rabbit, Path(folder), arguments))
     for fault in faults[:20]:
         print(f"MISSED: {fault}")
     print(f"{'A BAR WAS MISSED' if faults else 'all bars held'}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")

@@ -28,7 +28,7 @@ from metald.images.cache import ImageCache
 from metald.model import Node, ProvisionState, Verb
 from metald.model.caller import SYSTEM
 from metald.statemachine.agents import MASKED, Agents
-from tests.agent.test_agent_contract import settings
+from tests.support.agent_house import settings
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
 from tests.support.house import SCRIPTED, House
 from tests.support.scripted_agent import ScriptedAgent

@@ -37,6 +37,11 @@ def wants_secure_boot(node: Node) -> bool:
     return "true" in (wanted.get("secure_boot", "").lower(), has.get("secure_boot", "").lower())
 
 
+def has_secure_boot(node: Node) -> bool | None:
+    """Whether the node's firmware runs what is signed only, as it was read or is asked for; None when nobody said."""
+    return node.secure_boot if node.secure_boot is not None else wants_secure_boot(node) or None
+
+
 def asked_boot_mode(node: Node) -> BootMode | None:
     """The mode that somebody wrote into the node, or None.
 

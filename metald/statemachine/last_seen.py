@@ -10,7 +10,7 @@ from datetime import datetime
 
 from metald.boot.doctor import diagnose, gather
 from metald.boot.doctor.diagnosis import Known
-from metald.drivers.boot_mode import wants_secure_boot
+from metald.drivers.boot_mode import has_secure_boot
 from metald.model import Event, Node, Workflow
 from metald.store.store import Store
 
@@ -27,13 +27,12 @@ async def last_seen(store: Store, workflow: Workflow) -> str:
     own = await store.events(node_uuid=workflow.node_uuid, limit=_LOOK_BACK, newest=True)
     boots = gather(event for event in own if event.time >= since)
     node = store.table(Node).get(workflow.node_uuid)
-    secure = None if node is None else node.secure_boot if node.secure_boot is not None else wants_secure_boot(node) or None
     if not boots or boots[-1].last is None:
         stranger = _stranger(await store.events(limit=_LOOK_BACK, newest=True), since)
         told = f"Meanwhile an unknown machine asked with the MAC address {stranger}: compare it with the node's ports."
         return f"The machine did not ask for any boot file. {told if stranger else ''}".rstrip()
     boot = boots[-1]
-    found = diagnose(boot, Known(secure), stopped=True)
+    found = diagnose(boot, Known(has_secure_boot(node) if node is not None else None), stopped=True)
     seen = f"The machine was last seen at {boot.last:%H:%M:%S} UTC, {found.at}."
     return " ".join(filter(None, (seen, found.likely, found.remedy.removeprefix("Look at its console.").strip())))
 

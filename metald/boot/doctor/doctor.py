@@ -19,7 +19,7 @@ from metald.boot.directory import BootDirectory
 from metald.boot.doctor.attempt import SIGNS, Attempt, belongs, gather, starts
 from metald.boot.doctor.diagnosis import Diagnosis, Known, diagnose, stage_of
 from metald.config import Settings
-from metald.drivers.boot_mode import wants_secure_boot
+from metald.drivers.boot_mode import has_secure_boot
 from metald.model import Event, Node, now
 
 _MOST = 20_000
@@ -205,9 +205,8 @@ class Doctor:
         node = self._directory.node(attempt.node_uuid or "")
         known = Known(listening=self._listening)
         if node is not None:
-            secure = node.secure_boot if node.secure_boot is not None else True if wants_secure_boot(node) else None
             stranger = self._unknown[1] if self._unknown is not None and self._unknown[0] >= attempt.began else ""
-            known = Known(secure, self._listening, stranger)
+            known = Known(has_secure_boot(node), self._listening, stranger)
         return diagnose(attempt, known, stopped=stopped)
 
     # -- what it is asked

@@ -6,7 +6,8 @@ kernel gives them in turns, so that none waits longer than before, and everythin
 
 A garbage collection holds the loop while it looks at objects, so each must have few to look at. The state, which has no cycles,
 is hidden from it (`gc=False` in the model), and what is imported and loaded at the start is set aside. Young objects are looked at
-often and few at a time; what has grown old and become garbage, such as closed SSH connections, is left to `tidy`.
+often and few at a time; what has grown old and become garbage is left to `tidy`, and is little: what comes by the thousand, such
+as SSH connections, lets go of itself when it ends.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ _FULL = 1_000_000
 _SWITCH_S = 0.001
 """The longest that a thread, such as the database's, keeps the loop from running Python."""
 _TIDY_S = 20.0
-_EVENTS = 24
+_TIDY_SHARE = 0.002
+"""The most of its time that the loop is held by full collections, which look at everything that is in flight."""
+_EVENTS = 8
 """Sockets that are served in one round of the loop."""
-_MOST_EVENTS = 96
+_MOST_EVENTS = 64
 """The same while rounds are short."""
-_SHORT_S = 0.005
+_SHORT_S = 0.004
 """A round that is shorter lets the next one serve twice as many, one that is longer half as many."""
 
 
@@ -77,7 +80,10 @@ def prepare() -> None:
 
 
 async def tidy() -> None:
-    """Collect what has become garbage in a cycle, three times a minute; runs until it is cancelled."""
+    """Collect what has become garbage in a cycle, three times a minute or less often where that takes long; runs until it is cancelled."""
+    pause = _TIDY_S
     while True:
-        await asyncio.sleep(_TIDY_S)
+        await asyncio.sleep(pause)
+        begun = time.perf_counter()
         gc.collect()
+        pause = max(_TIDY_S, (time.perf_counter() - begun) / _TIDY_SHARE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -207,3 +209,51 @@ async def test_looking_for_closed_connections_costs_little_however_many_are_kept
         connector._open[f"boot{number}"] = Kept()  # type: ignore[assignment]
         connector._drop_closed()
     assert not any(f"boot{number}" in connector._open for number in range(1000))
+
+
+@pytest.mark.parametrize("who", ["we", "they"])
+async def test_a_connection_that_ended_leaves_nothing_to_the_garbage_collector(sshd: Sshd, who: str) -> None:
+    async def leave(process: Any) -> None:
+        process.exit(0)
+
+    sshd.script = leave
+    gc.collect()
+    gc.disable()
+    try:
+        session = await sshd.connector.to(sshd.node)
+        await session.run("probe")
+        connection = weakref.ref(session._connection)
+        if who == "they":
+            sshd.connections[0].abort()
+            while connection() is not None and not connection().is_closed():  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+        del session
+        await sshd.connector.close_all()
+        async with asyncio.timeout(30):
+            while connection() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+async def test_a_command_that_says_more_than_fits_is_an_error(sshd: Sshd) -> None:
+    async def babble(process: Any) -> None:
+        for _ in range(9):
+            process.stdout.write(bytes(1 << 20))
+        process.exit(0)
+
+    sshd.script = babble
+    with pytest.raises(DeployError, match="facts said more than 8 MiB"):
+        await (await sshd.connector.to(sshd.node)).run("facts")
+
+
+async def test_a_line_without_end_is_told_as_nonsense_once_it_is_too_long(sshd: Sshd) -> None:
+    async def babble(process: Any) -> None:
+        for _ in range(9):
+            process.stdout.write(b"x" * (1 << 20))
+        await process.stdin.read()
+
+    sshd.script = babble
+    with pytest.raises(DeployError, match="the ramdisk said: xxx"):
+        async for _ in (await sshd.connector.to(sshd.node)).lines("write", silence=30):
+            pass

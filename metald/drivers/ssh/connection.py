@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metald.config import Ssh
-from metald.drivers.ssh_library import gone
+from metald.drivers.ssh_library import client, gone
 from metald.errors import DeployError, Invalid, RamdiskLost
 from metald.limits import Gate
 from metald.model import Node
@@ -120,6 +120,7 @@ class Connections:
                 return await asyncssh.connect(
                     target.address,
                     target.port,
+                    client_factory=client(),
                     username="root",
                     known_hosts=([trusted], [], []),
                     client_keys=[asyncssh.import_private_key(target.client_key)],
@@ -194,20 +195,31 @@ class Session:
             RamdiskLost: the connection broke or nothing came in time.
             DeployError: the command failed; the text is what it said.
         """
+        from metald.drivers.ssh.command import MOST, Command
+
+        command = Command()
         try:
             async with asyncio.timeout(timeout):
-                process = await self._connection.create_process(shlex.join([_PROGRAM, *argv]), encoding=None)
-                async with process:
-                    output, errors = await process.communicate(data or None)
+                channel, _ = await self._connection.create_session(lambda: command, shlex.join([_PROGRAM, *argv]), encoding=None)
+                try:
+                    if data:
+                        channel.write(data)
+                        channel.write_eof()
+                    await command.end()
+                finally:
+                    channel.close()
         except TimeoutError:
             raise self._lost(f"{argv[0]} did not end in {timeout:g} seconds") from None
         except gone() as error:
             raise self._lost(error) from None
-        if process.exit_status == 0:
-            return bytes(output or b"")
-        if process.exit_status is None:
+        status = channel.get_exit_status()
+        if status is None:
             raise self._lost("the command was cut off")
-        said = bytes(errors or b"").decode("utf-8", "replace").strip() or f"exit status {process.exit_status}"
+        if command.too_much:
+            raise DeployError(f"Node {self._target.label}: {argv[0]} said more than {MOST >> 20} MiB.")
+        if status == 0:
+            return bytes(command.output)
+        said = command.errors.decode("utf-8", "replace").strip() or f"exit status {status}"
         raise DeployError(f"Node {self._target.label}: {argv[0]} failed in the ramdisk: {said}.")
 
     async def lines(self, *argv: str, silence: float) -> AsyncGenerator[dict[str, Any], None]:
@@ -219,20 +231,21 @@ class Session:
         Raises:
             RamdiskLost: the connection broke or went silent.
         """
-        import asyncssh
+        from metald.drivers.ssh.command import Command
 
+        command = Command(merged=True)
         try:
-            process = await self._connection.create_process(shlex.join([_PROGRAM, *argv]), encoding=None, stderr=asyncssh.STDOUT)
-            async with process:
+            channel, _ = await self._connection.create_session(lambda: command, shlex.join([_PROGRAM, *argv]), encoding=None)
+            try:
                 while True:
                     async with asyncio.timeout(silence):
-                        line = await process.stdout.readline()
+                        line = await command.line()
                     if not line:
                         break
                     yield self._decode(line)
-                async with asyncio.timeout(silence):
-                    await process.wait_closed()
-            if process.exit_status is None:
+            finally:
+                channel.close()
+            if channel.get_exit_status() is None:
                 raise self._lost("the command was cut off")
         except TimeoutError:
             raise self._lost(f"nothing came for {silence:g} seconds") from None

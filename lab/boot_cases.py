@@ -25,6 +25,7 @@ class Case:
         settings: of metald, on top of those of the wire.
         says: a text that the machine's console must show.
         stops: the machine must not come far, and this is what the boot doctor must say of it: its code for the cause.
+        warns: the boot doctor's code for what is wrong although the machine goes on.
         tells: what the node's capabilities say of secure boot, where that is not the truth.
     """
 
@@ -38,6 +39,7 @@ class Case:
     settings: Mapping[str, str] = field(default_factory=dict)
     says: str = ""
     stops: str = ""
+    warns: str = ""
     tells: bool = True
 
 
@@ -110,11 +112,20 @@ CASES = (
         stops="wrong-architecture",
     ),
     Case(
-        "doctor: two DHCP servers",
+        "doctor: two DHCP servers, and the machine takes metald's answer",
         "ipxe",
-        (),
+        ("tftp ipxe.efi", "http boot.ipxe", *_IPXE),
         "uefi",
         wire=Wire("boot-file", {"efi": "other.efi"}, watched=True),
+        settings={"METALD__DHCP__PROVIDER": "proxy"},
+        warns="two-dhcp-servers",
+    ),
+    Case(
+        "doctor: two DHCP servers, and the machine takes the other's answer",
+        "ipxe",
+        (),
+        rom=True,
+        wire=Wire("boot-file", {"ipxe": "other.pxe"}, watched=True),
         settings={**_IMPATIENT, "METALD__DHCP__PROVIDER": "proxy"},
         stops="two-dhcp-servers",
     ),

@@ -129,6 +129,13 @@ class _Run:
         result.error = _missing(self._case.loads, result.loaded)
         if self._case.says and self._case.says not in one.serial_log.read_text(errors="replace"):
             result.error = result.error or f"the console does not say {self._case.says!r}"
+        if self._case.warns:
+            boots = (await daemon.get(f"/v1/nodes/{one.name}/boots"))["boots"]
+            warnings = [each for boot in boots for each in boot["warnings"] if each["cause"] == self._case.warns]
+            result.says = warnings[0]["likely"] if warnings else ""
+            told = [event["data"]["cause"] for event in events if event["type"] == "node.boot_warning"]
+            if not warnings or set(told) != {self._case.warns}:
+                result.error = result.error or f"the boot doctor warns of {told or 'nothing'}, not of {self._case.warns}"
 
     async def _told(self, one: LabMachine, daemon: Daemon, result: Result) -> None:
         """Until the boot doctor says why the machine does not boot."""

@@ -81,7 +81,9 @@ def command(wire: Wire, network: IPv4Network, ula: str, directory: Path, log: Pa
             argv += [f"--dhcp-hostsdir={directory / 'hosts'}", f"--dhcp-optsdir={directory / 'opts'}"]
             argv += ["--dhcp-option=encap:175,176,1b"]
         case "boot-file":
-            argv += ["--dhcp-option=encap:175,176,1b", "--dhcp-option-force=tag:efi-http,60,HTTPClient"]
+            argv += ["--dhcp-option-force=tag:efi-http,60,HTTPClient"]
+            if "ipxe" in wire.boot_files:  # else iPXE needs whoever does tell it a file
+                argv += ["--dhcp-option=encap:175,176,1b"]
             for kind, file in wire.boot_files.items():
                 argv.append(f"--dhcp-boot={_TAGS[kind]},{file.replace('HTTP', http)},,{tftp}")
     return argv

@@ -16,13 +16,13 @@ from metald.config import ConfigError, Settings
 from metald.console.consoles import Consoles
 from metald.drivers import fake, types
 from metald.drivers.agent.anaconda import AnacondaDeploy
+from metald.drivers.agent.autodetect import AutodetectDeploy
 from metald.drivers.agent.base import CustomAgentDeploy
 from metald.drivers.agent.bootc import BootcDeploy
 from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.agent.netboot import RamdiskDeploy
 from metald.drivers.agent.raid import AgentRaid
 from metald.drivers.agent.rescue import AgentRescue
-from metald.drivers.autodetect import AutodetectDeploy
 from metald.drivers.base import HardwareType, Interface
 from metald.drivers.inspect_agent import AgentInspect
 from metald.drivers.ipmi.console import PyghmiConsole, SocatConsole
@@ -116,7 +116,7 @@ def registry(
         RamdiskDeploy(settings, images, direct.client),
         AnacondaDeploy(settings, images, direct.client),
         BootcDeploy(settings, images, direct.client),
-        AutodetectDeploy(),
+        AutodetectDeploy(settings, images, direct.client),
         AgentRaid(direct),
         AgentRescue(direct, settings.conductor.rescue_callback_timeout),
         ssh,

@@ -129,6 +129,7 @@ def boots(doctor: Doctor) -> Source:
     def families() -> Iterator[Family]:
         yield Family.one("boots_under_way", "gauge", "Boots of nodes over the network that have not come to their end.", doctor.boots)
         yield Family("boots_stopped", "counter", "Boots that stopped, by the likely cause.", _by("cause", doctor.stopped))
+        yield Family("boot_warnings", "counter", "Warnings of the boot doctor about boots that may go on.", _by("cause", doctor.warned))
 
     return families
 

@@ -179,7 +179,7 @@ def events_page() -> str:
         "| `time` | `time` | when it happened, in UTC |",
         "| `node_uuid` | `subject` | the node; in `subject` the thing it is about when no node is concerned |",
         "| `subject` | `object` | the thing it is about when that is not the node |",
-        "| `severity` | `severity` | `INFO` or `ERROR` |",
+        "| `severity` | `severity` | `INFO`, `WARNING` or `ERROR` |",
         "| `user` | `user` | who asked, when somebody did |",
         "| `data` | `data` | see below |",
         "",

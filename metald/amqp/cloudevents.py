@@ -21,7 +21,7 @@ def document(event: Event, source: str) -> dict[str, Any]:
     """An event as a CloudEvent.
 
     `subject` is the node's UUID, or that of the thing the event is about when no node is concerned; `object` is the
-    thing's UUID where a node is concerned too. `severity` is `INFO` or `ERROR`; `user` who asked, when somebody did.
+    thing's UUID where a node is concerned too. `severity` is `INFO`, `WARNING` or `ERROR`; `user` who asked, when somebody did.
     """
     subject = event.node_uuid or event.subject
     found: dict[str, Any] = {

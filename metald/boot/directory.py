@@ -27,9 +27,9 @@ class BootDirectory(Protocol):
         """Report one thing that a booting machine did. Never blocks, never raises.
 
         Args:
-            kind: event type: `node.dhcp`, `node.tftp`, `node.http`, `boot.unknown`.
+            kind: event type: `node.dhcp`, `node.tftp`, `node.http`, `boot.unknown`, and what the doctor thinks of it.
             node_uuid: the node, when known; where it is not, `boot.` stands for `node.` in the event's type.
-            data: facts: `client`, `file`, `bytes`, `seconds`, `blksize`, `windowsize`, `retransmits`, `mac`, `error`.
+            data: facts: `client`, `file`, `bytes`, `seconds`, `blksize`, `windowsize`, `retransmits`, `mac`, `error`, `warning`.
         """
 
     async def ramdisk_called(self, node_uuid: str, facts: Mapping[str, Any]) -> None:

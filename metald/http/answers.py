@@ -172,6 +172,7 @@ _BOOT = record(
         "stopped_for": {"type": ["number", "null"]},
         **dict.fromkeys(("cause", "likely", "remedy", "architecture"), NULL_TEXT),
         **dict.fromkeys(("mac", "machines", "addresses"), TEXTS),
+        "warnings": {"type": "array", "items": record(dict.fromkeys(("cause", "likely", "remedy"), TEXT))},
         "retransmits": {"type": "integer"},
         **dict.fromkeys(("dhcp", "files"), _OBJECTS),
     }

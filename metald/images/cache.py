@@ -108,6 +108,14 @@ class ImageCache:
         self._changed.set()
         return found
 
+    async def holds_container(self, request: ImageRequest) -> bool:
+        """Whether an image of a registry (`oci://`) is a container and no disk image.
+
+        Raises:
+            ImageError: the registry cannot be reached, or does not tell of the image.
+        """
+        return await self._fetcher.holds_container(request)
+
     async def _resolved(self, request: ImageRequest, progress: Progress) -> ImageRequest:
         """The request as registry or checksum file complete it; who asks for the same meanwhile waits for one answer."""
         if not request.checksum_url and not request.url.startswith("oci:"):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
 
 from metald.config import Images
 from metald.errors import ImageError
@@ -18,7 +21,7 @@ from metald.images.convert import convert, unpack
 from metald.images.download import Download
 from metald.images.formats.marks import DISKS, PACKINGS
 from metald.images.inspector import Format, inspect
-from metald.images.registry import resolve
+from metald.images.registry import holds_container, resolve
 from metald.images.request import ImageRequest
 from metald.images.sink import Sink, digest_file
 from metald.images.sources import LoginError, Progress, client, fetch_digest, from_file, tried
@@ -27,6 +30,8 @@ from metald.limits import Gate
 _STEP = 256 << 20
 """Bytes that room is made for at once while nobody knows how many will come."""
 
+T = TypeVar("T")
+_Question = Callable[[ImageRequest, aiohttp.ClientSession, str, Collection[str]], Awaitable[T]]
 Room = Callable[[int], Awaitable[None]]
 """Makes room for so many bytes, all that this fetch will need; raises ImageError when there is none."""
 
@@ -71,16 +76,25 @@ class Fetcher:
         Raises:
             ImageError: they cannot be reached, or do not tell of the image.
         """
-        timeout = self._settings.download_timeout
         if request.checksum_url:
-            algorithm, digest = await fetch_digest(request, timeout)
+            algorithm, digest = await fetch_digest(request, self._settings.download_timeout)
             return replace(request, algorithm=algorithm, digest=digest, checksum_url=None)
-        if not request.url.startswith("oci:"):
-            return request
+        return await self._ask_registry(request, resolve) if request.url.startswith("oci:") else request
 
-        async def attempt() -> ImageRequest:
+    async def holds_container(self, request: ImageRequest) -> bool:
+        """Whether an image of a registry is a container and no disk image; only its manifest is fetched.
+
+        Raises:
+            ImageError: the registry cannot be reached, or does not tell of the image.
+        """
+        return await self._ask_registry(request, holds_container)
+
+    async def _ask_registry(self, request: ImageRequest, ask: _Question[T]) -> T:
+        timeout = self._settings.download_timeout
+
+        async def attempt() -> T:
             async with client(timeout) as session:
-                return await resolve(request, session, self._settings.registry_auth_file, self._settings.plain_registries)
+                return await ask(request, session, self._settings.registry_auth_file, self._settings.plain_registries)
 
         return await tried(request.shown, timeout, attempt)
 

@@ -5,6 +5,7 @@ Protocol: OCI Distribution 1.1 (the registry's v2 API) with Docker's token authe
 - Nothing is believed but digests: a manifest that was asked for by digest has that digest, and the image is what its manifest says.
 - TLS, but for registries that the settings name. A login goes to the registry's own token server alone, and never with a redirect.
 - An image is one layer. Of an index the manifest for the machine's architecture is taken, and of these the best kind of disk.
+- A container is told from a disk by its manifest: its configuration is one of a container's, and its layers are archives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from metald.images.request import LENGTHS, ImageRequest
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _ACCEPT = ", ".join((*_INDEXES, *_MANIFESTS))
+_CONTAINERS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+"""Media types of the configuration of something that can be run (OCI image specification 1.1, manifest)."""
+
+_ARCHIVES = re.compile(
+    r"application/vnd\.(?:oci\.image\.layer\.(?:nondistributable\.)?v1\.tar|docker\.image\.rootfs\.(?:foreign\.)?diff\.tar)"
+)
+"""Media types of layers that make up a root file system."""
+
 _LARGEST = 4 << 20
 """Bytes of the largest manifest (OCI Distribution: registries must take 4 MiB)."""
 
@@ -269,6 +278,44 @@ def layer(manifest: Mapping[str, Any], shown: str) -> tuple[str, int]:
     return only["digest"], size
 
 
+def is_container(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is that of a container, such as bootc installs, and not that of an artifact that holds a disk."""
+    config, layers = manifest.get("config"), manifest.get("layers")
+    if manifest.get("artifactType") or not isinstance(config, dict) or config.get("mediaType") not in _CONTAINERS:
+        return False
+    kinds = [str(one.get("mediaType")) for one in layers if isinstance(one, dict)] if isinstance(layers, list) else []
+    return all(_ARCHIVES.match(kind) for kind in kinds)
+
+
+async def _chosen(
+    request: ImageRequest, session: aiohttp.ClientSession, auth_file: str, plain: Collection[str]
+) -> tuple[Registry, Any, bool]:
+    """The registry, the manifest for the machine, and whether an index says what kind of disk it leads to."""
+    place = parse(request.url)
+    login = request.login or await asyncio.to_thread(login_of, auth_file, place.host)
+    registry = Registry(session, place, login, plain)
+    manifest, told = await registry.manifest(place.reference), False
+    if manifest["mediaType"] in _INDEXES:
+        digest = choose(manifest, request.architecture, request.shown)
+        notes = next(one.get("annotations") for one in manifest["manifests"] if isinstance(one, dict) and one.get("digest") == digest)
+        told = isinstance(notes, dict) and bool(notes.get("disktype"))
+        manifest = await registry.manifest(digest)
+        if manifest["mediaType"] in _INDEXES:
+            raise ImageError(f"The index of {request.shown} leads to another index.")
+    return registry, manifest, told
+
+
+async def holds_container(request: ImageRequest, session: aiohttp.ClientSession, auth_file: str, plain: Collection[str]) -> bool:
+    """Whether what a registry has under a name is a container and no disk image; where an index has both, it is a disk image.
+
+    Raises:
+        ImageError: names what is wrong.
+        aiohttp.ClientError, TimeoutError: the registry cannot be talked to, or not now.
+    """
+    _, manifest, told = await _chosen(request, session, auth_file, plain)
+    return not told and is_container(manifest)
+
+
 async def resolve(request: ImageRequest, session: aiohttp.ClientSession, auth_file: str, plain: Collection[str]) -> ImageRequest:
     """What to fetch over HTTP for an image of a registry: the blob's URL, its digest, and the authorization for it.
 
@@ -276,14 +323,7 @@ async def resolve(request: ImageRequest, session: aiohttp.ClientSession, auth_fi
         ImageError: names what is wrong.
         aiohttp.ClientError, TimeoutError: the registry cannot be talked to, or not now.
     """
-    place = parse(request.url)
-    login = request.login or await asyncio.to_thread(login_of, auth_file, place.host)
-    registry = Registry(session, place, login, plain)
-    manifest = await registry.manifest(place.reference)
-    if manifest["mediaType"] in _INDEXES:
-        manifest = await registry.manifest(choose(manifest, request.architecture, request.shown))
-        if manifest["mediaType"] in _INDEXES:
-            raise ImageError(f"The index of {request.shown} leads to another index.")
+    registry, manifest, _ = await _chosen(request, session, auth_file, plain)
     digest, _ = layer(manifest, request.shown)
     algorithm, _, digits = digest.partition(":")
     if request.digest and (request.algorithm, request.digest) != (algorithm, digits):

@@ -37,7 +37,7 @@ ENVELOPE: dict[str, Any] = {
             "pattern": "^[0-9]{20}$",
             "description": "The number with zeros before it: it sorts as text.",
         },
-        "severity": {"enum": ["INFO", "ERROR"]},
+        "severity": {"enum": ["INFO", "WARNING", "ERROR"]},
         "user": {"type": "string", "description": "Who asked, when somebody did."},
         "data": {"type": "object"},
     },

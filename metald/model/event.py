@@ -21,7 +21,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """UUID of the thing the event is about, when it is not the node."""
     data: dict[str, Any] = {}
     severity: str = "INFO"
-    """`INFO` or `ERROR`."""
+    """`INFO`, `WARNING` or `ERROR`."""
     user: str | None = None
     time: datetime = msgspec.field(default_factory=now)
     id: str = msgspec.field(default_factory=new_uuid)

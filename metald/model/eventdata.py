@@ -251,6 +251,19 @@ class BootStopped(Payload, frozen=True, kw_only=True):
     mac: str | None = None
 
 
+class BootWarning(Payload, frozen=True, kw_only=True):
+    """The boot doctor found something wrong that may not keep this boot from going on."""
+
+    stage: str
+    """How far it had come when that was found; see `node.boot_stopped`."""
+    cause: str
+    """A code: `two-dhcp-servers`."""
+    warning: str
+    """A sentence."""
+    remedy: str | None = None
+    mac: str | None = None
+
+
 class Ramdisk(Payload, frozen=True, kw_only=True):
     """The ramdisk of this boot called."""
 

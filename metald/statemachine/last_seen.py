@@ -34,7 +34,8 @@ async def last_seen(store: Store, workflow: Workflow) -> str:
     boot = boots[-1]
     found = diagnose(boot, Known(has_secure_boot(node) if node is not None else None), stopped=True)
     seen = f"The machine was last seen at {boot.last:%H:%M:%S} UTC, {found.at}."
-    return " ".join(filter(None, (seen, found.likely, found.remedy.removeprefix("Look at its console.").strip())))
+    advice = found.remedy.removeprefix("Look at its console.").strip()
+    return " ".join(filter(None, (seen, found.likely, advice, *(each.likely for each in found.warnings))))
 
 
 async def _since(store: Store, workflow: Workflow) -> datetime:

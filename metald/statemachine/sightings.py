@@ -73,7 +73,8 @@ class Sightings:
         """See BootDirectory."""
         if node_uuid is None:
             kind = f"boot.{kind.partition('.')[2]}"  # what is told of a node names it
-        self._seen.append(Event(type=kind, node_uuid=node_uuid, data=dict(data), severity="ERROR" if data.get("error") else "INFO"))
+        severity = "ERROR" if data.get("error") else "WARNING" if data.get("warning") else "INFO"
+        self._seen.append(Event(type=kind, node_uuid=node_uuid, data=dict(data), severity=severity))
         self._something.set()
 
     async def ramdisk_called(self, node_uuid: str, facts: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +16,11 @@ from metald.boot import instance
 from metald.boot.files import BootFiles
 from metald.boot.render import Asker
 from metald.drivers.agent.anaconda import AnacondaDeploy
+from metald.drivers.agent.autodetect import AutodetectDeploy
 from metald.drivers.agent.base import CustomAgentDeploy
 from metald.drivers.agent.bootc import BootcDeploy
 from metald.drivers.agent.deploy import AgentDeploy
 from metald.drivers.agent.netboot import RamdiskDeploy
-from metald.drivers.autodetect import AutodetectDeploy
 from metald.drivers.registry import Registry
 from metald.drivers.types import BUILT_IN, FAKE
 from metald.errors import Invalid
@@ -31,6 +32,7 @@ from metald.statemachine.agents import MASKED, Agents
 from tests.support.agent_house import settings
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
 from tests.support.house import SCRIPTED, House
+from tests.support.registry import StrictRegistry, descriptor, manifest
 from tests.support.scripted_agent import ScriptedAgent
 
 P = ProvisionState
@@ -48,9 +50,10 @@ class Interfaces(House):
         cache = ImageCache(self.settings.images, self.state_dir)
         self.direct = AgentDeploy(self.settings, cache)
         others = [
-            kind(self.settings, cache, self.direct.client) for kind in (CustomAgentDeploy, RamdiskDeploy, AnacondaDeploy, BootcDeploy)
+            kind(self.settings, cache, self.direct.client)
+            for kind in (CustomAgentDeploy, RamdiskDeploy, AnacondaDeploy, BootcDeploy, AutodetectDeploy)
         ]
-        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct, *others, AutodetectDeploy()])
+        return Registry([SCRIPTED, FAKE], [*found._interfaces.values(), self.direct, *others])
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[Interfaces]:
@@ -169,7 +172,7 @@ async def test_an_installer_reports_its_end(house: Interfaces, end: str) -> None
         ({**NETBOOT, "image_source": f"{HTTP}/part.raw"}, "direct"),
         ({**NETBOOT, "ironic_ramdisk_deploy": True}, "ramdisk"),
         ({"boot_iso": f"{HTTP}/x.iso", "ironic_ramdisk_deploy": True}, "ramdisk"),
-        ({"image_source": "oci://registry.example/os:1"}, "bootc"),
+        ({"image_source": "oci://registry.example/os:1"}, "autodetect"),  # which the registry's manifest says
         (ANACONDA, "anaconda"),
         ({**NETBOOT, "image_source": f"{HTTP}/tree/"}, "anaconda"),
     ],
@@ -177,6 +180,69 @@ async def test_an_installer_reports_its_end(house: Interfaces, end: str) -> None
 async def test_the_image_says_which_interface_deploys_it(house: Interfaces, info: dict[str, Any], name: str) -> None:
     node = Node(driver="fake-hardware", deploy_interface="autodetect", instance_info=info)
     assert house.registry().for_node(node, "deploy").name == name
+
+
+CONTAINER = "application/vnd.oci.image.config.v1+json"
+ARCHIVE = "application/vnd.oci.image.layer.v1.tar+gzip"
+DISK = (bytes(510) + b"\x55\xaa").ljust(1 << 20, b"\0")
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[tuple[Interfaces, StrictRegistry]]:
+    """A house that deploys from a registry, which has a container and a disk image."""
+    async with StrictRegistry().running() as registry:
+        config = descriptor(b"{}", CONTAINER)
+        container = manifest(descriptor(b"root", ARCHIVE), descriptor(b"more", ARCHIVE), config=config)
+        await registry.put([b"root", b"more"], {"container": container})
+        await registry.put_image("disk", DISK)
+        base = settings()
+        boot = msgspec.structs.replace(base.boot, http_listen="127.0.0.1:6386", http_url=HTTP)
+        images = msgspec.structs.replace(base.images, plain_registries=[registry.host])
+        async with Interfaces(tmp_path / "shop", msgspec.structs.replace(base, boot=boot, images=images)).living() as made:
+            yield made, registry
+
+
+@pytest.mark.parametrize(
+    ("tag", "command", "steps"),
+    [
+        ("container", "standby.execute_bootc_install", ["execute_bootc_install", "set_boot_to_disk"]),
+        ("disk", "standby.prepare_image", ["write_image", "prepare_instance_boot"]),
+    ],
+)
+async def test_the_registry_says_which_interface_deploys_its_image(
+    shop: tuple[Interfaces, StrictRegistry], agent: ScriptedAgent, tag: str, command: str, steps: list[str]
+) -> None:
+    house, registry = shop
+    uuid = await house.deploying("autodetect", {"image_source": registry.url(tag), "image_pull_secret": registry.login})
+    await house.until(uuid, P.WAIT_CALL_BACK)
+    await agent.call(house.agents, uuid)
+    node = await house.until(uuid, P.ACTIVE)
+    assert node.deploy_interface == "autodetect"
+    assert command in agent.names()
+    assert not {"standby.execute_bootc_install", "standby.prepare_image"} - {command} & set(agent.names())
+    done = [step.step for step in house.workflows(uuid)[0].steps]
+    assert done[:2] == ["prepare", "prepare"]
+    assert [step for step in done if step in ("execute_bootc_install", "set_boot_to_disk", "write_image", "prepare_instance_boot")] == steps
+    # the next deployment looks anew, since a tag may mean something else by then
+    registry.manifests[tag] = registry.manifests["disk" if tag == "container" else "container"]
+    await house.conductor.provision(uuid, Verb.REBUILD, SYSTEM)
+    await house.until(uuid, P.WAIT_CALL_BACK)
+    await agent.call(house.agents, uuid)
+    await house.until(uuid, P.ACTIVE)
+    assert {"standby.execute_bootc_install", "standby.prepare_image"} <= set(agent.names())
+
+
+async def test_a_registry_that_has_no_such_image(shop: tuple[Interfaces, StrictRegistry]) -> None:
+    house, registry = shop
+    uuid = await house.deploying("autodetect", {"image_source": registry.url("nothing"), "image_pull_secret": registry.login})
+    node = await house.until(uuid, P.DEPLOY_FAILED)
+    assert "Check the name and the tag." in (node.last_error or "")
+
+
+async def test_a_registry_image_is_checked_before_anything_is_asked(house: Interfaces) -> None:
+    for info, words in (({"image_source": "oci://registry.example/UPPER"}, "no image of a registry"), ({"configdrive": 7}, "config drive")):
+        with pytest.raises(Invalid, match=words):
+            await house.deploying("autodetect", {"image_source": "oci://registry.example/os:1", **info})
 
 
 # -- what machines boot

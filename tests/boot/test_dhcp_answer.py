@@ -102,6 +102,14 @@ def test_a_proxy_is_silent(request_: Packet, port: int) -> None:
     assert proxy().answer(request_, OWN, port, 0.0) is None
 
 
+def test_a_proxy_tells_whose_address_a_machine_takes() -> None:
+    other = IPv4Address("10.9.0.66")
+    answer = asked(proxy(), ask(Kind.REQUEST, {**PXE, Option.SERVER: other.packed}))
+    assert (answer.reply, answer.asked, answer.server, answer.error) == (None, Kind.REQUEST, "10.9.0.66", "")
+    assert proxy().answer(ask(Kind.REQUEST, {**PXE, Option.SERVER: OWN.packed}), OWN, SERVER_PORT, 0.0) is None
+    assert proxy().answer(ask(Kind.REQUEST, {Option.SERVER: other.packed}), OWN, SERVER_PORT, 0.0) is None
+
+
 def test_who_gets_no_answer_is_told_of() -> None:
     answer = asked(proxy(), ask(Kind.DISCOVER, PXE, number=9))
     assert (answer.reply, answer.error) == (None, "the machine is no port that boots from the network")

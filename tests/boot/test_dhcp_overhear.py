@@ -102,7 +102,7 @@ def test_beside_our_own_server_only_others_answers_are_news() -> None:
     ear.hear(ask(Kind.DISCOVER))
     assert ear.told == []
     ear.hear(answer(Kind.OFFER, IPv4Address("10.9.0.66"), b"pxelinux.0"))
-    assert [(each["server"], each["file"]) for each in ear.told] == [("10.9.0.66", "pxelinux.0")]
+    assert [(each["server"], each["file"], each["firmware"]) for each in ear.told] == [("10.9.0.66", "pxelinux.0", "pxe")]
 
 
 @pytest.mark.parametrize(

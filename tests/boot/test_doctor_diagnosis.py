@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metald.boot.doctor import Attempt, diagnose, gather
+from metald.boot.doctor import diagnose, gather
 from metald.boot.doctor.diagnosis import STAGES, Known, stage_of
-from metald.model import Event
 from tests.support.boot_fleet import MAC
-
-START = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
-NODE = "2d0f2a40-0000-4000-8000-000000000001"
-Sign = tuple[str, dict[str, Any]]
-
-ON: Sign = ("step", {"interface": "power", "step": "power_on", "outcome": "done"})
-CALLED: Sign = ("ramdisk", {"address": "10.0.0.5"})
-
-
-def dhcp(**facts: Any) -> Sign:
-    return "dhcp", {"mac": MAC, "asked": "discover", "answer": "offer", "firmware": "pxe", "architecture": "UEFI x86-64", **facts}
-
-
-def ack(file: str, **facts: Any) -> Sign:
-    return dhcp(asked="request", answer="ack", file=file, client="10.0.0.5", **facts)
-
-
-def tftp(file: str, size: int = 1000, **facts: Any) -> Sign:
-    return "tftp", {"client": "10.0.0.5", "file": file, "bytes": size, "seconds": 0.1, "blksize": 1468, "windowsize": 1, **facts}
-
-
-def http(file: str, size: int = 1000, **facts: Any) -> Sign:
-    return "http", {"client": "10.0.0.5", "file": file, "bytes": size, "seconds": 0.1, "status": 200, **facts}
-
-
-def story(*signs: Sign) -> list[Event]:
-    return [
-        Event(type=f"node.{kind}", node_uuid=NODE, data=data, time=START + timedelta(seconds=at)) for at, (kind, data) in enumerate(signs)
-    ]
-
-
-def boot(*signs: Sign) -> Attempt:
-    return gather(story(ON, *signs))[-1]
-
+from tests.support.boot_story import CALLED, KERNEL, LOADED, NODE, ON, SCRIPT, START, Sign, ack, boot, dhcp, http, story, tftp
 
 P = pytest.param
-LOADED = [ack("ipxe.efi"), tftp("ipxe.efi", 1_000_000)]
-SCRIPT = [*LOADED, http("boot.ipxe"), http("boot/ipxe")]
-KERNEL = [*SCRIPT, http(f"boot/{NODE}/kernel"), http(f"boot/{NODE}/initramfs")]
 SILENT = "the client fell silent at block 1 of 700"
 
 
@@ -80,14 +43,6 @@ SILENT = "the client fell silent at block 1 of 700"
         P(
             [dhcp(architecture="BIOS"), ack("ipxe.efi", architecture="BIOS"), tftp("ipxe.efi")],
             {}, "loader", "wrong-architecture", "the machine is BIOS, and the boot file ipxe.efi is for UEFI x86-64", id="wrong loader",
-        ),
-        P(
-            [dhcp(), dhcp(server="10.0.0.9", file="pxelinux.0", overheard=True), dhcp(file="ipxe.efi")],
-            {}, "dhcp", "two-dhcp-servers", "10.0.0.9 and metald", id="two servers",
-        ),
-        P(
-            [dhcp(error="the machine took the offer of another DHCP server, 10.0.0.9", asked="request", answer=None)],
-            {}, "dhcp", "two-dhcp-servers", "10.0.0.9", id="took the other's offer",
         ),
         P(
             [dhcp(machine="00000001-0000-4000-8000-000000000000"), dhcp(machine="00000002-0000-4000-8000-000000000000")],

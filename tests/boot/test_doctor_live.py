@@ -120,6 +120,28 @@ async def test_what_is_certain_is_told_at_once(ward: Ward) -> None:
     assert [(each["cause"], each["seconds"]) for _, _, each in ward.told] == [("two-machines", 0.0)]
 
 
+async def test_a_warning_is_told_once_and_the_boot_goes_on(ward: Ward) -> None:
+    ward.on()
+    answers = {"mac": MAC, "firmware": "pxe", "asked": "discover", "answer": "offer"}
+    ward.tell("node.dhcp", **answers, file="ipxe.efi")
+    for _ in range(2):
+        ward.tell("node.dhcp", **answers, file="other.efi", server="10.0.0.9", overheard=True)
+    ward.tell("node.tftp", client="10.0.0.5", file="ipxe.efi", bytes=1000)
+    ((kind, uuid, data),) = ward.fleet.events
+    assert (kind, uuid, data["stage"], data["cause"], data["mac"]) == ("node.boot_warning", ward.node.uuid, "dhcp", "two-dhcp-servers", MAC)
+    assert "10.0.0.9 names other.efi" in data["warning"]
+    assert ward.doctor.warned == {"two-dhcp-servers": 1}
+    assert ward.doctor.stopped == {}
+    ward.tell("node.ramdisk", address="10.0.0.5")
+    (report,) = ward.doctor.of_node(ward.node.uuid, ward.story)
+    assert (report.diagnosis.stage, report.diagnosis.cause) == ("done", "")
+    assert [each.cause for each in report.diagnosis.warnings] == ["two-dhcp-servers"]
+    ward.on()  # and of the next boot anew
+    ward.tell("node.dhcp", **answers, file="ipxe.efi")
+    ward.tell("node.dhcp", **answers, file="other.efi", server="10.0.0.9", overheard=True)
+    assert len(ward.fleet.events) == 2
+
+
 async def test_secure_boot_of_the_node_counts(ward: Ward) -> None:
     for change, words in (
         ({"secure_boot": True}, "Secure boot refuses it"),

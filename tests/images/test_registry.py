@@ -18,7 +18,7 @@ from metald.config import Images
 from metald.errors import ImageError
 from metald.images import sources
 from metald.images.cache import CachedImage, ImageCache
-from metald.images.registry import parse
+from metald.images.registry import is_container, parse
 from metald.images.request import image_request
 from tests.support.hostile import qcow2 as evil_qcow2
 from tests.support.registry import INDEX, MANIFEST, DockerRegistry, Registry, StrictRegistry, descriptor, digest_of, index, manifest
@@ -60,6 +60,31 @@ async def fetch(registry: Registry, folder: Path, reference: str, *, arch: str =
     return await cache_for(registry, folder, **(settings or {})).fetch(request)
 
 
+OCI_CONFIG, DOCKER_CONFIG = "application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"
+ARCHIVE, DOCKER_ARCHIVE = "application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"
+CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
+AMD64 = {"architecture": "amd64", "os": "linux"}
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "more", "expected"),
+    [
+        pytest.param(OCI_CONFIG, [ARCHIVE], {}, True, id="one layer"),
+        pytest.param(OCI_CONFIG, [ARCHIVE, "application/vnd.oci.image.layer.v1.tar+zstd"], {}, True, id="OCI"),
+        pytest.param(DOCKER_CONFIG, [DOCKER_ARCHIVE, DOCKER_ARCHIVE], {}, True, id="Docker"),
+        pytest.param(OCI_CONFIG, ["application/vnd.oci.image.layer.nondistributable.v1.tar"], {}, True, id="layers of somebody else"),
+        pytest.param("application/vnd.oci.empty.v1+json", ["application/octet-stream"], {}, False, id="ORAS"),
+        pytest.param("application/vnd.unknown.config.v1+json", ["application/octet-stream"], {}, False, id="ORAS before 1.0"),
+        pytest.param(OCI_CONFIG, [ARCHIVE], {"artifactType": "application/x-raw-disk"}, False, id="an artifact by its own word"),
+        pytest.param(OCI_CONFIG, ["application/x-qemu-disk"], {}, False, id="a disk under a container's configuration"),
+        pytest.param(None, [ARCHIVE], {}, False, id="no configuration"),
+    ],
+)
+def test_containers_and_disks(config: str | None, layers: list[str], more: dict[str, Any], expected: bool) -> None:
+    made = {"config": config and {"mediaType": config}, "layers": [{"mediaType": each} for each in layers], **more}
+    assert is_container(made) is expected
+
+
 class TestContract:
     """What every registry gives."""
 
@@ -96,6 +121,22 @@ class TestContract:
         await registry.put(list(blobs.values()), {**{digest_of(one): one for one in single.values()}, "machine-os": index(*listed)})
         kept = await fetch(registry, tmp_path, "machine-os", arch="x86_64")
         assert (kept.format, kept.path.read_bytes()) == ("qcow2", disk(5))
+
+    async def test_a_container_is_told_from_a_disk(self, registry: Registry, tmp_path: Path) -> None:
+        config, layer = descriptor(CONFIG, OCI_CONFIG), descriptor(b"root", ARCHIVE)
+        container, artifact = manifest(layer, config=config), manifest(descriptor(disk(), "application/octet-stream"))
+        listed = [
+            descriptor(container, MANIFEST, platform=AMD64),
+            descriptor(artifact, MANIFEST, platform=AMD64, annotations={"disktype": "raw"}),
+        ]
+        stored = {"container": container, "artifact": artifact, "both": index(*listed), "bootc": index(listed[0])}
+        await registry.put([CONFIG, b"root", disk()], {digest_of(container): container, digest_of(artifact): artifact, **stored})
+        cache = cache_for(registry, tmp_path)
+        for tag, expected in (("container", True), ("artifact", False), ("both", False), ("bootc", True), (digest_of(container), True)):
+            request = image_request({"image_source": registry.url(tag), "image_pull_secret": registry.login}, "n1", architecture="x86_64")
+            assert await cache.holds_container(request) is expected, tag
+        with pytest.raises(ImageError, match="Check the name and the tag"):
+            await cache.holds_container(image_request({"image_source": registry.url("no"), "image_pull_secret": registry.login}, "n1"))
 
     @pytest.mark.parametrize("program", ["gzip", "zstd"])
     async def test_packed_layers(self, registry: Registry, tmp_path: Path, program: str) -> None:

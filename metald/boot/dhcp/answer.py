@@ -46,6 +46,8 @@ class Answer:
     reply: Packet | None = None
     to: Literal["everybody", "client", "relay", "sender"] = "everybody"
     file: str = ""
+    server: str = ""
+    """Another DHCP server, which the machine chose."""
     error: str = ""
     """Why the machine will not boot by this; empty when all is well."""
 
@@ -94,6 +96,9 @@ class Answers:
 
     def _as_proxy(self, request: Packet, asker: Machine, own: IPv4Address, port: int) -> Answer | None:
         wanted = (Kind.REQUEST, Kind.INFORM) if port == BINL_PORT else (Kind.DISCOVER,)
+        chosen = request.address(Option.SERVER) if port == SERVER_PORT and request.kind == Kind.REQUEST else None
+        if asker.firmware != "system" and chosen not in (None, own):
+            return Answer(asker, Kind.REQUEST, server=str(chosen))  # whose address it takes, beside which we are
         if asker.firmware == "system" or request.kind not in wanted:
             return None
         asked = Kind(request.kind)

@@ -117,7 +117,7 @@ class Overhearing:
             return
         if found.mac is None or found.kind not in _KINDS:
             return
-        if found.op == REQUEST and not self._answering:
+        if found.op == REQUEST:
             self._asked(found)
         elif found.op == REPLY:
             self._answered(found)
@@ -129,6 +129,8 @@ class Overhearing:
         self._askers[asker.mac, request.transaction] = asker
         if len(self._askers) > _MOST_ASKERS:
             self._askers.popitem(last=False)
+        if self._answering:  # then the question comes to our server too, which tells of it
+            return
         chosen = request.address(Option.SERVER)
         self._tell(asker, {"asked": Kind(request.kind).name.lower(), "server": str(chosen) if chosen else None})
 

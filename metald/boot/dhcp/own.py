@@ -183,7 +183,7 @@ class DhcpServer:
         node = self._directory.node_by_mac(asker.mac)
         given = str(reply.yours) if reply is not None and int(reply.yours) else None
         what = Kind(reply.kind).name.lower() if reply is not None else None
-        key = (asker.mac, asker.firmware, answer.asked.name, what or "", given or "", answer.file, answer.error)
+        key = (asker.mac, asker.firmware, answer.asked.name, what or "", given or "", answer.file, answer.server, answer.error)
         count = self._once.fresh(key, time.monotonic())
         if not count:
             return
@@ -202,6 +202,7 @@ class DhcpServer:
             "architecture": asker.architecture or None,
             "machine_id": bool(asker.id),
             "machine": asker.id or None,
+            "server": answer.server or None,
             "error": answer.error or None,
             "count": count if count > 1 else None,
         }

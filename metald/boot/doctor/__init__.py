@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metald.boot.doctor.attempt import Attempt, Loaded, Question, gather
-from metald.boot.doctor.diagnosis import Diagnosis, diagnose
+from metald.boot.doctor.diagnosis import Diagnosis, Finding, diagnose
 from metald.boot.doctor.doctor import Doctor, Report
 
-__all__ = ["Attempt", "Diagnosis", "Doctor", "Loaded", "Question", "Report", "diagnose", "gather"]
+__all__ = ["Attempt", "Diagnosis", "Doctor", "Finding", "Loaded", "Question", "Report", "diagnose", "gather"]

@@ -36,6 +36,8 @@ class Question:
     firmware: str = ""
     architecture: str = ""
     file: str = ""
+    address: str = ""
+    """The address that it was offered or given."""
     machine: bool | None = None
     """Whether it told its UUID (option 97); None when nobody looked."""
     error: str = ""
@@ -116,6 +118,7 @@ class Attempt:
             str(data.get("firmware") or ""),
             str(data.get("architecture") or ""),
             str(data.get("file") or ""),
+            str(data.get("client") or ""),
             data.get("machine_id"),
             str(data.get("error") or ""),
             bool(data.get("overheard")),
@@ -163,11 +166,6 @@ class Attempt:
     def architecture(self) -> str:
         """Of its firmware, in words; empty when nobody told."""
         return next((each.architecture for each in reversed(self.questions) if each.architecture), "")
-
-    @property
-    def servers(self) -> list[str]:
-        """DHCP servers that answered, or were chosen; ours is the empty text."""
-        return list(dict.fromkeys(each.server for each in self.questions if each.answer in ("offer", "ack") or each.server))
 
     @property
     def retransmits(self) -> int:

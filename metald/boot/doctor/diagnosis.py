@@ -1,7 +1,7 @@
 """Where a boot stands, and what most likely keeps it from going on. Pure: an attempt and what is known of the node go in.
 
 Each cause is a rule of its own, in the order in which they are looked at: what explains more comes first. The codes are for
-programs and stay; the sentences are for people.
+programs and stay; the sentences are for people. What is wrong around a boot and may not keep it from going on is a warning.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from metald.boot import loaders
 from metald.boot.doctor.attempt import Attempt, Loaded
+from metald.boot.doctor.rivals import LOADER, OTHER, rivals
 from metald.boot.tftp.transfer import TRIES
 
 STAGES = ("power", "dhcp", "loader", "script", "kernel", "ramdisk", "done", "disk")
 """Nothing seen yet; asks for an address; loads its boot loader; has it and asks what to boot; loads kernel and initramfs; has them;
 its ramdisk has called; was led to its disk."""
 
-_LOADER = re.compile(r"\.(?:kpxe|kkpxe|pxe|efi|lkrn|0)$")
 _CONFIGURATION = re.compile(r"boot\.ipxe|boot/ipxe|pxelinux\.cfg/|grub\.cfg")
 _KERNEL = re.compile(r"(?:^|/)(?:kernel|deploy_kernel|instance_kernel|boot_iso)$|uefi/.*boot\.(?:img|iso)$")
 _INITRAMFS = re.compile(r"(?:^|/)(?:initramfs|deploy_ramdisk|instance_ramdisk|boot_iso)$|uefi/.*boot\.(?:img|iso)$")
@@ -45,6 +46,16 @@ class Known:
     """MAC address of an unknown machine that asked meanwhile."""
 
 
+class Finding(NamedTuple):
+    """Something that is wrong."""
+
+    cause: str
+    """A code."""
+    likely: str
+    """The likely cause, a sentence."""
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Where it stands, and why it does not go on."""
@@ -57,6 +68,8 @@ class Diagnosis:
     likely: str = ""
     """The likely cause, a sentence."""
     remedy: str = ""
+    warnings: tuple[Finding, ...] = ()
+    """What else is wrong, whether or not the boot goes on."""
 
 
 _Rule = Callable[[Attempt, Known, str], "tuple[str, str, str] | None"]
@@ -71,11 +84,9 @@ def diagnose(attempt: Attempt, known: Known, *, stopped: bool) -> Diagnosis:
     stage = stage_of(attempt)
     at = _last(attempt)
     rules = _CERTAIN + (_LIKELY if stopped and stage not in ("done", "disk") else ())
-    for rule in rules:
-        found = rule(attempt, known, stage)
-        if found is not None:
-            return Diagnosis(stage, at, *found)
-    return Diagnosis(stage, at)
+    found = next(filter(None, (rule(attempt, known, stage) for rule in rules)), ("", "", ""))
+    warnings = (Finding(*each) for each in (rule(attempt, known, stage) for rule in _WARNINGS) if each is not None)
+    return Diagnosis(stage, at, *found, tuple(each for each in warnings if each.cause != found[0]))
 
 
 def stage_of(attempt: Attempt) -> str:
@@ -143,20 +154,6 @@ def _different(uuids: list[str]) -> list[str]:
     return list(found.values())
 
 
-def _two_servers(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str] | None:
-    with_files = {(each.server, each.file) for each in attempt.questions if each.answer in ("offer", "ack") and each.firmware != "system"}
-    told = {file for _, file in with_files if file}
-    taken = next((each for each in attempt.questions if "another DHCP server" in each.error), None)
-    if taken is not None:
-        said = f"Two DHCP servers answer on this network: {taken.error}."
-    elif len({server for server, file in with_files if file}) > 1 and len(told) > 1:
-        servers = sorted({server or "metald" for server, file in with_files if file})
-        said = f"Two DHCP servers answer on this network, {' and '.join(servers)}, and name different boot files."
-    else:
-        return None
-    return "two-dhcp-servers", said, "Turn the boot file off in one of them, or metald's dhcp.provider."
-
-
 def _refused(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str] | None:
     for each in reversed(attempt.questions):
         if "no boot loader" in each.error:
@@ -164,14 +161,14 @@ def _refused(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, st
             return "wrong-architecture", said, "Check that the machine is what it should be; see boot.loader_file_paths."
         if "boot interface" in each.error:
             return "boot-interface", f"The firmware and the node's boot interface do not fit: {each.error}.", ""
-        if each.error and each.error not in ("", "the machine is no port that boots from the network"):
+        if each.error and OTHER not in each.error and each.error != "the machine is no port that boots from the network":
             return "dhcp", f"DHCP could not serve it: {each.error}.", ""
     return None
 
 
 def _wrong_loader(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str] | None:
     architecture = attempt.architecture.removesuffix(" HTTP")
-    loader = next((each for each in reversed(attempt.files) if _LOADER.search(each.file) and each.probe != "absent"), None)
+    loader = next((each for each in reversed(attempt.files) if LOADER.search(each.file) and each.probe != "absent"), None)
     if not architecture or loader is None:
         return None
     meant = next((family for ending, family in _FAMILIES.items() if loader.file.endswith(ending)), "")
@@ -186,6 +183,18 @@ def _other_machine(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, s
     if found is None:
         return None
     return "not-this-machine", f"It was refused: {found.error}.", "Create a port for that card, or see boot.check_clients."
+
+
+# -- what is wrong around it, and likely the cause once it has stopped
+
+
+def _two_servers(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str] | None:
+    said = rivals(attempt)
+    return ("two-dhcp-servers", said, "Turn the boot file off in one of them, or metald's dhcp.provider.") if said else None
+
+
+def _led_away(attempt: Attempt, known: Known, stage: str) -> tuple[str, str, str] | None:
+    return _two_servers(attempt, known, stage) if stage in ("dhcp", "loader") else None
 
 
 # -- what is likely, once it has stopped
@@ -224,8 +233,11 @@ def _no_offer_taken(attempt: Attempt, _known: Known, stage: str) -> tuple[str, s
     told = next((each for each in reversed(answered) if each.file), None)
     if told is None:
         return "no-boot-file", "It has an address, and no DHCP server told it a boot file.", "Set the boot file in the DHCP server."
-    said = f"It was told the boot file {told.file} and never asked for it: the boot server cannot be reached from its network."
-    return "server-unreachable", said, "Check routes and firewalls: UDP port 69 and the ports of transfers (boot.tftp_single_port), TCP."
+    said = f"It was told the boot file {told.file} and never asked for it: the boot server cannot be reached from its network"
+    if any(each.server for each in attempt.questions) and not told.server:
+        said += f", or {OTHER} told it a file that is elsewhere"
+    remedy = "Check routes and firewalls: UDP port 69 and the ports of transfers (boot.tftp_single_port), TCP."
+    return "server-unreachable", f"{said}.", remedy
 
 
 def _mtu(attempt: Attempt, _known: Known, _stage: str) -> tuple[str, str, str] | None:
@@ -270,7 +282,7 @@ def _gave_up(attempt: Attempt, _known: Known, stage: str) -> tuple[str, str, str
 
 
 def _loaded_not_run(attempt: Attempt, known: Known, stage: str) -> tuple[str, str, str] | None:
-    loader = next((each for each in reversed(attempt.files) if each.whole and _LOADER.search(each.file)), None)
+    loader = next((each for each in reversed(attempt.files) if each.whole and LOADER.search(each.file)), None)
     if stage != "loader" or loader is None:
         return None
     name = loader.file.removeprefix("ipxe/")
@@ -303,9 +315,11 @@ def _ramdisk(attempt: Attempt, _known: Known, stage: str) -> tuple[str, str, str
     return "ramdisk", said, "Look at its console; the ramdisk calls boot.http_url, an agent agent.api_url."
 
 
-_CERTAIN: tuple[_Rule, ...] = (_two_machines, _other_machine, _two_servers, _refused, _wrong_loader)
+_WARNINGS: tuple[_Rule, ...] = (_two_servers,)
+_CERTAIN: tuple[_Rule, ...] = (_two_machines, _other_machine, _refused, _wrong_loader)
 _LIKELY: tuple[_Rule, ...] = (
     _never_seen,
+    _led_away,
     _no_offer_taken,
     _mtu,
     _lossy,

@@ -17,7 +17,7 @@ from typing import Any
 from metald.boot import credentials, instance
 from metald.boot.directory import BootDirectory
 from metald.boot.doctor.attempt import SIGNS, Attempt, belongs, gather, starts
-from metald.boot.doctor.diagnosis import Diagnosis, Known, diagnose, stage_of
+from metald.boot.doctor.diagnosis import Diagnosis, Finding, Known, diagnose, stage_of
 from metald.config import Settings
 from metald.drivers.boot_mode import has_secure_boot
 from metald.model import Event, Node, now
@@ -70,6 +70,8 @@ class Doctor:
         self._unknown: tuple[datetime, str] | None = None
         self.stopped: Counter[str] = Counter()
         """Boots that it told of, by the cause."""
+        self.warned: Counter[str] = Counter()
+        """Its warnings, by the cause."""
 
     @property
     def boots(self) -> int:
@@ -183,6 +185,8 @@ class Doctor:
         """Tell what is wrong, each cause once."""
         attempt = boot.attempt
         found = self._diagnose(attempt, stopped=stopped)
+        for each in found.warnings:
+            self._warn(boot, found.stage, each)
         if not found.cause or (found.stage, found.cause) in boot.told:
             return
         boot.told.add((found.stage, found.cause))
@@ -194,11 +198,22 @@ class Doctor:
             "error": found.likely,
             "seen": found.at,
         }
-        if found.remedy:
-            data["remedy"] = found.remedy
+        self._tell("stopped", attempt, data, found.remedy)
+
+    def _warn(self, boot: _Boot, stage: str, found: Finding) -> None:
+        """Tell what is wrong beside, each cause once in a boot."""
+        if ("", found.cause) in boot.told:
+            return
+        boot.told.add(("", found.cause))
+        self.warned[found.cause] += 1
+        self._tell("warning", boot.attempt, {"stage": stage, "cause": found.cause, "warning": found.likely}, found.remedy)
+
+    def _tell(self, what: str, attempt: Attempt, data: dict[str, Any], remedy: str) -> None:
+        if remedy:
+            data["remedy"] = remedy
         if attempt.macs:
             data["mac"] = attempt.macs[0]
-        kind = "node.boot_stopped" if attempt.node_uuid is not None else "boot.stopped"
+        kind = f"node.boot_{what}" if attempt.node_uuid is not None else f"boot.{what}"
         self._directory.seen(kind, node_uuid=attempt.node_uuid, data=data)
 
     def _diagnose(self, attempt: Attempt, *, stopped: bool) -> Diagnosis:

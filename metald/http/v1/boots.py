@@ -32,6 +32,7 @@ def _shown(report: Report) -> dict[str, Any]:
         "cause": found.cause or None,
         "likely": found.likely or None,
         "remedy": found.remedy or None,
+        "warnings": [each._asdict() for each in found.warnings],
         "architecture": attempt.architecture or None,
         "machines": attempt.machines,
         "addresses": attempt.addresses,

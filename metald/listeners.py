@@ -1,4 +1,4 @@
-"""Binding addresses: what the system refuses is told with the setting that asked for it."""
+"""Binding addresses and accepting: what the system refuses is told with the setting that asked for it; a crowd is let in few at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 
 from metald.config import ConfigError, parse_listen
 
@@ -18,12 +19,58 @@ _REMEDIES = {
 }
 
 
+_QUEUE = 4096
+_ACCEPTED = 4
+"""Connections that are accepted in one round of the loop; whoever is connected is not held up by more."""
+
+
 async def bound(listen: str) -> list[socket.socket]:
     """The API's sockets, one for each address that the name has."""
     host, port = parse_listen(listen)
     with naming("api.listen", listen):
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [socket.create_server(at, family=family, backlog=4096) for family, at in dict.fromkeys((f, a) for f, _, _, _, a in found)]
+        return await sockets(host, port)
+
+
+async def sockets(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets, one for each address that the name has; an empty name means every address of this machine.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    made: list[socket.socket] = []
+    try:
+        for family, at in dict.fromkeys((f, a) for f, _, _, _, a in found):
+            made.append(socket.create_server(at, family=family, backlog=_QUEUE))
+    except OSError:
+        for each in made:
+            each.close()
+        raise
+    return made
+
+
+async def serve(
+    factory: Callable[[], asyncio.BaseProtocol],
+    listener: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    handshake: float | None = None,
+) -> asyncio.Server:
+    """Accept on a listening socket, a few connections in one round of the event loop.
+
+    Args:
+        factory: makes a connection's protocol.
+        listener: is the server's from now on.
+        tls: its certificate, if it is to speak TLS.
+        handshake: seconds that TLS may take to begin.
+    """
+    server = await asyncio.get_running_loop().create_server(
+        factory, sock=listener, backlog=_ACCEPTED, ssl=tls, ssl_handshake_timeout=handshake
+    )
+    # asyncio accepts as many at a time as may queue up in the kernel; the queue is to be the longer one
+    listener.listen(_QUEUE)
+    return server
 
 
 @contextlib.contextmanager

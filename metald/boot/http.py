@@ -39,6 +39,7 @@ from metald.boot.sendfile import Sending, Sent, send
 from metald.config import ConfigError, Settings
 from metald.errors import MetaldError, NotFound, WorldError
 from metald.limits import Bandwidth, Queue, on_behalf_of
+from metald.listeners import serve, sockets
 
 MAX_BODY = 64 << 10
 LINGER = 1.0
@@ -126,7 +127,7 @@ class BootHttp:
                 return
             for host, port in self._listen:
                 # Not reuse_port: a second daemon on the same address must be told.
-                self._servers.append(await asyncio.get_running_loop().create_server(factory, host, port, backlog=1024, ssl=tls))
+                self._servers += [await serve(factory, each, tls=tls) for each in await sockets(host, port)]
         except BaseException:
             await self.close()
             raise

@@ -30,6 +30,7 @@ from metald.boot.listen import plain
 from metald.boot.pump import Pump
 from metald.boot.sendfile import Limiter, Sending, Sent, send
 from metald.errors import NotFound
+from metald.listeners import serve
 
 TOLD, TAKEN = "/-/told", "/-/taken"
 """Paths of the daemon's Unix socket: what became of a file, and bytes that are about to leave."""
@@ -85,12 +86,8 @@ class Worker:
         assert runner.server is not None
         factory = self._gate.factory(runner.server)
         tls = _tls(given["certificate"], given["key"])
-        loop = asyncio.get_running_loop()
         async with aiohttp.ClientSession("http://metald", connector=connector, timeout=timeout, auto_decompress=False) as self._session:
-            servers = [
-                await loop.create_server(factory, sock=socket.socket(fileno=descriptor), backlog=1024, ssl=tls)
-                for descriptor in given["descriptors"]
-            ]
+            servers = [await serve(factory, socket.socket(fileno=descriptor), tls=tls) for descriptor in given["descriptors"]]
             await stop.wait()
             for server in servers:
                 server.close()

@@ -26,6 +26,7 @@ from functools import partial
 
 import orjson
 
+from metald import runtime
 from metald.config import Api
 from metald.http import problem
 from metald.turns import Calls
@@ -168,7 +169,7 @@ class Gate:
 
 
 class _Guard(asyncio.Protocol):
-    __slots__ = ("_busy", "_deadline", "_gate", "_head", "_loop", "_stalled", "_timer", "_transport", "_waits", "inner")
+    __slots__ = ("_busy", "_deadline", "_gate", "_head", "_loop", "_number", "_stalled", "_timer", "_transport", "_waits", "inner")
 
     def __init__(self, gate: Gate, inner: asyncio.Protocol) -> None:
         self.inner = inner
@@ -177,6 +178,7 @@ class _Guard(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        self._number = -1
         self._head = 0
         """Bytes that have come of a head."""
         self._busy = False
@@ -251,6 +253,8 @@ class _Guard(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
+        self._number = transport.get_extra_info("socket").fileno()
+        runtime.prefer(self._number)
         wait = self._gate.settings.header_timeout
         self._deadline = self._loop.time() + wait
         self._timer = self._loop.call_later(wait, self._check)
@@ -262,6 +266,7 @@ class _Guard(asyncio.Protocol):
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
+        runtime.prefer(self._number, preferred=False)
         self._timer = self._stalled = self._transport = None
         self._gate.leave(self)
         self.inner.connection_lost(exc)

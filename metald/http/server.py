@@ -10,14 +10,13 @@ from socket import socket
 
 from aiohttp import web
 
+from metald import runtime
 from metald.http import serverlog
 from metald.http.app import GATE
+from metald.listeners import serve
 
 _LAST_REQUESTS = 5.0
 """Seconds that requests get to end when the daemon stops; longer than one waits for a busy node."""
-_BACKLOG = 4096
-_ACCEPTED = 4
-"""Connections that are accepted in one round of the loop; requests are not held up by more."""
 _LINGER = 2.0
 """Seconds that a client which was answered early may go on sending its body, so that it gets to read the answer."""
 _MARGIN = 60.0
@@ -39,14 +38,12 @@ async def serving(application: web.Application, listeners: Sequence[socket], tls
     await runner.setup()
     assert runner.server is not None
     factory = gate.factory(runner.server)
-    loop = asyncio.get_running_loop()
     handshake = gate.settings.header_timeout if tls is not None else None
     servers: list[asyncio.Server] = []
     try:
         for listener in listeners:
-            servers += [await loop.create_server(factory, sock=listener, backlog=_ACCEPTED, ssl=tls, ssl_handshake_timeout=handshake)]
-            # asyncio accepts as many at a time as may queue up in the kernel; the queue is to be the longer one
-            listener.listen(_BACKLOG)
+            servers.append(await serve(factory, listener, tls=tls, handshake=handshake))
+            runtime.prefer(listener.fileno())
         yield
     finally:
         for server in servers:

@@ -88,3 +88,62 @@ async def test_full_collections_take_a_small_share_of_the_time_however_long_each
     with pytest.raises(asyncio.CancelledError):
         await runtime.tidy()
     assert pauses == pytest.approx([20.0, 20.0, 500.0, 20.0])
+
+
+def test_a_preferred_socket_is_served_before_a_crowd_and_as_the_others_once_it_is_no_more() -> None:
+    crowd = 300
+
+    async def behind(preferred: bool) -> int:
+        """How many of the crowd are served before a socket that becomes ready as the last."""
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(crowd + 1)]
+        one = pairs[-1]
+        served: list[int] = []
+        done = asyncio.Event()
+
+        def readable(number: int) -> None:
+            pairs[number][0].recv(1)
+            served.append(number)
+            if len(served) == len(pairs):
+                done.set()
+
+        loop.add_reader(one[0], readable, crowd)
+        runtime.prefer(one[0].fileno(), preferred)
+        for number, (ours, theirs) in enumerate(pairs[:-1]):
+            loop.add_reader(ours, readable, number)
+            theirs.send(b"x")
+        one[1].send(b"x")
+        async with asyncio.timeout(60):
+            await done.wait()
+        for ours, theirs in pairs:
+            loop.remove_reader(ours)
+            ours.close()
+            theirs.close()
+        return served.index(crowd)
+
+    async def run() -> None:
+        assert await behind(True) == 0
+        # the same numbers again: descriptors are given anew, lowest first
+        assert await behind(False) >= 64
+
+    with asyncio.Runner(loop_factory=runtime.loop) as runner:
+        runner.run(run())
+
+
+def test_a_preferred_socket_alone_wakes_the_loop() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        got = asyncio.Event()
+        runtime.prefer(ours.fileno())
+        loop.add_reader(ours, got.set)
+        loop.call_later(0.05, theirs.send, b"x")
+        async with asyncio.timeout(60):
+            await got.wait()
+        loop.remove_reader(ours)
+        runtime.prefer(ours.fileno(), preferred=False)
+        ours.close()
+        theirs.close()
+
+    with asyncio.Runner(loop_factory=runtime.loop) as runner:
+        runner.run(run())

@@ -6,11 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import shlex
-import signal
 import sys
 
 from lab.hardware import GIB
 from lab.process import LabError
+from lab.program import until_done
 from lab.rack import Lab, LabMachine
 
 
@@ -54,19 +54,12 @@ async def _up(args: argparse.Namespace) -> None:
         await asyncio.Event().wait()
 
 
-async def _until_signal(args: argparse.Namespace) -> None:
-    task = asyncio.ensure_future(_up(args))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
 def main() -> int:
     """Run the command line; 1 when the lab cannot be made."""
     args = _parser().parse_args()
     try:
-        asyncio.run(_until_signal(args))
+        with contextlib.suppress(asyncio.CancelledError):
+            until_done(_up(args))
     except LabError as error:
         sys.stderr.write(f"lab: {error}\n")
         return 1

@@ -10,18 +10,17 @@ import argparse
 import asyncio
 import contextlib
 import json
-import shutil
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from lab import screen, story
 from lab.daemon import Daemon, free_port
 from lab.network import KERNEL_PARAMETERS, BridgedNetwork
-from lab.prepare import BUILD, Prepared, prepare
+from lab.prepare import Prepared, prepare
 from lab.process import LabError, run
+from lab.program import limit, run_program, told
 from lab.rack import Lab, LabMachine
 from lab.screen import Screen
 from lab.story import Moment
@@ -29,7 +28,6 @@ from lab.story import Moment
 _POLL = 0.25
 _DEPLOY_DEADLINE = 600.0
 _LOGIN_DEADLINE = 180.0
-_LOG_LINES = 60
 
 
 class Demo:
@@ -213,16 +211,6 @@ class Demo:
             await asyncio.sleep(0.05)
 
 
-@contextlib.asynccontextmanager
-async def limit(seconds: float, what: str) -> AsyncIterator[None]:
-    """Say `what` has not come true when the body takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise LabError(f"{what} within {seconds:g} s.") from error
-
-
 async def _together(jobs: Iterable[Awaitable[None]]) -> None:
     """Await all; the first failure cancels the others and is raised as itself."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
@@ -256,30 +244,10 @@ def settings_for(lab: Lab, made: Prepared, boot_port: int) -> dict[str, str]:
     }
 
 
-def show_logs(out: Screen, lab: Lab, daemon: Daemon | None) -> None:
-    """Show and keep what helps to find out why it failed."""
-    kept = BUILD / "demo" / "failed"
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
-    logs = [daemon.log] if daemon else []
-    logs += [log for one in lab.machines for log in (one.serial_log, one.machine.qemu_log)]
-    if isinstance(lab.network, BridgedNetwork):
-        logs.append(lab.network.log)
-    for log in logs:
-        if not log.exists():
-            continue
-        shutil.copyfile(log, kept / f"{log.parent.name}-{log.name}")
-        lines = log.read_text(errors="replace").splitlines()
-        out.plain(f"\n---- {log.name} of {log.parent.name}, the last {min(_LOG_LINES, len(lines))} of {len(lines)} lines")
-        out.plain("\n".join(lines[-_LOG_LINES:]))
-    out.plain(f"\nThe whole logs are in {kept}.")
-
-
 async def _run(args: argparse.Namespace, out: Screen) -> None:
     out.title("Prepare (ramdisk and image are kept in build/ for the next time)")
     made = await prepare(out.say)
     boot_port = free_port()
-    daemon: Daemon | None = None
     out.title("Machines, powered off, each behind its BMC")
     async with Lab(
         args.machines, uefi=args.uefi, rom=not args.no_rom, network=args.network, boot_url=f"http://10.0.2.2:{boot_port}/boot.ipxe"
@@ -288,8 +256,8 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
             out.say(f"left out: {what}")
         for one in lab.machines:
             out.say(f"{one.name}: BMC (ipmi_sim) at {one.bmc.address}:{one.bmc.port}, MAC {one.mac}, disk {one.disk_serials[0]}")
-        try:
-            daemon = Daemon(lab.directory, settings_for(lab, made, boot_port))
+        daemon = Daemon(lab.directory, settings_for(lab, made, boot_port))
+        with told(out, lab, daemon):
             async with daemon:
                 out.say(f"metald serves its API at {daemon.url}, and boots machines at {lab.host}")
                 await Demo(out, lab, daemon, made).run()
@@ -297,17 +265,6 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
                 if code:
                     raise LabError(f"metald ended with exit code {code}.")
                 out.say("metald has stopped")
-        except Exception as error:
-            out.plain(f"\nFAILED: {error}")
-            show_logs(out, lab, daemon)
-            raise
-
-
-async def _until_signal(args: argparse.Namespace, out: Screen) -> None:
-    task = asyncio.ensure_future(_run(args, out))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
 
 
 def main() -> int:
@@ -319,17 +276,11 @@ def main() -> int:
     parser.add_argument("--network", choices=("auto", "bridge", "user"), default="auto", help="kind of wire (default auto)")
     out = Screen()
     began = time.monotonic()
-    try:
-        args = parser.parse_args()
-        asyncio.run(_until_signal(args, out))
-    except asyncio.CancelledError:
-        out.plain("stopped; nothing is left behind")
-        return 130
-    except LabError as error:
-        sys.stderr.write(f"demo: {error}\n")
-        return 1
-    out.title(f"Done in {time.monotonic() - began:.0f} s: {args.machines} machines deployed, logged in to, and taken down")
-    return 0
+    args = parser.parse_args()
+    code = run_program("demo", out, _run(args, out))
+    if code == 0:
+        out.title(f"Done in {time.monotonic() - began:.0f} s: {args.machines} machines deployed, logged in to, and taken down")
+    return code
 
 
 if __name__ == "__main__":

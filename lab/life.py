@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,11 +21,11 @@ import asyncssh
 
 from lab.daemon import Daemon
 from lab.debian import build_debian_image
-from lab.demo import limit, show_logs
 from lab.hardware import GIB
 from lab.network import BridgedNetwork
 from lab.prepare import BUILD, Prepared, make, prepare, prepare_agent, sources
 from lab.process import LabError, run
+from lab.program import limit, run_program, told
 from lab.rack import Lab, LabMachine
 from lab.screen import Screen
 
@@ -262,7 +261,6 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
     made, ramdisk = await prepare(out.say), await prepare_agent(out.say)
     await _debian(out, partition=args.partition)
     out.title("A machine, powered off, behind its BMC")
-    daemon: Daemon | None = None
     async with Lab(1, uefi=args.uefi, disks=(4 * GIB, 4 * GIB), memory=_MEMORY, network="bridge") as lab:
         (machine,) = lab.machines
         assert isinstance(lab.network, BridgedNetwork)
@@ -278,21 +276,10 @@ async def _run(args: argparse.Namespace, out: Screen) -> None:
             "METALD__BOOT__KERNEL_APPEND_PARAMS": "nofb vga=normal console=ttyS0 no_timer_check",
             "METALD__IMAGES__FILE_ROOTS": f"{ramdisk},{_DEBIAN.parent}",
         }
-        try:
-            daemon = Daemon(lab.directory, settings, url=f"http://{lab.host}:6385")
+        daemon = Daemon(lab.directory, settings, url=f"http://{lab.host}:6385")
+        with told(out, lab, daemon):
             async with daemon:
                 await Life(out, machine, daemon, made, partition=args.partition).run()
-        except Exception as error:
-            out.plain(f"\nFAILED: {error}")
-            show_logs(out, lab, daemon)
-            raise
-
-
-async def _until_signal(args: argparse.Namespace, out: Screen) -> None:
-    task = asyncio.ensure_future(_run(args, out))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await task
 
 
 def main() -> int:
@@ -302,16 +289,10 @@ def main() -> int:
     parser.add_argument("--partition", action="store_true", help="deploy a partition image too, by BIOS")
     out = Screen()
     began = time.monotonic()
-    try:
-        asyncio.run(_until_signal(parser.parse_args(), out))
-    except asyncio.CancelledError:
-        out.plain("stopped; nothing is left behind")
-        return 130
-    except LabError as error:
-        sys.stderr.write(f"test-agent-qemu: {error}\n")
-        return 1
-    out.title(f"Done in {time.monotonic() - began:.0f} s")
-    return 0
+    code = run_program("test-agent-qemu", out, _run(parser.parse_args(), out))
+    if code == 0:
+        out.title(f"Done in {time.monotonic() - began:.0f} s")
+    return code
 
 
 if __name__ == "__main__":

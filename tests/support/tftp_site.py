@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from metald.boot.files import BootFiles
@@ -32,3 +35,14 @@ class Site:
         async with asyncio.timeout(30):
             while self.server.transfers:
                 await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[Site]:
+        """Serve; in the end no transfer has left a descriptor or a count behind."""
+        await self.server.start()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        yield self
+        await self.idle()
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        assert not self.server._per_client
+        await self.server.close()

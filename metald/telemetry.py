@@ -1,13 +1,13 @@
 """What each part has to tell as metrics. It knows the parts; they do not know it.
 
-Everything is read at the moment of a scrape; a scrape with ten thousand nodes takes a few milliseconds.
+Everything is read at the moment of a scrape, and was counted before: a scrape looks at no node, workflow or BMC by itself, and costs
+as much with ten as with ten thousand of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 
 from metald.boot.dhcp.own import DhcpServer
 from metald.boot.doctor import Doctor
@@ -24,15 +24,19 @@ def fleet(store: Store) -> Source:
     """Nodes, workflows, events, and the store itself."""
 
     def families() -> Iterator[Family]:
-        nodes = store.table(Node)  # each look at all of them by the interpreter itself would hold the loop for many milliseconds
-        states = Counter(map(attrgetter("provision_state"), nodes))
-        faults = Counter(filter(None, map(attrgetter("fault"), nodes)))
-        maintenance = sum(map(attrgetter("maintenance"), nodes))
+        states: Counter[str] = Counter()
+        faults: Counter[str] = Counter()
+        maintenance = 0
+        for (state, in_maintenance, fault), count in store.table(Node).counts.items():
+            states[state] += count
+            maintenance += count if in_maintenance else 0
+            if fault:
+                faults[fault] += count
         yield Family("nodes", "gauge", "Nodes by provision state.", _by("state", states))
         yield Family.one("nodes_in_maintenance", "gauge", "Nodes in maintenance.", maintenance)
         yield Family("nodes_with_fault", "gauge", "Nodes by fault.", _by("fault", faults))
-        flows = Counter(map(attrgetter("kind", "state"), store.table(Workflow)))
-        samples = [({"kind": kind, "state": state}, float(count)) for (kind, state), count in sorted(flows.items()) if not state.ended]
+        flows = sorted(store.table(Workflow).counts.items())
+        samples = [({"kind": kind, "state": state}, float(count)) for (kind, state), count in flows if not state.ended]
         yield Family("workflows", "gauge", "Workflows that have not ended, by kind and state.", samples)
         yield Family.one("event_sequence", "gauge", "Sequence number of the newest event.", store.last_seq)
         yield Family.one("store_changes", "counter", "Changes that were committed.", store.changes)

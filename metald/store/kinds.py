@@ -31,6 +31,7 @@ class Kind(Generic[R]):
         unique: fields that no two rows may share (null excepted), with what error texts say of them: {0} is the
             value, {1} and {2} its first word and the rest.
         indexed: fields that rows are looked up by in memory; they need no column.
+        counted: fields, two at least, of whose combinations it is known at any time how many rows have each.
     """
 
     type: type[R]
@@ -38,6 +39,7 @@ class Kind(Generic[R]):
     noun: str
     unique: MappingProxyType[str, str]
     indexed: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -51,8 +53,16 @@ class Kind(Generic[R]):
         return f"{article} {self.noun} with {words.format(value, *str(value).split(' ', 1))} already exists."
 
 
-def _kind(type_: type[R], table: str, *, noun: str = "", unique: dict[str, str] | None = None, indexed: tuple[str, ...] = ()) -> Kind[R]:
-    return Kind(type_, table, noun or type_.__name__.lower(), MappingProxyType(unique or {}), indexed)
+def _kind(
+    type_: type[R],
+    table: str,
+    *,
+    noun: str = "",
+    unique: dict[str, str] | None = None,
+    indexed: tuple[str, ...] = (),
+    counted: tuple[str, ...] = (),
+) -> Kind[R]:
+    return Kind(type_, table, noun or type_.__name__.lower(), MappingProxyType(unique or {}), indexed, counted)
 
 
 KINDS: tuple[Kind[Resource], ...] = (
@@ -62,9 +72,10 @@ KINDS: tuple[Kind[Resource], ...] = (
         "nodes",
         unique={"name": "name {0}", "instance_uuid": "instance UUID {0}"},
         indexed=("chassis_uuid", "shard", "conductor_group", "parent_node", "allocation_uuid"),
+        counted=("provision_state", "maintenance", "fault"),
     ),
     _kind(Port, "ports", unique={"address": "MAC address {0}", "name": "name {0}"}, indexed=("node_uuid", "portgroup_uuid")),
-    _kind(Workflow, "workflows", indexed=("node_uuid",)),
+    _kind(Workflow, "workflows", indexed=("node_uuid",), counted=("kind", "state")),
     _kind(Internals, "internals", indexed=("node_uuid",)),
     _kind(Inventory, "inventories", indexed=("node_uuid",)),
     _kind(Portgroup, "portgroups", unique={"address": "MAC address {0}", "name": "name {0}"}, indexed=("node_uuid",)),

@@ -6,6 +6,7 @@ with what the database has already made durable; rows come in the order of inser
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -21,11 +22,14 @@ _by_id = attrgetter("id")
 class Memory(Generic[R]):
     """All rows of one kind, with a look-up for each unique and each indexed field."""
 
-    __slots__ = ("_fields", "_groups", "_rows", "_unique", "generation")
+    __slots__ = ("_counted", "_fields", "_groups", "_rows", "_unique", "counts", "generation")
 
     def __init__(self, kind: Kind[R]) -> None:
         self.generation: int = 0
         """Grows with each installed change; equal numbers mean equal content."""
+        self.counts: Counter[tuple[Any, ...]] = Counter()
+        """How many rows there are of each combination of the fields that are counted."""
+        self._counted = attrgetter(*kind.counted) if len(kind.counted) > 1 else None
         self._rows: dict[str, R] = {}
         self._fields = (*kind.unique, *kind.indexed)
         # both lead to UUIDs, so that a row that keeps its values is replaced without touching them
@@ -89,6 +93,7 @@ class Memory(Generic[R]):
             row = self._rows.pop(uuid, None)
             if row is not None:
                 self._forget(row)
+                self._count(row, None)
         moved: list[R] = []
         for row in saved:
             old = self._rows.get(row.uuid)
@@ -98,8 +103,23 @@ class Memory(Generic[R]):
                 self._forget(old)
                 moved.append(row)
             self._rows[row.uuid] = row
+            self._count(old, row)
         for row in moved:
             self._remember(row)
+
+    def _count(self, old: R | None, new: R | None) -> None:
+        if self._counted is None:
+            return
+        before = self._counted(old) if old is not None else None
+        after = self._counted(new) if new is not None else None
+        if before == after:
+            return
+        if after is not None:
+            self.counts[after] += 1
+        if before is not None:
+            self.counts[before] -= 1
+            if not self.counts[before]:
+                del self.counts[before]
 
     def _remember(self, row: R) -> None:
         for field, owners in self._unique.items():

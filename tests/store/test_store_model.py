@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         if stale:
             row = next((r for r in self.stale if r.uuid == uuid), row)
         if row is None:
-            return Node(driver="x", uuid=uuid, name=name)
-        changed: Node = row.changed(name=name)
+            return Node(driver="x", uuid=uuid, name=name, maintenance=name == "a")
+        changed: Node = row.changed(name=name, maintenance=name == "a")
         return changed
 
     def expect(self, change: Change) -> type[Exception] | None:
@@ -145,6 +146,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert table.all() == sorted(self.rows.values(), key=lambda r: r.id)
         for name in ("a", "b", "c"):
             assert table.by("name", name) == next((r for r in self.rows.values() if r.name == name), None)
+        assert table.counts == Counter((r.provision_state, r.maintenance, r.fault) for r in self.rows.values())
         assert self.store.last_seq == self.seq
         assert self.heard == list(range(self.seq - len(self.heard) + 1, self.seq + 1))
 

@@ -69,6 +69,10 @@ class IpmiHub:
         self.window = AdmissionWindow(settings.login_window)
         self.closed = False
         self.logins = 0
+        self.sessions = 0
+        """How many are open or being opened; the links count them."""
+        self.failing: set[Link] = set()
+        """Links whose last command failed."""
         self.strays = 0
         """Datagrams that came from no BMC we know."""
         self._stray_ports: OrderedDict[str, int] = OrderedDict()
@@ -165,15 +169,10 @@ class IpmiHub:
         return self._links.get(name.addresses[0][1]) if name else None
 
     @property
-    def sessions(self) -> int:
-        """How many sessions are open or being opened."""
-        return sum(link.session is not None for link in self._links.values())
-
-    @property
     def left_alone(self) -> int:
         """How many BMCs background work leaves alone now, because they failed again and again."""
         now = asyncio.get_running_loop().time()
-        return sum(link.breaker.is_open(now) for link in self._links.values())
+        return sum(link.breaker.is_open(now) for link in self.failing)
 
     def answers_from(self, peer: Peer) -> int | None:
         """The port from which something answered of late at the address of a BMC that says nothing itself."""

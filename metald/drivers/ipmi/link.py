@@ -184,8 +184,10 @@ class Link:
             error.exchange = self.recorder.lines(_LINES_OF_AN_ERROR)
             self._failed_at, self._failure = now, (info, error)
             self.breaker.failed(info, error, now)
+            self._hub.failing.add(self)
             raise
         self.breaker.worked()
+        self._hub.failing.discard(self)
         return answer
 
     async def _attempt(self, info: BmcInfo, request: Request) -> tuple[int, bytes]:
@@ -228,6 +230,7 @@ class Link:
             raise _stopping(info)
         started = self._loop.time()
         session = self.session = BmcSession(info, self, suite=self._suite, seen=self._seen, hasty=not self._shy)
+        hub.sessions += 1
         self._cause = ""
         self._note("login")
         try:
@@ -296,6 +299,7 @@ class Link:
         if self.session is not None:
             self.session.close()
             self.session = None
+            self._hub.sessions -= 1
             if self.tenant is not None:
                 self.tenant.session_ended()
 
@@ -305,6 +309,7 @@ class Link:
             self._timer.cancel()
             self._timer = None
         waiter, session = self._waiter, self.session
+        self._hub.failing.discard(self)
         self._drop()
         if waiter is not None and not waiter.done() and session is not None:
             waiter.set_exception(_stopping(session.info))

@@ -2,51 +2,61 @@
 
 `id` is the number in the sequence, so that `source` and `id` name an event for ever and a consumer that keeps the last
 one knows what it has seen. `sequence` is the same number with leading zeros, which sorts as text (CloudEvents' Sequence
-extension). Secrets are masked here.
+extension). Secrets are masked: `Event.shown`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
 
-import orjson
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from metald.model import Event
-from metald.model.masking import masked
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
 
-def document(event: Event, source: str) -> dict[str, Any]:
-    """An event as a CloudEvent.
+class CloudEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event's message."""
 
-    `subject` is the node's UUID, or that of the thing the event is about when no node is concerned; `object` is the
-    thing's UUID where a node is concerned too. `severity` is `INFO`, `WARNING` or `ERROR`; `user` who asked, when somebody did.
-    """
-    subject = event.node_uuid or event.subject
-    found: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": str(event.seq),
-        "source": source,
-        "type": event.type,
-        "time": event.time,
-        "datacontenttype": "application/json",
-        "sequence": f"{event.seq:020d}",
-        "severity": event.severity,
-        "data": masked(event.data),
-    }
-    if subject is not None:
-        found["subject"] = subject
-    if event.node_uuid is not None and event.subject is not None:
-        found["object"] = event.subject
-    if event.user is not None:
-        found["user"] = event.user
-    return found
+    id: str
+    source: str
+    type: str
+    time: datetime
+    sequence: str
+    severity: str
+    """`INFO`, `WARNING` or `ERROR`."""
+    data: msgspec.Raw
+    subject: str | UnsetType = UNSET
+    """The node's UUID, or that of the thing the event is about when no node is concerned."""
+    object: str | UnsetType = UNSET
+    """The thing's UUID where a node is concerned too."""
+    user: str | UnsetType = UNSET
+    """Who asked, when somebody did."""
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+
+_JSON = msgspec.json.Encoder()
 
 
 def encode(event: Event, source: str) -> bytes:
-    """The JSON of `document`."""
-    return orjson.dumps(document(event, source), option=orjson.OPT_UTC_Z)
+    """An event as a CloudEvent, in JSON."""
+    about, node = event.subject or UNSET, event.node_uuid
+    found = CloudEvent(
+        id=str(event.seq),
+        source=source,
+        type=event.type,
+        time=event.time,
+        sequence=f"{event.seq:020d}",
+        severity=event.severity,
+        data=msgspec.Raw(event.shown),
+        subject=about if node is None else node,
+        object=UNSET if node is None else about,
+        user=event.user or UNSET,
+    )
+    return _JSON.encode(found)
 
 
 def routing_key(event: Event) -> str:

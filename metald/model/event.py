@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from metald.entropy import new_uuid
+from metald.model.masking import masked
 from metald.model.resource import now
 
+_JSON = msgspec.json.Encoder()
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One fact. `seq` is given by the store in commit order, without gaps; it is what watchers resume from."""
 
     type: str
@@ -26,6 +30,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     time: datetime = msgspec.field(default_factory=now)
     id: str = msgspec.field(default_factory=new_uuid)
     seq: int = 0
+
+    @cached_property
+    def shown(self) -> bytes:
+        """`data` as JSON, with secrets masked: what may leave the daemon. Made once, for all who tell of the event."""
+        return _JSON.encode(masked(self.data))
 
 
 def dropped(first: int, last: int) -> Event:

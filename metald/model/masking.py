@@ -19,6 +19,7 @@ _PARTS = (
     "adminpass|admin_pass|password|passwd|new_pass|token|secret|sys_pswd|configdrive|chappassword|encrypted_key|private_key|fernetkey|"
     "sslkey|passphrase|key_contents|ipmi_hex_kg_key|snmp_auth_key|snmp_priv_key|cephclusterfsid|cephmonkey|image_url"
 )
+_NUMBERS = (int, float, bool)
 _SECRET_KEY = re.compile(_PARTS, re.IGNORECASE)
 _IN_TEXT = re.compile(
     r"((?:admin_?pass|password|passwd|new_pass|token|secret|private_key|passphrase|kg_key)[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"'&,;]+)",
@@ -47,8 +48,13 @@ def mask_text(text: str) -> str:
 
 def masked(value: Any) -> Any:
     """A copy of a JSON value in which every secret reads `******`."""
-    if isinstance(value, Mapping):
-        return {k: MASK if is_secret(k) and v is not None else masked(v) for k, v in value.items()}
+    kind = type(value)  # every event passes by here twice: what values mostly are is seen without a look at abstract classes
+    if kind is str:
+        return mask_text(value)
+    if value is None or kind in _NUMBERS:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return {k: MASK if v is not None and is_secret(k) else masked(v) for k, v in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
     return mask_text(value) if isinstance(value, str) else value

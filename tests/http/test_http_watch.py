@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import random
 import socket
+import zlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +24,7 @@ from metald.http.watch.hub import End, Hub, Watcher
 from metald.model import Event, now
 from metald.model.caller import Caller
 from metald.store.changes import Change
+from metald.turns import Calls
 from tests.support.api import Api, api_settings, serving
 from tests.support.watching import PATIENCE, EventSource
 
@@ -193,7 +197,8 @@ async def test_a_wrong_last_event_id_is_refused(api: Api) -> None:
         assert (answer.status, answer.json["metald"]["field"]) == (400, "Last-Event-ID")
 
 
-async def test_who_does_not_read_is_cut_off_with_a_last_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+async def test_who_does_not_read_is_cut_off_with_a_last_word(tmp_path: Path, packed: bool) -> None:
     async with api_with(tmp_path, buffer=100_000, stall=0.2) as api:
         receiver = socket.socket()
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -201,28 +206,81 @@ async def test_who_does_not_read_is_cut_off_with_a_last_word(tmp_path: Path) -> 
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE):
             await loop.sock_connect(receiver, (api.client.host, api.client.port))
-            await loop.sock_sendall(receiver, f"GET {STREAM} HTTP/1.1\r\nHost: {api.client.host}:{api.client.port}\r\n\r\n".encode())
-            assert b"200 OK" in await loop.sock_recv(receiver, 100)
+            accepted = "Accept-Encoding: gzip\r\n" if packed else ""
+            host = f"Host: {api.client.host}:{api.client.port}\r\nConnection: close\r\n"
+            await loop.sock_sendall(receiver, f"GET {STREAM} HTTP/1.1\r\n{host}{accepted}\r\n".encode())
+            answer = await loop.sock_recv(receiver, 100)
             async with watching(api) as healthy:
                 heard = 0
                 for _ in range(60):
-                    await tell(api, 8, data={"x": "y" * 30_000})
+                    # what repeats nothing does not get much smaller
+                    texts = [base64.b85encode(random.randbytes(25_000)).decode() for _ in range(8)]
+                    await asyncio.gather(*(tell(api, data={"x": text}) for text in texts))
                     heard += len(await healthy.take(8))
                 assert heard == 480
-            rest = b""
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # it reads again
             while piece := await loop.sock_recv(receiver, 1 << 20):
-                rest += piece
+                answer += piece
         receiver.close()
-        assert b'"code":"slow-consumer"' in rest[-2000:]
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"200 OK" in head
+        text = _unchunked(body)
+        if packed:
+            unpack = zlib.decompressobj(31)
+            text = unpack.decompress(text)
+            assert unpack.eof, "cut off, but not torn"
+        assert b'"code":"slow-consumer"' in text[-2000:]
+
+
+def _unchunked(body: bytes) -> bytes:
+    """What was sent in chunks (RFC 9112, 7.1), the last of which may be missing."""
+    found = []
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        found.append(rest[: int(size, 16)])
+        body = rest[int(size, 16) + 2 :]
+    return b"".join(found)
 
 
 async def test_a_watchers_queue_is_bounded_and_let_go() -> None:
-    watcher = Watcher(0, 1000)
+    watcher = Watcher(0, 1000, Calls(1), lambda _chunk: False)
     chunks = [Chunk([Frame(Event(type="t", data={"x": "y" * 400}, seq=i))]) for i in range(1, 9)]
     for chunk in chunks:
         watcher.offer(chunk)
     assert watcher.end is End.SLOW
     assert await watcher.next(1.0) is None
+
+
+async def test_who_waits_for_nothing_else_is_sent_to_at_once_in_turns() -> None:
+    """A few in each round of the loop; what cannot be sent at once, and all behind it, is for the watcher's task."""
+    calls, sent = Calls(2), []
+    sends = True
+
+    def taken(chunk: Chunk) -> bool:
+        if sends:
+            sent.append(chunk.last_seq)
+        return sends
+
+    watchers = [Watcher(0, 10_000, calls, taken) for _ in range(5)]
+    waiting = [asyncio.create_task(watcher.next(PATIENCE)) for watcher in watchers]
+    await asyncio.sleep(0)
+    chunks = [Chunk([Frame(Event(type="t", seq=i))]) for i in range(1, 4)]
+    for watcher in watchers:
+        watcher.offer(chunks[0])
+    assert sent == [1, 1]
+    watchers[0].offer(chunks[1])
+    while len(sent) < 6:
+        await asyncio.sleep(0)
+    assert (sorted(sent), [watcher.position for watcher in watchers]) == ([1, 1, 1, 1, 1, 2], [2, 1, 1, 1, 1])
+    sends = False
+    watchers[1].offer(chunks[2])
+    assert await waiting[1] is chunks[2]
+    sends = True
+    watchers[1].offer(chunks[2])
+    assert not any(task.done() for task in (waiting[0], *waiting[2:]))
+    for watcher in watchers:
+        watcher.stop(End.STOPPING)
+    assert [await task for task in (waiting[0], *waiting[2:])] == [None] * 4
 
 
 async def test_too_many_watchers_are_told_so(tmp_path: Path) -> None:
@@ -310,7 +368,7 @@ def test_leaving_a_state_is_told_to_its_watchers() -> None:
 async def test_groups_are_forgotten_with_their_last_watcher(api: Api) -> None:
     hub = Hub(api.house.store, api_settings().api.watch)
     wanted = Filter(sight=Sight(everything=True), nodes=frozenset(["a", "b"]))
-    watchers = [hub.join(wanted, 0), hub.join(wanted, 0)]
+    watchers = [hub.join(wanted, 0, lambda _chunk: False), hub.join(wanted, 0, lambda _chunk: False)]
     for watcher in watchers:
         hub.leave(wanted, watcher)
     assert not hub._groups

@@ -13,7 +13,6 @@ import msgspec
 import orjson
 import pytest
 
-from metald.amqp.cloudevents import document as cloud_event
 from metald.amqp.cloudevents import encode, routing_key
 from metald.config import StoreSettings
 from metald.drivers.base import Done, Outcome, StepContext
@@ -121,7 +120,7 @@ def test_an_event_of_another_shape_is_refused() -> None:
 
 
 def test_secrets_do_not_leave() -> None:
-    found = cloud_event(Event(type="node.vendor", node_uuid=new_uuid(), data={"method": "m", "password": "x"}, seq=3), "/test")
+    found = orjson.loads(encode(Event(type="node.vendor", node_uuid=new_uuid(), data={"method": "m", "password": "x"}, seq=3), "/test"))
     assert found["data"] == {"method": "m", "password": "******"}
 
 

@@ -1,26 +1,27 @@
 """Events as watchers read them: the JSON of one event, and its frame in a stream of Server-Sent Events.
 
-Rules: an event is encoded once, however many watchers get it, and only if one does. Secrets are masked here, so that no
-stream can forget to. The `id` of a frame is the event's sequence number, which is what a watcher resumes from.
+Rules: an event is encoded once, however many watchers get it, and only if one does. Secrets are masked: `Event.shown`. The
+`id` of a frame is the event's sequence number, which is what a watcher resumes from. What many watchers get at once is one
+`Block`, which they share plain and packed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgspec
 import orjson
 
+from metald.http.watch.coding import Block
 from metald.model import Event
-from metald.model.masking import masked
 
 
 def document(event: Event) -> dict[str, Any]:
-    """An event as the API shows it, in histories and streams alike."""
+    """An event as the API shows it, in histories and streams alike; for orjson."""
     found: dict[str, Any] = msgspec.structs.asdict(event)
-    found["data"] = masked(event.data)
+    found["data"] = orjson.Fragment(event.shown)
     return found
 
 
@@ -28,6 +29,14 @@ def sse(kind: str, data: bytes, seq: int | None = None) -> bytes:
     """One frame of a stream of Server-Sent Events. JSON has no line breaks, so that one `data` line is enough."""
     place = b"" if seq is None else b"id: %d\n" % seq
     return b"%sevent: %s\ndata: %s\n\n" % (place, kind.encode(), data)
+
+
+@lru_cache(maxsize=16)
+def beat(seq: int) -> Block:
+    """A heartbeat; who has been told of everything up to `seq` gets the same. Without data it is no event to an EventSource, but
+    moves the place from which it resumes.
+    """
+    return Block(b": heartbeat\nid: %d\n\n" % seq)
 
 
 class Frame:
@@ -55,14 +64,14 @@ class Chunk:
         self.last_seq = frames[-1].event.seq
 
     @cached_property
-    def sse(self) -> bytes:
+    def sse(self) -> Block:
         """All frames, one after the other."""
-        return b"".join(frame.sse for frame in self.frames)
+        return Block(b"".join(frame.sse for frame in self.frames))
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in a stream."""
-        return len(self.sse)
+        """Bytes that it takes in a stream that is not packed."""
+        return len(self.sse.plain)
 
     def after(self, seq: int) -> Chunk | None:
         """What of it is newer than `seq`."""

@@ -2,8 +2,9 @@
 
 Rules: watchers with equal filters are one group; an event is matched once for a group, and what matched is joined once.
 A group that asked for nodes is found by them: events of other nodes do not cost it anything. The first event goes at once;
-those that follow within `_PACE` go together, so that a storm costs each watcher a bounded number of writes. What waits for
-a watcher is bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
+those that follow within `_PACE` go together, so that a storm costs each watcher a bounded number of writes. Watchers are served
+in turns, a few in each round of the loop; one that waits for nothing else is written to without waking its task. What waits
+for a watcher is bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from metald.http.watch.frames import Chunk, Frame
 from metald.metrics import Family
 from metald.model import Event, Node
 from metald.store.store import Store
+from metald.turns import Calls
 
 _MOST_GONE = 10_000
 _PACE = 0.1
 """Seconds between two times that watchers are told."""
+_EACH_ROUND = 64
+"""Watchers that are served in one round of the loop."""
 
 
 class End(Enum):
@@ -39,12 +43,16 @@ class Watcher:
     Args:
         position: number of the last event that it has been told of, or need not be.
         most: bytes that may wait.
+        calls: whose turn it is.
+        taken: sends a chunk at once while nobody waits in `next` for anything else; False if that is not to be had without waiting.
     """
 
-    def __init__(self, position: int, most: int) -> None:
+    def __init__(self, position: int, most: int, calls: Calls, taken: Callable[[Chunk], bool]) -> None:
         self.position = position
         self.end: End | None = None
         self._most = most
+        self._calls = calls
+        self._taken = taken
         self._waiting: deque[Chunk] = deque()
         self._size = 0
         self._wake: asyncio.Future[None] | None = None
@@ -59,7 +67,28 @@ class Watcher:
             return
         self._size += newer.size
         self._waiting.append(newer)
-        self._rouse()
+        if self._is_idle:
+            self._calls.soon(self._serve)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._wake is not None and not self._wake.done()
+
+    def _serve(self) -> bool:
+        """Send what waits, as far as that needs no waiting; for the rest wake the reader."""
+        if not (self._is_idle and self._waiting):
+            return False
+        while self._waiting and self._taken(self._waiting[0]):
+            self._pop()
+        if self._waiting:
+            self._rouse()
+        return True
+
+    def _pop(self) -> Chunk:
+        chunk = self._waiting.popleft()
+        self._size -= chunk.size
+        self.position = chunk.last_seq
+        return chunk
 
     def stop(self, end: End) -> None:
         """Let the reader end; one that is too slow loses what waits for it."""
@@ -83,12 +112,7 @@ class Watcher:
                 await self._wake
             finally:
                 alarm.cancel()
-        if not self._waiting:
-            return None
-        chunk = self._waiting.popleft()
-        self._size -= chunk.size
-        self.position = chunk.last_seq
-        return chunk
+        return self._pop() if self._waiting else None
 
 
 class _Group:
@@ -119,6 +143,7 @@ class Hub:
         self.told = store.last_seq
         """The number of the last event that every watcher which wants it has before it."""
         self._seen = store.last_seq
+        self._calls = Calls(_EACH_ROUND)
         self._touched: dict[_Group, None] = {}
         self._at = 0.0
         self._due: asyncio.TimerHandle | None = None
@@ -162,9 +187,13 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self._streams -= 1
 
-    def join(self, wanted: Filter, position: int) -> Watcher:
-        """Tell a new watcher of events after `position`, which must be the store's last number or a later one."""
-        watcher = Watcher(position, self.settings.buffer)
+    def join(self, wanted: Filter, position: int, taken: Callable[[Chunk], bool]) -> Watcher:
+        """Tell a new watcher of events after `position`, which must be the store's last number or a later one.
+
+        Args:
+            taken: see Watcher.
+        """
+        watcher = Watcher(position, self.settings.buffer, self._calls, taken)
         group = self._groups.get(wanted)
         if group is None:
             group = self._groups[wanted] = _Group(wanted)

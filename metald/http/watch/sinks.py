@@ -1,8 +1,8 @@
 """How a stream is written: as Server-Sent Events, or as messages of a WebSocket.
 
 Rules: every write has a deadline: a client that does not read is cut off, with a last word that it finds when it reads
-again. What is written is what is shared by all watchers; nothing is copied for one of them. A stream of Server-Sent
-Events passes proxies unbuffered, and a browser's EventSource resumes it by itself.
+again. What is written is what is shared by all watchers; nothing is copied or packed for one of them. A stream of Server-Sent
+Events passes proxies unbuffered, comes packed to who accepts gzip, and a browser's EventSource resumes it by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from metald.http.watch.frames import Chunk, sse
+from metald.http.watch.coding import Block, Gzip, accepts_gzip
+from metald.http.watch.frames import Chunk, beat, sse
 
-_RETRY = 2000
+_RETRY = Block(b"retry: 2000\n\n")
 _LAST_WORD = 1.0
 _LINGER = 5.0
 """Seconds that a client that was cut off has for taking what is under way to it."""
@@ -50,6 +51,9 @@ class Sink(Protocol):
             Gone: the client left.
         """
 
+    def taken(self, chunk: Chunk) -> bool:
+        """Send events at once, while nothing else is being sent; False, and nothing is sent, if that might have to wait."""
+
     async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
         """Send something that is no event of the store. See `send`."""
 
@@ -72,42 +76,72 @@ class SseSink:
     def __init__(self, request: web.Request, headers: Mapping[str, str], stall: float) -> None:
         self._request = request
         self._stall = stall
-        own = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+        own = {
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-store, no-transform",
+            "X-Accel-Buffering": "no",
+            "Vary": "Accept-Encoding",
+        }
+        self._gzip = Gzip() if accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ()))) else None
+        if self._gzip is not None:
+            own["Content-Encoding"] = "gzip"
         self.response = web.StreamResponse(headers={**headers, **own})
 
     async def open(self) -> None:
         """See Sink."""
         await self.response.prepare(self._request)
-        await self._write(b"retry: %d\n\n" % _RETRY)
+        await self._write(_RETRY)
 
     async def send(self, chunk: Chunk) -> None:
         """See Sink."""
         await self._write(chunk.sse)
 
+    def taken(self, chunk: Chunk) -> bool:
+        """See Sink."""
+        if not self._has_room(len(chunk.sse.plain if self._gzip is None else chunk.sse.packed)):
+            return False
+        writing = self.response.write(self._encoded(chunk.sse))
+        try:
+            writing.send(None)
+        except StopIteration:
+            return True
+        except ConnectionError:
+            return False
+        writing.close()  # it is with the transport, and would wait now until that has less
+        return True
+
     async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
         """See Sink."""
-        await self._write(sse(kind, data, seq))
+        await self._write(Block(sse(kind, data, seq)))
 
     async def beat(self, seq: int) -> None:
-        """See Sink. Without data it is no event to an EventSource, but moves the place from which it resumes."""
-        await self._write(b": heartbeat\nid: %d\n\n" % seq)
+        """See Sink."""
+        await self._write(beat(seq))
 
     async def end(self, kind: str, data: Mapping[str, Any]) -> None:
         """See Sink."""
         transport = self._request.transport
+        last = self._encoded(Block(sse(kind, orjson.dumps(data))))
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_LAST_WORD):
-                await self.response.write(sse(kind, orjson.dumps(data)))
+                await self.response.write(last if self._gzip is None else last + self._gzip.end())
                 await self.response.write_eof()
                 return
         if transport is not None:
             transport.close()
             asyncio.get_running_loop().call_later(_LINGER, transport.abort)
 
-    async def _write(self, data: bytes) -> None:
+    def _encoded(self, block: Block) -> bytes:
+        return block.plain if self._gzip is None else self._gzip.encode(block)
+
+    def _has_room(self, size: int) -> bool:
+        transport = self._request.transport
+        return transport is not None and size <= _AT_ONCE and not transport.get_write_buffer_size()
+
+    async def _write(self, block: Block) -> None:
+        data = self._encoded(block)
         try:
-            transport = self._request.transport
-            if transport is not None and len(data) <= _AT_ONCE and not transport.get_write_buffer_size():
+            if self._has_room(len(data)):
                 await self.response.write(data)  # the transport takes it without waiting: no deadline needs to be paid for
                 return
             async with asyncio.timeout(self._stall):
@@ -151,6 +185,10 @@ class WebSocketSink:
         """See Sink."""
         for frame in chunk.frames:
             await self._write(frame.json)
+
+    def taken(self, _chunk: Chunk) -> bool:
+        """See Sink."""
+        return False
 
     async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:
         """See Sink."""

@@ -125,7 +125,7 @@ class Stream:
         ended, position = await self._catch_up(sink, position)
         if ended is not None:
             return ended
-        watcher = self._hub.join(self._wanted, position)
+        watcher = self._hub.join(self._wanted, position, sink.taken)
         try:
             while True:
                 chunk = await watcher.next(self._hub.settings.heartbeat)

@@ -127,7 +127,7 @@ def check(settings: Settings) -> None:
         from metald.amqp.commands.callers import Callers
         from metald.amqp.link import Link
 
-        Link(settings.amqp, "check")
+        Link(settings.amqp, "check", "events")
         Callers(settings.amqp.commands)
     port_range(settings.console.port_range)
     if mistake := inspection_mistake(settings.inspection):

@@ -1,4 +1,7 @@
-"""Link: the one connection to the broker, kept up for as long as the daemon runs.
+"""Link: a connection to the broker, kept up for as long as the daemon runs.
+
+There are two: one publishes, the other consumes. A broker with an alarm (memory, disk) reads nothing more from a connection that
+publishes, and could not hear from a consumer there what is done.
 
 Rules: the daemon never waits for the broker. Users are coroutines: each is run with every connection that comes up, and
 is cancelled when that connection is lost; a user that fails for a reason of its own (its channel was closed, its
@@ -47,12 +50,13 @@ class Link:
     Args:
         settings: where the broker is.
         name: shown by the broker's tools as the connection's name.
+        carries: what waits while it is down, for logs.
 
     Raises:
         ConfigError: the address or a TLS file cannot be used.
     """
 
-    def __init__(self, settings: Amqp, name: str) -> None:
+    def __init__(self, settings: Amqp, name: str, carries: str) -> None:
         try:
             self._url = URL(settings.url).update_query(heartbeat=str(settings.heartbeat))
             port = self._url.port
@@ -62,6 +66,7 @@ class Link:
         self._settings = settings
         self._tls = tls(settings) if self._url.scheme == "amqps" else None
         self._name = name
+        self._carries = carries
         self._users: list[tuple[str, User]] = []
         self._connection: AbstractConnection | None = None
         self.address = f"{self._url.host}:{port or (5671 if self._tls else 5672)}"
@@ -140,11 +145,11 @@ class Link:
                 said = text
             else:
                 said = ""
-                _log.info("connected to the broker at %s", self.address)
+                _log.info("connected to the broker at %s, for %s", self.address, self._carries)
                 with pauses.measured():
                     await self._serve(connection)
                 self.losses += 1
-                _log.warning("the connection to the broker at %s is lost; connecting again", self.address)
+                _log.warning("the connection to the broker at %s for %s is lost; connecting again", self.address, self._carries)
             await pauses.pause()
 
     async def _connect(self) -> AbstractConnection:
@@ -221,10 +226,10 @@ class Link:
             user = self._url.user or "guest"
             return (
                 f"the broker at {self.address} refuses user {user!r} on virtual host {self._url.path.removeprefix('/') or '/'!r}: "
-                "correct amqp.url, or the user's password or permissions there; trying again"
+                f"correct amqp.url, or the user's password or permissions there; {self._carries} wait, trying again"
             )
         reason = "it does not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return f"the broker at {self.address} cannot be reached: {reason}; events wait, trying again"
+        return f"the broker at {self.address} cannot be reached: {reason}; {self._carries} wait, trying again"
 
 
 class _Pauses:

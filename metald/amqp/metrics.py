@@ -16,13 +16,20 @@ def source(broker: Broker) -> Iterator[Family]:
 
 
 def _link(broker: Broker) -> Iterator[Family]:
-    link = broker.link
-    yield Family.one("amqp_connected", "gauge", "1 while there is a connection to the broker.", link.connected)
-    yield Family.one("amqp_blocked", "gauge", "1 while the broker has an alarm (memory, disk) and takes nothing.", link.blocked)
-    yield Family.one("amqp_connections", "counter", "How often a connection to the broker came up.", link.connects)
-    yield Family.one("amqp_connection_losses", "counter", "How often one that was up was lost.", link.losses)
-    yield Family.one("amqp_connection_failures", "counter", "How often connecting to the broker failed.", link.failures)
-    yield Family.one("amqp_refusals", "counter", "How often the broker refused something else.", link.refusals)
+    links = [({"connection": "publish"}, broker.link)]
+    if broker.commands is not None:
+        links.append(({"connection": "consume"}, broker.commands.link))
+    connected = [(which, link.connected) for which, link in links]
+    yield Family("amqp_connected", "gauge", "1 while there is a connection to the broker.", connected)
+    yield Family.one("amqp_blocked", "gauge", "1 while the broker has an alarm (memory, disk) and takes nothing.", broker.link.blocked)
+    connects = [(which, link.connects) for which, link in links]
+    yield Family("amqp_connections", "counter", "How often a connection to the broker came up.", connects)
+    losses = [(which, link.losses) for which, link in links]
+    yield Family("amqp_connection_losses", "counter", "How often one that was up was lost.", losses)
+    failures = [(which, link.failures) for which, link in links]
+    yield Family("amqp_connection_failures", "counter", "How often connecting to the broker failed.", failures)
+    refusals = [(which, link.refusals) for which, link in links]
+    yield Family("amqp_refusals", "counter", "How often the broker refused something else.", refusals)
 
 
 def _events(broker: Broker) -> Iterator[Family]:

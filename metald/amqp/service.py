@@ -1,4 +1,4 @@
-"""The broker's part of the daemon, put together: the link and who uses it."""
+"""The broker's part of the daemon, put together: the links and who uses them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Broker:
     """
 
     def __init__(self, settings: Settings, store: Store, hostname: str) -> None:
-        self.link = Link(settings.amqp, f"metald {hostname}")
+        self._name = f"metald {hostname}"
+        self.link = Link(settings.amqp, self._name, "events and answers")
+        """By which is published."""
         self._settings = settings
         self._store = store
         self.publisher: Publisher | None = None
@@ -65,7 +67,8 @@ class Broker:
             ConfigError: the file of users or of keys cannot be used.
         """
         if self._settings.amqp.commands.enabled:
-            self.commands = Commands(self._settings, self._store, self.link, api)
+            link = Link(self._settings.amqp, f"{self._name} commands", "commands")
+            self.commands = Commands(self._settings, self._store, self.link, link, api)
 
     async def run(self) -> None:
         """Until cancelled; what was told by then has a moment to reach the broker."""

@@ -180,6 +180,84 @@ async def test_an_alarm_delays_and_loses_nothing(tmp_path: Path, place: Place, b
             await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
 
 
+async def _left(place: Place) -> int:
+    """How many commands wait in the broker, by a connection that has not published, which a broker with an alarm reads."""
+    connection = await aio_pika.connect(place.url)
+    async with connection:
+        queue = await (await connection.channel()).declare_queue(place.exchange, passive=True)
+        return queue.declaration_result.message_count or 0
+
+
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+async def test_who_owes_answers_takes_commands_during_an_alarm(
+    tmp_path: Path, place: Place, broker: PrivateRabbit, monkeypatch: pytest.MonkeyPatch, disk: bool
+) -> None:
+    """Commands have their effect and are acknowledged; answers, and what is put aside, leave when the alarm is over."""
+    async with producing(place) as producer:
+        async with commanded(tmp_path, place) as site:
+            monkeypatch.setattr(site.out, "unblocked", asyncio.Event().wait)
+            for i in range(5):
+                await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
+            await site.until(lambda: len(site.commands.ledger.answered()) == 5)
+        monkeypatch.undo()
+        await producer.send("node.create", "bad", b"no JSON")
+        for i in range(5, 25):
+            await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
+        await asyncio.to_thread(lambda: broker.alarm(True, disk=disk))
+        try:
+            async with commanded(tmp_path, place, amqp={"timeout": 2.0}) as site:
+                await site.until(lambda: len(site.api.house.store.table(Node)) == 25 and site.out.blocked)
+                async with asyncio.timeout(PATIENCE):
+                    while await _left(place):
+                        await asyncio.sleep(0.05)
+                assert not site.link.blocked
+                assert (site.link.losses, site.link.refusals) == (0, 0)
+                assert producer.inbox.empty()
+                await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
+                seen: dict[str, Any] = {}
+                while len(seen) < 26:
+                    reply = await producer.reply()
+                    seen[reply["command"]] = reply["status"]
+                assert {id_ for id_, status in seen.items() if status != "accepted"} == {"bad"}
+                assert (await producer.dead()).message_id == "bad"
+        finally:
+            await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
+
+
+async def test_commands_are_taken_while_the_connection_for_answers_is_away(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        assert (await producer.ask("node.create", "1", FAKE))["status"] == "accepted"
+        connecting, away = site.out._connect, asyncio.Event()
+
+        async def later() -> aio_pika.abc.AbstractConnection:
+            await away.wait()
+            return await connecting()
+
+        site.out._connect = later  # type: ignore[method-assign]
+        assert site.out._connection is not None
+        await site.out._connection.close()
+        await site.until(lambda: not site.out.connected)
+        await producer.send("node.create", "2", FAKE)
+        await producer.send("node.create", "bad", b"no JSON")
+        await producer.send("node.create", "3", FAKE)
+        await site.until(lambda: len(site.api.house.store.table(Node)) == 3)
+        assert producer.inbox.empty()
+        away.set()
+        answers = await producer.replies(3)
+        assert {id_: answer["status"] for id_, answer in answers.items()} == {"2": "accepted", "bad": "refused", "3": "accepted"}
+        assert (site.link.connects, site.link.losses, site.link.refusals) == (1, 0, 0)
+        assert (site.out.connects, site.out.losses) == (2, 1)
+
+
+async def test_a_dead_letter_exchange_that_is_deleted_is_made_again(tmp_path: Path, place: Place) -> None:
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        await producer.channel.exchange_delete(f"{place.exchange}.dead")
+        assert (await producer.ask("node.create", "bad", b"no JSON"))["status"] == "refused"
+        assert (await producer.dead()).message_id == "bad"
+        assert (site.link.connects, site.out.connects) == (1, 1)
+        assert (await producer.ask("node.create", "good", FAKE))["status"] == "accepted"
+
+
 async def test_ten_megabytes_are_refused_with_the_reason(tmp_path: Path, place: Place) -> None:
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         body = b'{"driver": "fake-hardware", "extra": {"x": "%s"}}' % (b"x" * (10 << 20))

@@ -187,7 +187,7 @@ async def test_replies_that_find_no_room_are_sent_from_the_ledger(tmp_path: Path
     monkeypatch.setattr(replies, "_AT_ONCE", 1)
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         calm = asyncio.Event()
-        monkeypatch.setattr(site.link, "unblocked", calm.wait)
+        monkeypatch.setattr(site.out, "unblocked", calm.wait)
         for i in range(20):
             await producer.send("node.create", str(i), FAKE)
         await site.until(lambda: len(site.api.house.store.table(Node)) == 20 and site.commands.ledger.pending == 0)
@@ -206,7 +206,7 @@ async def test_a_dead_letter_that_had_not_left_leaves_after_a_restart(
     users.write_text('[guest]\nroles = ["reader"]\nsystem = true\n')
     async with producing(place) as producer:
         async with commanded(tmp_path, place, users=str(users)) as site:
-            monkeypatch.setattr(site.link, "unblocked", asyncio.Event().wait)
+            monkeypatch.setattr(site.out, "unblocked", asyncio.Event().wait)
             await producer.send("node.create", "1", FAKE, user_id="guest", reply=False)
             await site.until(lambda: len(site.commands.ledger.answered()) == 1)
             assert await producer.waiting(".dead") == 0

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.rabbit]
 
 async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str) -> None:
     """The broker is killed and comes back: the user is cancelled, then run again with the new connection."""
-    link = Link(settings(url), "test")
+    link = Link(settings(url), "test", "events")
     begun: asyncio.Queue[AbstractConnection] = asyncio.Queue()
     ended = asyncio.Event()
 
@@ -56,7 +56,7 @@ async def test_a_user_runs_with_every_connection(broker: PrivateRabbit, url: str
 
 
 async def test_wrong_credentials_are_said_once_and_tried_again(broker: PrivateRabbit, caplog: pytest.LogCaptureFixture) -> None:
-    link = Link(settings(broker.url(user="nobody:s3cret-word")), "test")
+    link = Link(settings(broker.url(user="nobody:s3cret-word")), "test", "events")
     caplog.set_level(logging.WARNING, "metald")
     async with running(link), asyncio.timeout(PATIENCE):
         while link.failures < 3:
@@ -70,7 +70,7 @@ async def test_wrong_credentials_are_said_once_and_tried_again(broker: PrivateRa
 
 async def test_a_user_whose_channel_is_closed_runs_again_on_the_same_connection(url: str) -> None:
     """Declaring an exchange with other properties makes the broker close the channel, and nothing else."""
-    link = Link(settings(url), "test")
+    link = Link(settings(url), "test", "events")
     tries: list[AbstractConnection] = []
     done = asyncio.Event()
 
@@ -104,7 +104,7 @@ async def test_a_user_that_holds_on_to_a_cancellation_does_not_keep_the_link_fro
             await asyncio.Event().wait()
 
     async with TcpProxy("127.0.0.1", broker.port) as proxy:
-        link = Link(settings(url.replace(f":{broker.port}/", f":{proxy.port}/")), "test")
+        link = Link(settings(url.replace(f":{broker.port}/", f":{proxy.port}/")), "test", "events")
         link.attach("user", user)
         async with running(link), asyncio.timeout(PATIENCE):
             await begun.get()
@@ -113,7 +113,7 @@ async def test_a_user_that_holds_on_to_a_cancellation_does_not_keep_the_link_fro
 
 
 async def test_a_user_with_a_defect_is_logged_and_runs_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    link = Link(settings(url), "test")
+    link = Link(settings(url), "test", "events")
     tries: list[str] = []
     done = asyncio.Event()
 
@@ -139,7 +139,7 @@ async def test_what_is_no_broker_is_said_and_tried_again(caplog: pytest.LogCaptu
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, running(Link(settings(f"amqp://127.0.0.1:{port}/"), "test")) as link, asyncio.timeout(PATIENCE):
+    async with server, running(Link(settings(f"amqp://127.0.0.1:{port}/"), "test", "events")) as link, asyncio.timeout(PATIENCE):
         while link.failures < 2:
             await asyncio.sleep(0.01)
     assert f"the broker at 127.0.0.1:{port} cannot be reached" in caplog.text
@@ -152,7 +152,8 @@ async def test_a_broker_that_never_answers_is_given_up_in_time(caplog: pytest.Lo
 
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, running(Link(settings(f"amqp://127.0.0.1:{port}/", timeout=0.1), "test")) as link, asyncio.timeout(PATIENCE):
+    slow = settings(f"amqp://127.0.0.1:{port}/", timeout=0.1)
+    async with server, running(Link(slow, "test", "events")) as link, asyncio.timeout(PATIENCE):
         while link.failures < 2:
             await asyncio.sleep(0.01)
     assert "it does not answer" in caplog.text
@@ -160,9 +161,9 @@ async def test_a_broker_that_never_answers_is_given_up_in_time(caplog: pytest.Lo
 
 async def test_tls_is_checked(broker: PrivateRabbit, certificates: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     address = broker.url(tls=True)
-    async with running(Link(settings(address, tls_ca=str(certificates[0])), "test")) as link, asyncio.timeout(PATIENCE):
+    async with running(Link(settings(address, tls_ca=str(certificates[0])), "test", "events")) as link, asyncio.timeout(PATIENCE):
         await link.up.wait()
-    async with running(Link(settings(address), "test")) as link, asyncio.timeout(PATIENCE):
+    async with running(Link(settings(address), "test", "events")) as link, asyncio.timeout(PATIENCE):
         while not link.failures:
             await asyncio.sleep(0.01)
         assert not link.connected
@@ -170,7 +171,7 @@ async def test_tls_is_checked(broker: PrivateRabbit, certificates: tuple[Path, P
 
 
 async def test_an_alarm_of_the_broker_is_seen(broker: PrivateRabbit, url: str) -> None:
-    link = Link(settings(url), "test")
+    link = Link(settings(url), "test", "events")
     opened = asyncio.Event()
 
     async def user(connection: AbstractConnection) -> None:
@@ -197,7 +198,7 @@ async def test_an_alarm_of_the_broker_is_seen(broker: PrivateRabbit, url: str) -
 
 
 async def test_only_looking_does_not_make(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    link = Link(settings(url), "test")
+    link = Link(settings(url), "test", "events")
 
     async def user(connection: AbstractConnection) -> None:
         async with link.channel(connection) as channel:
@@ -220,4 +221,4 @@ async def test_only_looking_does_not_make(url: str, caplog: pytest.LogCaptureFix
 )
 def test_settings_that_cannot_work_are_named(wrong: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        Link(Amqp(**wrong), "test")
+        Link(Amqp(**wrong), "test", "events")

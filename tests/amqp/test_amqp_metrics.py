@@ -16,6 +16,8 @@ from tests.support.rabbit import PrivateRabbit
 
 pytestmark = pytest.mark.rabbit
 
+UP = {"connected/publish": 1, "connected/consume": 1}
+
 
 async def scrape(daemon: Daemon) -> dict[str, float]:
     """Every sample of the broker's, with its labels' values behind a slash."""
@@ -41,8 +43,8 @@ async def test_a_broker_that_goes_and_comes_back(tmp_path: Path, broker: Private
     settings = {"amqp.url": place.url, "amqp.retry_delay": 0.05, "drivers.enabled_hardware_types": "fake-hardware"}
     async with Daemon(tmp_path, settings) as daemon:
         await daemon.start()
-        there = await until(daemon, connected=1, publishing=1, **{"commands_consuming/urgent": 1, "commands_consuming/commands": 1})
-        assert (there["events_unpublished"], there["connections_total"], there["blocked"]) == (0, 1, 0)
+        there = await until(daemon, publishing=1, **UP, **{"commands_consuming/urgent": 1, "commands_consuming/commands": 1})
+        assert (there["events_unpublished"], there["connections_total/publish"], there["blocked"]) == (0, 1, 0)
         async with producing(place) as producer:
             exchange = await producer.channel.get_exchange("metald.events")
             queue = await producer.channel.declare_queue("kept", durable=True)
@@ -53,16 +55,16 @@ async def test_a_broker_that_goes_and_comes_back(tmp_path: Path, broker: Private
         assert (commanded["commands_pending"], commanded["replies_sent_total"]) == (0, 1)
         await asyncio.to_thread(broker.pause)
         try:
-            await until(daemon, connected=0)
+            await until(daemon, **{"connected/publish": 0, "connected/consume": 0})
             async with api(daemon) as client:
                 for _ in range(7):
                     await client.create(driver="fake-hardware")
                 last = (await client.ask("GET", "/v1/events?limit=1"))["last_seq"]
             away = await until(daemon, events_unpublished=7)
-            assert (away["connection_losses_total"], away["publishing"]) == (1, 0)
+            assert (away["connection_losses_total/publish"], away["publishing"]) == (1, 0)
         finally:
             await asyncio.to_thread(broker.resume)
-        back = await until(daemon, connected=1, events_unpublished=0)
+        back = await until(daemon, events_unpublished=0, **UP)
         assert back["messages_published_total"] == last
         connection = await aio_pika.connect(place.url)
         async with connection:

@@ -109,15 +109,17 @@ class Site:
     Args:
         api: its API.
         commands: what is tested.
-        link: its connection.
+        link: the connection that it takes commands by.
+        out: the connection that it answers by.
         tasks: what must not end.
     """
 
-    def __init__(self, api: Api, commands: Commands, link: Link, tasks: list[asyncio.Task[None]]) -> None:
+    def __init__(self, api: Api, commands: Commands, out: Link, tasks: list[asyncio.Task[None]]) -> None:
         self.tasks = tasks
         self.api = api
         self.commands = commands
-        self.link = link
+        self.link = commands.link
+        self.out = out
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true."""
@@ -145,12 +147,12 @@ async def commanded(tmp_path: Path, place: Place, *, amqp: dict[str, Any] | None
     )
     settings = msgspec.structs.replace(api_settings(), amqp=broker)
     async with serving(tmp_path, settings) as api:
-        link = Link(broker, "metald test")
+        out, link = Link(broker, "metald test", "answers"), Link(broker, "metald test commands", "commands")
         application = api.client.app
         assert application is not None
-        owner = Commands(settings, api.house.store, link, application[DISPATCHER])
-        tasks = [asyncio.create_task(link.run()), asyncio.create_task(owner.run())]
-        site = Site(api, owner, link, tasks)
+        owner = Commands(settings, api.house.store, out, link, application[DISPATCHER])
+        tasks = [asyncio.create_task(out.run()), asyncio.create_task(owner.run())]
+        site = Site(api, owner, out, tasks)
         try:
             await site.until(lambda: owner.intakes[0].ready and owner.intakes[1].ready)
             yield site

@@ -23,28 +23,30 @@ _FORGET = 60.0
 
 
 class Commands:
-    """Commands in. Attaches itself to the link; `run` does the work.
+    """Commands in. Attaches itself to both links, and runs the one it takes commands by; `run` does the work.
 
     Args:
         settings: all settings.
         store: the state.
-        link: the connection to the broker; not running yet.
+        out: the connection that answers are published by; not running yet.
+        link: the connection that commands are taken by; not running yet.
         api: what commands are asked of.
 
     Raises:
         ConfigError: the file of users or of keys cannot be used.
     """
 
-    def __init__(self, settings: Settings, store: Store, link: Link, api: Api) -> None:
+    def __init__(self, settings: Settings, store: Store, out: Link, link: Link, api: Api) -> None:
         own = settings.amqp.commands
         self.ledger = Ledger(store, own)
-        self.replies = Replies(link, self.ledger, api, settings.events.source, f"{own.exchange}.dead")
+        self.link = link
+        self.replies = Replies(out, self.ledger, api, settings.events.source, settings.amqp)
         self.lanes = Lanes(store, api, self.ledger, own, self.replies)
         callers, alone = Callers(own), asyncio.Lock()
         self.intakes = tuple(
             Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, alone, urgent=urgent) for urgent in (True, False)
         )
-        link.attach("replies", self.replies.use)
+        out.attach("replies", self.replies.use)
         for name, intake in zip(("urgent commands", "commands"), self.intakes, strict=True):
             link.attach(name, intake.use)
 
@@ -52,6 +54,7 @@ class Commands:
         """Carry out what is durable, whether the broker is there or not, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forget(), name="old answers")
+            group.create_task(self.link.run(), name="commands' link")
             await self.lanes.run()
 
     async def _forget(self) -> None:

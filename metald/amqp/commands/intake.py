@@ -15,11 +15,12 @@ import logging
 from typing import Any, NamedTuple
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource
 
 from metald.amqp import topology
+from metald.amqp.commands import deadletters
 from metald.amqp.commands.arrivals import Arrival, Arrivals
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.claims import HEADER
@@ -105,21 +106,18 @@ class _Session(NamedTuple):
 
     acks: Acks
     arrivals: Arrivals
-    replies: AbstractExchange
-    """The default exchange."""
-    dead: AbstractExchange
 
 
 class Intake:
     """One queue of commands.
 
     Args:
-        link: the connection.
+        link: the connection; nothing is published by it.
         settings: names and bounds.
         callers: who may send.
         ledger: makes commands durable.
         lanes: carries them out.
-        replies: tells of commands that are known already.
+        replies: tells of commands that are known already, and of what is none.
         alone: held while a message is taken that may end the daemon; the same for all queues.
         urgent: whether this is the queue of urgent commands.
     """
@@ -155,15 +153,14 @@ class Intake:
 
     async def use(self, connection: AbstractConnection) -> None:
         """Take messages as long as the connection holds; for `Link.attach`."""
-        await self._link.unblocked()
         async with self._link.channel(connection) as channel:
-            queue, dead = await self._declare(channel)
+            queue = await self._declare(channel)
             async with asyncio.timeout(self._link.timeout):
                 raw = await channel.get_underlay_channel()
                 await channel.set_qos(prefetch_count=self._settings.prefetch)
             gone = asyncio.Event()
             raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
-            session = _Session(Acks(raw), Arrivals(self._lanes.add), channel.default_exchange, dead)
+            session = _Session(Acks(raw), Arrivals(self._lanes.add))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(session.acks.run())
@@ -203,11 +200,7 @@ class Intake:
     async def _take_all(
         self, session: _Session, queue: AbstractQueue, group: asyncio.TaskGroup, first_of_all: AbstractIncomingMessage | None
     ) -> None:
-        """Take messages, many at once, for ever.
-
-        The consumer is there before any is taken: an answer is published, and from a connection that publishes a broker with an alarm
-        reads nothing more, while it goes on handing over to consumers.
-        """
+        """Take messages, many at once, for ever."""
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         if first_of_all is not None:
             inbox.put_nowait(first_of_all)
@@ -219,22 +212,20 @@ class Intake:
             group.create_task(self._take(session, session.arrivals.begin(), message))
             del message
 
-    async def _declare(self, channel: AbstractChannel) -> tuple[AbstractQueue, AbstractExchange]:
+    async def _declare(self, channel: AbstractChannel) -> AbstractQueue:
         own, settings = self._settings.commands, self._settings
-        dead = await topology.topic(channel, settings, f"{own.exchange}.dead")
-        dead_queue = await topology.queue(channel, settings, f"{own.exchange}.dead", arguments={"x-queue-type": "quorum"})
-        await topology.bind(dead_queue, settings, dead, "#")
+        await deadletters.declare(channel, settings)
         exchange = await topology.topic(channel, settings, own.exchange)
         name = f"{own.exchange}.urgent" if self._urgent else own.exchange
         arguments: dict[str, str | int] = {
             "x-queue-type": "quorum",
             "x-delivery-limit": own.delivery_limit,
-            "x-dead-letter-exchange": f"{own.exchange}.dead",
+            "x-dead-letter-exchange": deadletters.name(settings),
         }
         queue = await topology.queue(channel, settings, name, arguments=arguments)
         for kind in ("node", "port"):
             await topology.bind(queue, settings, exchange, f"{URGENT}{kind}.*" if self._urgent else f"{kind}.*")
-        return queue, dead
+        return queue
 
     async def _take(self, session: _Session, arrival: Arrival, message: AbstractIncomingMessage) -> None:
         """Bring one message to its end: a durable command, or put aside."""
@@ -249,10 +240,12 @@ class Intake:
                     raise Unavailable("Too many commands wait for their time.", remedy="Send it when it is due.")
                 await self._keep(arrival, message, order, caller, many)
             except MetaldError as error:
-                await self._reject(session, message, error)
+                arrival.leave()  # nothing behind it waits until it is put aside, as long as the broker has an alarm
+                await self._reject(message, error)
             except _DEFECTS as error:
                 _log.exception("a message (%r) cannot be read: a defect", message.message_id)
-                await self._reject(session, message, Invalid(f"The message cannot be read: {type(error).__name__}.", field="body"))
+                arrival.leave()
+                await self._reject(message, Invalid(f"The message cannot be read: {type(error).__name__}.", field="body"))
             else:
                 self.taken += 1
             session.acks.done(message.delivery_tag or 0)
@@ -329,7 +322,7 @@ class Intake:
         else:
             self._replies.send(known, address)
 
-    async def _reject(self, session: _Session, message: AbstractIncomingMessage, error: MetaldError) -> None:
+    async def _reject(self, message: AbstractIncomingMessage, error: MetaldError) -> None:
         """Put a message aside for good, and say why to everybody who may want to know."""
         reason = str(error)[:_REASON]
         kept = {name: value for name, value in (message.headers or {}).items() if name not in (HEADER, UNREADABLE)}
@@ -342,12 +335,11 @@ class Intake:
             correlation_id=message.correlation_id,
             delivery_mode=DeliveryMode.PERSISTENT,
         )
-        await self._link.unblocked()
-        await session.dead.publish(put_aside, message.routing_key or "", mandatory=False, timeout=self._link.timeout)
+        await self._replies.deliver(put_aside, message.routing_key or "", dead=True)
         await self._told_of(message, reason)
         if message.reply_to:
             answer = self._replies.refusal(message.message_id or "", message.routing_key or "", error, message.correlation_id)
-            await session.replies.publish(answer, message.reply_to, mandatory=False, timeout=self._link.timeout)
+            await self._replies.deliver(answer, message.reply_to)
         self.rejected += 1
 
     async def _told_of(self, message: AbstractIncomingMessage, reason: str) -> None:

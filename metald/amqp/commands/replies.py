@@ -16,14 +16,19 @@ from typing import Any, NamedTuple
 import orjson
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractConnection, AbstractExchange
+from aiormq.exceptions import AMQPConnectionError, ChannelInvalidStateError
 
+from metald.amqp.commands import deadletters
 from metald.amqp.commands.door import Api
 from metald.amqp.commands.ledger import Ledger, denied
 from metald.amqp.link import Link
+from metald.config import Amqp
 from metald.errors import MetaldError
 from metald.model import now
 from metald.model.command import Command, CommandState
 
+_PASSING = (asyncio.CancelledError, AMQPConnectionError, ChannelInvalidStateError, OSError, TimeoutError)
+"""What a letter is not to blame for."""
 _AT_ONCE = 100
 _MOST_WAITING = 10_000
 
@@ -60,6 +65,13 @@ class _Letter(NamedTuple):
     dead: bool = False
     command: Command | None = None
     """The command whose answer it is, if that is not known to have left."""
+    confirmed: asyncio.Future[None] | None = None
+    """Who waits until it has left, or cannot."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it still needs to leave: not if who waited has gone, with the connection of the message that it was about."""
+        return self.confirmed is None or not self.confirmed.done()
 
 
 class Replies:
@@ -70,15 +82,15 @@ class Replies:
         ledger: knows the outcomes.
         api: words refusals.
         source: what names this installation in CloudEvents.
-        dead: name of the dead-letter exchange.
+        settings: names.
     """
 
-    def __init__(self, link: Link, ledger: Ledger, api: Api, source: str, dead: str) -> None:
+    def __init__(self, link: Link, ledger: Ledger, api: Api, source: str, settings: Amqp) -> None:
         self._link = link
         self._ledger = ledger
         self._api = api
         self._source = source
-        self._dead = dead
+        self._settings = settings
         self._waiting: deque[_Letter] = deque()
         self._some = asyncio.Event()
         self._under_way: set[str] = set()
@@ -109,6 +121,17 @@ class Replies:
         """Reply now. What finds no room is lost, and sent when it is asked for again."""
         to, correlation_id = address
         self._put(_Letter(envelope(command, command.outcome, correlation_id, self._source), to))
+
+    async def deliver(self, message: Message, key: str, *, dead: bool = False) -> None:
+        """Send a message, or a dead letter, and wait until the broker has confirmed it, however long that takes.
+
+        Raises:
+            AMQPError: the broker does not take it.
+            ValueError: it cannot be sent.
+        """
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(_Letter(message, key, dead, confirmed=confirmed))
+        await confirmed
 
     def refusal(self, sender_id: str, verb: str, error: MetaldError, correlation_id: str | None) -> Message:
         """What is replied to a message that is no command, as well as can be."""
@@ -143,7 +166,7 @@ class Replies:
             self._put(reply)
 
     def _put(self, letter: _Letter) -> None:
-        if letter.command is not None or len(self._waiting) < _MOST_WAITING:
+        if letter.command is not None or letter.confirmed is not None or len(self._waiting) < _MOST_WAITING:
             self._waiting.append(letter)
             self._some.set()
 
@@ -165,7 +188,7 @@ class Replies:
     async def use(self, connection: AbstractConnection) -> None:
         """Send replies as long as the connection holds; for `Link.attach`."""
         async with self._link.channel(connection) as channel:
-            dead = await channel.get_exchange(self._dead, ensure=False)
+            dead = await deadletters.declare(channel, self._settings)
             self._remember()
             slots = asyncio.Semaphore(_AT_ONCE)
             try:
@@ -173,6 +196,9 @@ class Replies:
                     while True:
                         await slots.acquire()
                         letter = await self._next()
+                        if not letter.is_wanted:
+                            slots.release()
+                            continue
                         task = group.create_task(self._deliver(dead if letter.dead else channel.default_exchange, letter))
                         task.add_done_callback(lambda _task: slots.release())
             except BaseExceptionGroup as raised:
@@ -182,10 +208,15 @@ class Replies:
         try:
             await self._link.unblocked()
             await exchange.publish(letter.message, letter.key, mandatory=False, timeout=self._link.timeout)
-        except BaseException:
-            self._waiting.appendleft(letter)
+        except BaseException as error:
+            if letter.confirmed is None or isinstance(error, _PASSING):
+                self._waiting.appendleft(letter)
+            elif letter.is_wanted:
+                letter.confirmed.set_exception(error)  # its message comes back, and is counted each time
             raise
         self.sent += 1
+        if letter.confirmed is not None and letter.is_wanted:
+            letter.confirmed.set_result(None)
         if letter.command is not None:
             try:
                 await self._ledger.settle(letter.command.uuid)

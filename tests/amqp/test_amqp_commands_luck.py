@@ -109,6 +109,32 @@ async def test_what_was_done_but_not_acknowledged_comes_back_and_is_done_once(
                     await asyncio.sleep(0.02)
 
 
+async def test_a_storm_of_redeliveries_has_one_effect_each(tmp_path: Path, place: Place) -> None:
+    """The connection is cut again and again while commands are taken: what was not acknowledged comes back each time."""
+    names = [f"n{i:03}" for i in range(300)]
+    async with commanded(tmp_path, place):
+        pass
+    async with producing(place) as producer:
+        await asyncio.gather(*(producer.send("node.create", name, {**FAKE, "name": name}) for name in names))
+        async with commanded(tmp_path, place, delivery_limit=100, amqp={"declare": False}) as site:
+            for cut in range(8):
+                await site.until(lambda: site.commands.intakes[1].ready)
+                await site.until(lambda cut=cut: len(site.api.house.store.table(Node)) >= 20 * cut)  # type: ignore[misc]
+                assert site.link._connection is not None
+                await site.link._connection.close()
+                await site.until(lambda cut=cut: site.link.losses == cut + 1)  # type: ignore[misc]
+            seen: dict[str, Any] = {}
+            while len(seen) < len(names):
+                reply = await producer.reply()
+                assert seen.setdefault(reply["command"], reply)["node"] == reply["node"]
+            assert _names(site) == names
+            assert len(site.api.house.store.table(Command)) == len(names)
+            async with asyncio.timeout(PATIENCE):
+                while await _left(place):
+                    await asyncio.sleep(0.05)
+            assert (site.out.connects, site.out.losses) == (1, 0)
+
+
 async def test_the_queue_is_deleted_under_us(tmp_path: Path, place: Place) -> None:
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         await producer.ask("node.create", "1", FAKE)

@@ -101,6 +101,22 @@ async def test_no_header_means_plain_bytes(api: Api) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("accepted", ["gzip", "identity"])
+async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(api: Api, accepted: str) -> None:
+    reader, writer = await asyncio.open_connection(api.client.host, api.client.port)
+    writer.write(f"GET {STREAM} HTTP/1.0\r\nHost: {api.client.host}\r\nAccept-Encoding: {accepted}\r\n\r\n".encode())
+    async with asyncio.timeout(PATIENCE):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"chunked" not in head.lower()
+        numbers, unpack, text = await tell(api, 3), zlib.decompressobj(31), b""
+        while f"id: {numbers[-1]}\n".encode() not in text:
+            piece = await reader.read(1 << 16)
+            assert piece
+            text += unpack.decompress(piece) if accepted == "gzip" else piece
+    assert text.startswith(b"retry: 2000\n\n: heartbeat")
+    writer.close()
+
+
 async def _unpacked(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """What the stream says, unpacked here, up to its end, which has to be a proper one."""
     reader = zlib.decompressobj(31)

@@ -42,6 +42,16 @@ class Block:
         return squeeze.compress(self.plain) + squeeze.flush(zlib.Z_FULL_FLUSH)
 
     @cached_property
+    def plain_chunk(self) -> bytes:
+        """The plain bytes as a chunk of HTTP (RFC 9112, 7.1)."""
+        return _chunk(self.plain)
+
+    @cached_property
+    def packed_chunk(self) -> bytes:
+        """The packed bytes as a chunk of HTTP."""
+        return _chunk(self.packed)
+
+    @cached_property
     def _check(self) -> tuple[int, Sequence[Sequence[int]]]:
         """The CRC-32 of the bytes, and how that of all before them is moved on by them: see `_table`."""
         nothing = bytes(len(self.plain))
@@ -64,16 +74,22 @@ class Gzip:
 
     def encode(self, block: Block) -> bytes:
         """What is to be sent for the next block."""
+        begun, self._begun = self._begun, True
+        self.count(block)
+        return block.packed if begun else _HEADER + block.packed
+
+    def count(self, block: Block) -> None:
+        """The packed bytes of a block, which is not the first, are sent as they are."""
         self._crc = block.after(self._crc)
         self._size = (self._size + len(block.plain)) % _SIZE
-        if self._begun:
-            return block.packed
-        self._begun = True
-        return _HEADER + block.packed
 
     def end(self) -> bytes:
         """What is to be sent when nothing follows."""
         return (b"" if self._begun else _HEADER) + _LAST_BLOCK + struct.pack("<II", self._crc, self._size)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _table(factor: int) -> list[list[int]]:

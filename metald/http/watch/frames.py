@@ -42,18 +42,26 @@ def beat(seq: int) -> Block:
 class Frame:
     """One event, encoded when somebody first needs it."""
 
+    __slots__ = ("_json", "_sse", "event")
+
     def __init__(self, event: Event) -> None:
         self.event = event
+        self._json: bytes | None = None
+        self._sse: bytes | None = None
 
-    @cached_property
+    @property
     def json(self) -> bytes:
         """The event as JSON."""
-        return orjson.dumps(document(self.event))
+        if self._json is None:
+            self._json = orjson.dumps(document(self.event))
+        return self._json
 
-    @cached_property
+    @property
     def sse(self) -> bytes:
         """The event as a frame of a stream."""
-        return sse(self.event.type, self.json, self.event.seq)
+        if self._sse is None:
+            self._sse = sse(self.event.type, self.json, self.event.seq)
+        return self._sse
 
 
 class Chunk:

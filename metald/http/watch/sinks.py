@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import HttpVersion11, WSCloseCode, WSMsgType, web
 
 from metald.http.watch.coding import Block, Gzip, accepts_gzip
 from metald.http.watch.frames import Chunk, beat, sse
@@ -89,6 +89,8 @@ class SseSink:
 
     async def open(self) -> None:
         """See Sink."""
+        if self._request.version >= HttpVersion11:
+            self.response.enable_chunked_encoding()
         await self.response.prepare(self._request)
         await self._write(_RETRY)
 
@@ -98,16 +100,16 @@ class SseSink:
 
     def taken(self, chunk: Chunk) -> bool:
         """See Sink."""
-        if not self._has_room(len(chunk.sse.plain if self._gzip is None else chunk.sse.packed)):
+        block, transport = chunk.sse, self._request.transport
+        if transport is None or transport.is_closing() or not self.response.chunked:
             return False
-        writing = self.response.write(self._encoded(chunk.sse))
-        try:
-            writing.send(None)
-        except StopIteration:
-            return True
-        except ConnectionError:
+        data = block.plain_chunk if self._gzip is None else block.packed_chunk
+        if not self._has_room(len(data)):
             return False
-        writing.close()  # it is with the transport, and would wait now until that has less
+        if self._gzip is not None:
+            self._gzip.count(block)
+        # aiohttp's writer would put the same chunk together for each watcher anew
+        transport.write(data)
         return True
 
     async def say(self, kind: str, data: bytes, seq: int | None = None) -> None:

@@ -64,4 +64,4 @@ def _commands(broker: Broker) -> Iterator[Family]:
     yield Family.one("amqp_commands_pending", "gauge", "Commands without an effect yet, delayed ones included.", commands.ledger.pending)
     yield Family.one("amqp_commands_delayed", "gauge", "Commands that wait for their time.", commands.lanes.delayed)
     yield Family.one("amqp_replies_unsent", "gauge", "Commands whose answer has not left for certain.", commands.ledger.unsent)
-    yield Family.one("amqp_replies_sent", "counter", "Answers of commands that the broker confirmed.", commands.replies.sent)
+    yield Family.one("amqp_replies_sent", "counter", "Answers that the broker confirmed.", commands.replies.sent)

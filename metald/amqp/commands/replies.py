@@ -99,7 +99,7 @@ class Replies:
         """Whether the ledger has answers that found no room."""
         self._also: dict[str, list[Address]] = {}
         self.sent = 0
-        """Letters that the broker has confirmed."""
+        """Answers that the broker has confirmed."""
 
     def told(self, command: Command) -> None:
         """A command is done: reply to everybody who asked."""
@@ -214,7 +214,7 @@ class Replies:
             elif letter.is_wanted:
                 letter.confirmed.set_exception(error)  # its message comes back, and is counted each time
             raise
-        self.sent += 1
+        self.sent += not letter.dead
         if letter.confirmed is not None and letter.is_wanted:
             letter.confirmed.set_result(None)
         if letter.command is not None:

@@ -15,6 +15,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from aiormq.abc import ChannelFrame
@@ -24,6 +25,8 @@ from pamqp.commands import Basic
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
 _BASIC, _PUBLISH, _MANDATORY = 60, 40, b"\x01"
+_START = struct.Struct(">BHI")
+_HEADER_START = struct.Struct(">BHIHHQ")
 
 
 def published(number: int, exchange: str, key: str) -> bytes:
@@ -32,18 +35,24 @@ def published(number: int, exchange: str, key: str) -> bytes:
     Raises:
         ValueError: a name is longer than 255 bytes.
     """
-    names = (exchange.encode(), key.encode())
-    fields = b"".join(bytes((len(name),)) + name for name in names)
-    return _frame(_METHOD, number, struct.pack(">HHH", _BASIC, _PUBLISH, 0) + fields + _MANDATORY)
+    to, name = _to(exchange), key.encode()
+    size = len(to) + 1 + len(name) + len(_MANDATORY)
+    return b"".join((_START.pack(_METHOD, number, size), to, bytes((len(name),)), name, _MANDATORY, _END))
+
+
+@lru_cache(maxsize=16)
+def _to(exchange: str) -> bytes:
+    name = exchange.encode()
+    return struct.pack(">HHH", _BASIC, _PUBLISH, 0) + bytes((len(name),)) + name
 
 
 def header(number: int, size: int, properties: bytes) -> bytes:
     """The frame of the header of a body of so many bytes, on channel `number`."""
-    return _frame(_HEADER, number, struct.pack(">HHQ", _BASIC, 0, size) + properties)
+    return _HEADER_START.pack(_HEADER, number, 12 + len(properties), _BASIC, 0, size) + properties + _END
 
 
-def _frame(kind: int, number: int, payload: bytes) -> bytes:
-    return struct.pack(">BHI", kind, number, len(payload)) + payload + _END
+def _body(number: int, payload: bytes) -> bytes:
+    return _START.pack(_BODY, number, len(payload)) + payload + _END
 
 
 class Message(NamedTuple):
@@ -98,7 +107,7 @@ class Pipeline:
         number, body = channel.number, message.body
         frames = [published(number, message.exchange, message.key), header(number, len(body), message.properties)]
         size = channel.max_content_size
-        frames += [_frame(_BODY, number, body[at : at + size]) for at in range(0, len(body), size)]
+        frames += [_body(number, body[at : at + size]) for at in range(0, len(body), size)]
         # nothing can fail from here on: the broker counts messages, and our numbers follow its count
         self._frames += frames
         self._count += 1

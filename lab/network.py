@@ -165,12 +165,13 @@ class BridgedNetwork(Network):
         """Settings for a metald that serves this wire, as environment variables."""
         hosts = [self.host, *([f"[{self.host6}]"] if self.host6 else [])]
         listen = {
+            "METALD__DHCP__INTERFACES": self.interface,
             "METALD__BOOT__KERNEL_APPEND_PARAMS": KERNEL_PARAMETERS,
             "METALD__BOOT__TFTP_LISTEN": ",".join(f"{host}:69" for host in hosts),
             "METALD__BOOT__HTTP_LISTEN": ",".join(f"{host}:{HTTP_PORT}" for host in hosts),
         }
         if self.wire.watched:
-            listen |= {"METALD__DHCP__WATCH": self.interface, "METALD__DHCP__INTERFACES": self.interface}
+            listen["METALD__DHCP__WATCH"] = self.interface
         match self.wire.dhcp:
             case "dnsmasq":
                 return {
@@ -181,14 +182,13 @@ class BridgedNetwork(Network):
                     **listen,
                 }
             case "addresses":
-                return {"METALD__DHCP__PROVIDER": "proxy", "METALD__DHCP__INTERFACES": self.interface, **listen}
+                return {"METALD__DHCP__PROVIDER": "proxy", **listen}
             case "none":
                 assert self._subnet is not None
                 network = self._subnet.network
                 ranges = f"{network[FIRST_LEASE]}-{network[LAST_LEASE]}/24"
                 return {
                     "METALD__DHCP__PROVIDER": "lease",
-                    "METALD__DHCP__INTERFACES": self.interface,
                     "METALD__DHCP__RANGES": ranges,
                     **listen,
                 }

@@ -57,7 +57,7 @@ async def serve(
     stack.callback(store.subscribe(doctor.follow))
     if settings.dhcp.provider == "dnsmasq" and settings.dhcp.dnsmasq_leases:
         later["leases"] = LeaseWatch(Path(settings.dhcp.dnsmasq_leases), sightings).run
-    if settings.dhcp.watch:
+    if settings.dhcp.watch or dhcp.answers(settings):
         overhearing = Overhearing(sightings, files, settings)
         with naming("dhcp.watch", ", ".join(settings.dhcp.watch)):
             await overhearing.start()

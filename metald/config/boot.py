@@ -155,7 +155,7 @@ class Dhcp(Section, frozen=True):
         list[str],
         Meta(
             description="Network interfaces on which DHCP between machines and other servers is overheard, for the boot doctor. "
-            "Needs the capability CAP_NET_RAW."
+            "Needs the capability CAP_NET_RAW. Empty: those of `interfaces` beside `proxy` and `lease`, where metald may."
         ),
     ] = msgspec.field(default_factory=list)
     dnsmasq_hostsdir: Annotated[str, Meta(description="The directory dnsmasq was given as `--dhcp-hostsdir`.")] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import sys
@@ -127,6 +128,19 @@ async def test_an_interface_that_is_not_there() -> None:
     with pytest.raises(OSError, match=r"No such device|not permitted"):
         await ear.ear.start()
     assert ear.ear._sockets == []
+
+
+async def test_beside_our_own_server_it_listens_of_itself_as_far_as_it_may(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for provider, interfaces in (("proxy", ("none",)), ("lease", ("none",)), ("none", ()), ("dnsmasq", ())):
+        settings = Settings(dhcp=Dhcp(provider=provider, interfaces=["none"], ranges=["10.9.0.5-10.9.0.9/24"]))  # type: ignore[arg-type]
+        fleet = Fleet()
+        ear = Overhearing(fleet, BootFiles(fleet, settings), settings)
+        assert ear._interfaces == interfaces
+        await ear.start()  # there is no such interface, which the server itself will say
+        assert ear._sockets == []
+        assert ("other servers are not looked for on none" in caplog.text) == bool(interfaces)
+        caplog.clear()
 
 
 async def test_on_a_wire(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A packet socket for each interface sees what is broadcast there, and all of it w
 answers nobody. The kernel lets through what goes to the ports of DHCP and PXE, and nothing else.
 
 Rules: nothing that it reads can make it raise. Only machines that boot are told of: those that say so, and nodes that are to load
-something. With a provider of our own only the answers of others are news.
+something. With a provider of our own only the answers of others are news; it is then listened to of itself, as far as this process may.
 """
 
 from __future__ import annotations
@@ -58,12 +58,14 @@ _log = logging.getLogger(__name__)
 
 
 class Overhearing:
-    """Listens on the interfaces of `dhcp.watch`."""
+    """Listens on the interfaces of `dhcp.watch`, without them on those on which a provider of our own answers."""
 
     def __init__(self, directory: BootDirectory, files: BootFiles, settings: Settings) -> None:
         self._directory, self._files = directory, files
-        self._interfaces = tuple(settings.dhcp.watch)
-        self._answering = settings.dhcp.provider in ("proxy", "lease")
+        dhcp = settings.dhcp
+        self._answering = dhcp.provider in ("proxy", "lease")
+        self._demanded = bool(dhcp.watch)
+        self._interfaces = tuple(dhcp.watch or (dhcp.interfaces if self._answering else ()))
         self._sockets: list[socket.socket] = []
         self._once = Once()
         self._askers: OrderedDict[tuple[str, int], Machine] = OrderedDict()
@@ -72,7 +74,7 @@ class Overhearing:
         """Open the sockets.
 
         Raises:
-            OSError: there is no such interface, or this process may not (CAP_NET_RAW).
+            OSError: there is no such interface, or this process may not (CAP_NET_RAW), and `dhcp.watch` asks for it.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -80,9 +82,11 @@ class Overhearing:
                 sock = _open(interface)
                 self._sockets.append(sock)
                 loop.add_reader(sock.fileno(), self._readable, sock)
-        except BaseException:
+        except BaseException as error:
             self.close()
-            raise
+            if self._demanded or not isinstance(error, OSError):
+                raise
+            _log.info("DHCP: other servers are not looked for on %s: %s", ", ".join(self._interfaces), error)
 
     def close(self) -> None:
         """Listen no more."""

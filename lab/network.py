@@ -35,6 +35,18 @@ LEFT_OUT_BY_USER_NETWORK = (
 )
 
 
+async def lacks(wire: Wire) -> str:
+    """What this kernel lacks for a wire, for which nothing of the lab's is at fault; empty when it has all of it."""
+    if not wire.vlan:
+        return ""
+    try:
+        await run("unshare", "--net", "--", "ip", "link", "add", "link", "lo", "name", "tagged", "type", "vlan", "id", "2")
+    except LabError as error:
+        if "Unknown device type" in str(error):  # all else is for the lab itself to say
+            return "this kernel has no VLANs (CONFIG_VLAN_8021Q)"
+    return ""
+
+
 class Network:
     """What machines and their owner need to know of the wire."""
 

@@ -59,7 +59,8 @@ def build_debian_image(output: Path, *, partition: bool = False) -> Path:
         if partition:
             # on a machine without a screen the graphical terminal of GRUB on BIOS hangs
             (root / "etc/default/grub").write_text(
-                'GRUB_TIMEOUT=0\nGRUB_TERMINAL=console\nGRUB_CMDLINE_LINUX="console=ttyS0 quiet no_timer_check"\nGRUB_DISABLE_OS_PROBER=true\n'
+                "GRUB_TIMEOUT=0\nGRUB_TERMINAL=console\n"
+                'GRUB_CMDLINE_LINUX="console=ttyS0 quiet no_timer_check"\nGRUB_DISABLE_OS_PROBER=true\n'
             )
             _root_file_system(work, root).replace(output)
             return output

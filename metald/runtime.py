@@ -78,11 +78,12 @@ class _Few:
         else:
             self._events = max(_EVENTS, self._events // 2)
         few = min(most, self._events)
-        found = self._first.poll(0, few) if self._preferred else []
+        # not fewer of these while rounds are long: those who wait for answers would share a turn with work that has none to wait for
+        found = self._first.poll(0, _MOST_EVENTS) if self._preferred else []
         others = self._inner.poll(0 if found else timeout, few)
         nested = self._first.fileno()
         if any(number == nested for number, _ in others):
-            found = found or self._first.poll(0, few)
+            found = found or self._first.poll(0, _MOST_EVENTS)
             others = [event for event in others if event[0] != nested]
         self._told = time.monotonic()
         return found + others

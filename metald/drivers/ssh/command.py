@@ -1,4 +1,4 @@
-"""One command on an SSH connection, as a session of our own: what asyncssh's processes and streams would do, for a tenth of the objects.
+"""One command on an SSH connection, as a session of our own, without the streams and buffers of asyncssh's processes.
 
 Rules: what it has said is bounded, and nothing of it holds itself, so that a command that is over is gone without the
 garbage collector. This module loads asyncssh; import it where it is used.

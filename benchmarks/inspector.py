@@ -107,7 +107,8 @@ def main() -> int:
     if args.worker:
         worker(args.worker, args.rounds)
         return 0
-    from tests.support.hostile import EVERY, LARGEST, MIB, Hostile, corpus, honest, packed_corpus, zstd
+    from tests.support.disk_images import MIB, honest, zstd
+    from tests.support.hostile import EVERY, LARGEST, Hostile, corpus, packed_corpus
 
     bombs = [Hostile("zstd-bomb", zstd(bytes(64 * MIB)), "more than"), Hostile("zstd-bomb-unsaid", _unsaid(64 * MIB), "more than")]
     small = {one.name for one in bombs}

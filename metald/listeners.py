@@ -28,11 +28,16 @@ async def bound(listen: str) -> list[socket.socket]:
     """The API's sockets, one for each address that the name has."""
     host, port = parse_listen(listen)
     with naming("api.listen", listen):
-        return await sockets(host, port)
+        found = await sockets(host, port)
+        if not found:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return found
 
 
 async def sockets(host: str, port: int) -> list[socket.socket]:
     """Listening sockets, one for each address that the name has; an empty name means every address of this machine.
+
+    An address of a family that the kernel does not have (IPv6 may be turned off) is left out.
 
     Raises:
         OSError: an address cannot be bound.
@@ -42,7 +47,11 @@ async def sockets(host: str, port: int) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         for family, at in dict.fromkeys((f, a) for f, _, _, _, a in found):
-            made.append(socket.create_server(at, family=family, backlog=_QUEUE))
+            try:
+                made.append(socket.create_server(at, family=family, backlog=_QUEUE))
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
     except OSError:
         for each in made:
             each.close()

@@ -127,7 +127,8 @@ class BootHttp:
                 return
             for host, port in self._listen:
                 # Not reuse_port: a second daemon on the same address must be told.
-                self._servers += [await serve(factory, each, tls=tls) for each in await sockets(host, port)]
+                for each in await sockets(host, port):
+                    self._servers.append(await serve(factory, each, tls=tls))
         except BaseException:
             await self.close()
             raise

@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import asyncssh
 
 
 async def load() -> None:
@@ -25,27 +20,3 @@ def gone() -> tuple[type[BaseException], ...]:
     import asyncssh
 
     return (asyncssh.Error, OSError, EOFError, asyncio.IncompleteReadError)
-
-
-@cache
-def client() -> type[asyncssh.SSHClient]:
-    """What `asyncssh.connect` takes as client_factory, so that a connection leaves nothing to the garbage collector.
-
-    A closed connection keeps hold of itself by the method that would take the next packet, and with itself of every channel
-    and buffer it had. Thousands of them would make each full collection stop the event loop for long.
-    """
-    import asyncssh
-
-    class Client(asyncssh.SSHClient):
-        def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-            self._connection = conn
-
-        def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-            # behind what runs now: this may be called from within that method, which names its successor when it returns
-            asyncio.get_running_loop().call_soon(_let_go, vars(self).pop("_connection"))
-
-    return Client
-
-
-def _let_go(connection: asyncssh.SSHClientConnection) -> None:
-    vars(connection)["_recv_handler"] = bool  # takes nothing more: False

@@ -46,7 +46,8 @@ async def serving(application: web.Application, listeners: Sequence[socket], tls
             runtime.prefer(listener.fileno())
         yield
     finally:
-        for server in servers:
+        for listener, server in zip(listeners, servers, strict=False):  # fewer servers, where one could not be started
+            runtime.prefer(listener.fileno(), preferred=False)
             server.close()
         await runner.cleanup()
         gate.close()

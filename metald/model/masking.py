@@ -48,7 +48,7 @@ def mask_text(text: str) -> str:
 
 def masked(value: Any) -> Any:
     """A copy of a JSON value in which every secret reads `******`."""
-    kind = type(value)  # every event passes by here twice: what values mostly are is seen without a look at abstract classes
+    kind = type(value)  # every event passes by here: what values mostly are is seen without a look at abstract classes
     if kind is str:
         return mask_text(value)
     if value is None or kind in _NUMBERS:

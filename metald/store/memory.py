@@ -29,7 +29,7 @@ class Memory(Generic[R]):
         """Grows with each installed change; equal numbers mean equal content."""
         self.counts: Counter[tuple[Any, ...]] = Counter()
         """How many rows there are of each combination of the fields that are counted."""
-        self._counted = attrgetter(*kind.counted) if len(kind.counted) > 1 else None
+        self._counted = attrgetter(*kind.counted) if kind.counted else None
         self._rows: dict[str, R] = {}
         self._fields = (*kind.unique, *kind.indexed)
         # both lead to UUIDs, so that a row that keeps its values is replaced without touching them

@@ -18,7 +18,8 @@ from metald.images.convert import convert
 from metald.images.formats.marks import HEAD, detect
 from metald.images.inspector import inspect
 from metald.images.request import ImageRequest
-from tests.support.hostile import EVERY, LARGEST, MIB, Hostile, corpus, honest, packed_corpus, qcow2, vdi, vhd, vhdx, vmdk
+from tests.support.disk_images import MIB, honest, qcow2, vdi, vhd, vhdx, vmdk
+from tests.support.hostile import EVERY, LARGEST, Hostile, corpus, packed_corpus
 
 CORPUS = corpus()
 

@@ -9,7 +9,7 @@ import pytest
 
 from metald.errors import ImageError
 from metald.images.inspector import inspect
-from tests.support.hostile import qcow2, zstd
+from tests.support.disk_images import qcow2, zstd
 
 
 def look(data: bytes, declared: str | None = None, largest: int = 1 << 40, inside: str = "") -> str:

@@ -20,7 +20,7 @@ from metald.images import sources
 from metald.images.cache import CachedImage, ImageCache
 from metald.images.registry import is_container, parse
 from metald.images.request import image_request
-from tests.support.hostile import qcow2 as evil_qcow2
+from tests.support.disk_images import qcow2 as evil_qcow2
 from tests.support.registry import INDEX, MANIFEST, DockerRegistry, Registry, StrictRegistry, descriptor, digest_of, index, manifest
 
 MIB = 1 << 20

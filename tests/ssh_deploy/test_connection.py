@@ -257,3 +257,29 @@ async def test_a_line_without_end_is_told_as_nonsense_once_it_is_too_long(sshd: 
     with pytest.raises(DeployError, match="the ramdisk said: xxx"):
         async for _ in (await sshd.connector.to(sshd.node)).lines("write", silence=30):
             pass
+
+
+@pytest.mark.parametrize("what", ["connection", "command"])
+async def test_a_line_that_is_cut_off_is_a_lost_ramdisk_and_no_nonsense(sshd: Sshd, what: str) -> None:
+    async def cut(process: Any) -> None:
+        process.stdout.write(b'{"part": 1}\n{"part": ')
+        await process.stdout.drain()
+        if what == "connection":
+            process.get_extra_info("connection").abort()
+        else:
+            process.close()
+
+    sshd.script = cut
+    told = (await sshd.connector.to(sshd.node)).lines("write", silence=30)
+    assert await anext(told) == {"part": 1}
+    with pytest.raises(RamdiskLost):
+        await anext(told)
+
+
+async def test_a_last_line_without_end_counts_when_the_command_ended_well(sshd: Sshd) -> None:
+    async def tell(process: Any) -> None:
+        process.stdout.write(b'{"part": 1}\n{"part": 2}')
+        process.exit(0)
+
+    sshd.script = tell
+    assert [line async for line in (await sshd.connector.to(sshd.node)).lines("write", silence=30)] == [{"part": 1}, {"part": 2}]

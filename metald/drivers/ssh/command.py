@@ -49,17 +49,11 @@ class Command(asyncssh.SSHClientSession[bytes]):
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def more(self) -> None:
-        """Return when it has said more, or is over.
-
-        Raises:
-            Exception: the connection broke.
-        """
+    async def _more(self) -> None:
+        """Return when it has said more, or is over."""
         if not self.over:
             self._news = asyncio.get_running_loop().create_future()
             await self._news
-        if self.lost is not None:
-            raise self.lost
 
     async def line(self) -> bytes:
         """The next line of its output, with its end; empty when it is over.
@@ -70,10 +64,12 @@ class Command(asyncssh.SSHClientSession[bytes]):
         looked = 0
         while (end := self.output.find(b"\n", looked) + 1) == 0:
             looked = len(self.output)
+            if self.lost is not None:
+                raise self.lost
             if self.over or self.too_much:
                 end = len(self.output)
                 break
-            await self.more()
+            await self._more()
         found = bytes(self.output[:end])
         del self.output[:end]
         return found
@@ -85,6 +81,6 @@ class Command(asyncssh.SSHClientSession[bytes]):
             Exception: the connection broke.
         """
         while not self.over:
-            await self.more()
+            await self._more()
         if self.lost is not None:
             raise self.lost

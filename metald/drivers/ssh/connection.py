@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metald.config import Ssh
-from metald.drivers.ssh_library import client, gone
+from metald.drivers.ssh_library import gone
 from metald.errors import DeployError, Invalid, RamdiskLost
 from metald.limits import Gate
 from metald.model import Node
@@ -112,6 +112,8 @@ class Connections:
     async def _connect(self, target: Target) -> asyncssh.SSHClientConnection:
         import asyncssh
 
+        from metald.drivers.ssh.client import Client
+
         trusted = asyncssh.import_public_key(target.host_key)
         limit = self._settings.connect_timeout
         try:
@@ -120,7 +122,7 @@ class Connections:
                 return await asyncssh.connect(
                     target.address,
                     target.port,
-                    client_factory=client(),
+                    client_factory=Client,
                     username="root",
                     known_hosts=([trusted], [], []),
                     client_keys=[asyncssh.import_private_key(target.client_key)],
@@ -240,13 +242,13 @@ class Session:
                 while True:
                     async with asyncio.timeout(silence):
                         line = await command.line()
+                    if not line.endswith(b"\n") and command.over and channel.get_exit_status() is None:
+                        raise self._lost("the command was cut off")
                     if not line:
                         break
                     yield self._decode(line)
             finally:
                 channel.close()
-            if channel.get_exit_status() is None:
-                raise self._lost("the command was cut off")
         except TimeoutError:
             raise self._lost(f"nothing came for {silence:g} seconds") from None
         except gone() as error:

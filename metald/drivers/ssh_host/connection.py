@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from metald.config import SshHost
 from metald.drivers.ssh_host import credentials
 from metald.drivers.ssh_host.info import HostInfo
-from metald.drivers.ssh_library import client, gone
+from metald.drivers.ssh_library import gone
 from metald.errors import DriverError, HostAuthFailed, HostRefused, HostUnreachable
 from metald.limits import Gate
 
@@ -280,7 +280,6 @@ class Host:
                 return await asyncssh.connect(
                     info.address,
                     info.port,
-                    client_factory=client(),
                     username=info.username,
                     password=info.password,
                     known_hosts=trusted,

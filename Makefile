@@ -85,8 +85,12 @@ format: venv  ## put the code into its style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: packages venv  ## measure speed and memory; fails where a bar is missed
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: packages venv  ## measure speed and memory; fails at the end, with a list, where bars are missed
+	@missed=; for file in benchmarks/*.py; do \
+	  echo "== $$file"; $(BIN)/python $$file; status=$$?; \
+	  [ $$status -ne 130 ] || exit 130; \
+	  [ $$status -eq 0 ] || missed="$$missed $$file"; \
+	done; [ -z "$$missed" ] || { echo "missed or failed:$$missed" >&2; exit 1; }
 
 beside: packages venv  ## measure metald and a real Ironic 39 in one run, bars included
 	@for name in api deploy machine; do $(BIN)/python -m benchmarks.beside.$$name || exit 1; done

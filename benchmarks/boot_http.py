@@ -37,7 +37,7 @@ async def metald(folder: str, port: int, tls: bool) -> None:
     from metald.config import Boot, Settings
     from tests.support.boot_fleet import Fleet
 
-    keys = {"http_tls_certificate": f"{folder}/cert.pem", "http_tls_key": f"{folder}/key.pem"} if tls else {}
+    keys: dict[str, Any] = {"http_tls_certificate": f"{folder}/cert.pem", "http_tls_key": f"{folder}/key.pem"} if tls else {}
     settings = Settings(state_dir=folder, boot=Boot(http_listen=f"127.0.0.1:{port}", ipxe_dir=folder, **keys))
     fleet: Any = Fleet()
     server = BootHttp(fleet, BootFiles(fleet, settings), settings)

@@ -16,8 +16,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from benchmarks.commands import EXCHANGE, NODES, ready
 from benchmarks.parts import process
 from benchmarks.parts.bars import Bar, say, verdict
 from benchmarks.parts.broker import broker
-from metald.amqp.pipeline import Pipeline
+from metald.amqp.pipeline import Message, Pipeline
 from tests.support.daemon import Daemon, api
 from tests.support.rabbit import PrivateRabbit
 
@@ -43,24 +42,39 @@ _AT_ONCE = 500
 
 
 async def fill(url: str, number: int) -> None:
-    """Publish all commands, confirmed."""
+    """Publish all commands, confirmed.
+
+    Raises:
+        AssertionError: a command found no queue.
+        AMQPError: the broker refused one, or closed the channel.
+    """
+    back: list[None] = []
     connection = await aio_pika.connect(url)
     async with connection:
-        bare = await (await connection.channel()).get_underlay_channel()
+        bare = await (await connection.channel(on_return_raises=False)).get_underlay_channel()
         assert isinstance(bare, Channel)
-        pipeline, sent = Pipeline(bare), deque[Awaitable[Any]]()
+        progress = asyncio.Event()
+        pipeline = Pipeline(bare, lambda _count: progress.set(), lambda: back.append(None))
+
+        async def at_most(on_their_way: int) -> None:
+            await pipeline.flush()
+            while len(pipeline) > on_their_way:
+                progress.clear()
+                confirmed = asyncio.ensure_future(progress.wait())
+                await asyncio.wait((confirmed, pipeline.refused, bare.closing), return_when=asyncio.FIRST_COMPLETED)
+                if not confirmed.done():
+                    confirmed.cancel()
+                    await (pipeline.refused if pipeline.refused.done() else bare.closing)
+
         for i in range(number):
             body = orjson.dumps({"node": f"n{i % NODES}", "reason": f"round {i}"})
             properties = Basic.Properties(content_type="application/json", delivery_mode=2, message_id=f"m{i}")
-            sent.append(pipeline.publish(EXCHANGE, "node.maintenance", body, properties))
+            pipeline.publish(i, Message(EXCHANGE, "node.maintenance", body, properties.marshal()))
             if i % _AT_ONCE == 0:
-                await pipeline.flush()
-                while len(sent) > _IN_FLIGHT:
-                    await sent.popleft()
-        await pipeline.flush()
-        for confirmation in sent:
-            await confirmation
+                await at_most(_IN_FLIGHT)
+        await at_most(0)
         pipeline.close()
+    assert not back, f"{len(back)} commands found no queue"
 
 
 async def urgent(url: str, took: list[float]) -> None:

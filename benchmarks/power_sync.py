@@ -63,7 +63,7 @@ async def fill(store: Store, count: int, port: int) -> None:
             )
             for number in range(begin, min(begin + _BATCH, count + 1))
         ]
-        await store.commit(Change(save=nodes))
+        await store.commit(Change(save=list(nodes)))
 
 
 async def passes(store: Store, hub: IpmiHub, settings: Ipmi, count: int, seconds: float) -> list[dict[str, Any]]:

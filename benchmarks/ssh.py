@@ -112,7 +112,8 @@ async def ramdisks(port: int, info: dict[str, Any], sessions: int) -> list[dict[
         fresh = credentials.new_credentials("deploy")
         fresh |= {key: info[key] for key in info if "key" in key}
         made = Node(driver="ipmi", name=f"n{number}", driver_internal_info=fresh)
-        return made.changed(driver_internal_info={**fresh, "ramdisk": {"address": "127.0.0.1", "port": port, "boot": boot_id(made)}})
+        ready: Node = made.changed(driver_internal_info={**fresh, "ramdisk": {"address": "127.0.0.1", "port": port, "boot": boot_id(made)}})
+        return ready
 
     nodes = [node(number) for number in range(sessions)]
 

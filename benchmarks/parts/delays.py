@@ -45,6 +45,7 @@ class _Consumer:
         self._expect(commands.Connection.Start)
         self._send(commands.Connection.StartOk({}, "PLAIN", f"\0{url.user or 'guest'}\0{url.password or 'guest'}"), 0)
         tune = self._expect(commands.Connection.Tune)
+        assert isinstance(tune, commands.Connection.Tune)
         self._send(commands.Connection.TuneOk(tune.channel_max, tune.frame_max, 0), 0)
         self._send(commands.Connection.Open(url.path.removeprefix("/") or "/"), 0)
         self._expect(commands.Connection.OpenOk)

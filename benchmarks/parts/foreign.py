@@ -45,7 +45,7 @@ def produce(url: str, first: int, last: int, seconds: float) -> None:
             )
 
 
-class Consumer(ConsumerMixin):
+class Consumer(ConsumerMixin):  # type: ignore[misc]  # untyped
     """Reads everything, until it is told to stop.
 
     Args:

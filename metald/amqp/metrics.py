@@ -41,6 +41,8 @@ def _events(broker: Broker) -> Iterator[Family]:
         "amqp_events_unpublished", "gauge", "Events that the broker has not confirmed; 0 while another daemon publishes.", publisher.waiting
     )
     yield Family.one("amqp_events_dropped", "counter", "Events that were too old before they could be published.", publisher.dropped)
+    unmade = [({"type": kind}, count) for kind, count in publisher.unmade.items()]
+    yield Family("amqp_events_unmade", "counter", "Events that could not be put into a message, by type; the log tells why.", unmade)
     yield Family.one("amqp_messages_published", "counter", "Messages that the broker confirmed.", publisher.published)
     yield Family.one("amqp_messages_unroutable", "counter", "Of these, messages that no queue wanted.", publisher.unroutable)
     yield Family.one(

@@ -4,7 +4,8 @@ Rules: an event is done with when the broker has confirmed it and all before it;
 times a second, so a crash repeats the last moments with the same ids and loses nothing. Whatever goes wrong (connection,
 channel, exchange, refusal), publishing starts again after the last confirmed event. At most `in_flight` messages are
 unconfirmed, so a broker that stalls costs no memory: events wait in the store. Messages are mandatory: those that no
-queue wants come back, are counted, and are done with, as nobody subscribed to them.
+queue wants come back, are counted, and are done with, as nobody subscribed to them. An event that a form cannot express is
+logged, counted, and told of as dropped: it would do no better at another try, and all others would wait for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -28,6 +30,7 @@ from metald.config import Amqp
 from metald.errors import MetaldError
 from metald.metrics import Histogram
 from metald.model import Event
+from metald.model.event import dropped
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -82,6 +85,8 @@ class Publisher:
         """How often publishing began again after the last confirmed event."""
         self.dropped = 0
         """Events that were purged before they could be published."""
+        self.unmade: Counter[str] = Counter()
+        """For each type, how often a voice could make no message of an event."""
         self.delay = Histogram()
         """Seconds from an event's transaction until it has left for the broker."""
 
@@ -174,8 +179,11 @@ class Publisher:
                     self.dropped += event.data["count"]
                     _log.error("events %(first)d to %(last)d were let go before they could be published", event.data)
                 for voice in self._voices:
-                    for message in voice.messages(event):
-                        pipeline.publish(event.seq, message)
+                    try:
+                        for message in voice.messages(event):
+                            pipeline.publish(event.seq, message)
+                    except Exception:
+                        self._leave_out(voice, event, pipeline)
                 self._handed = event.seq
             self._note(pipeline, 0)  # nothing may have become of them
             await pipeline.flush()
@@ -183,6 +191,14 @@ class Publisher:
             for told, count in outbox.told_until(self._handed):
                 self.delay.add(now - told, count)
             await asyncio.sleep(0)  # the loop belongs to others too
+
+    def _leave_out(self, voice: Voice, event: Event, pipeline: Pipeline) -> None:
+        """Of an event that a voice failed at tell no more than that it is missing, while its failure is handled."""
+        first = not self.unmade[event.type]
+        _log.error("event %d (%s) cannot be published by %s", event.seq, event.type, type(voice).__name__, exc_info=first)
+        self.unmade[event.type] += 1
+        for message in voice.messages(dropped(event.seq, event.seq)):
+            pipeline.publish(event.seq, message)
 
     def _came_back(self) -> None:
         self.unroutable += 1

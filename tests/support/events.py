@@ -11,7 +11,13 @@ from metald.model import Event
 from metald.model.eventtypes import EVENT_TYPES
 from metald.store import batch
 
-_OWN_EVENTS = ("tests/store/", "tests/http/test_http_watch", "tests/amqp/test_amqp_publisher", "tests/fleet/test_fleet_nodes")
+_OWN_EVENTS = (
+    "tests/store/",
+    "tests/http/test_http_watch",
+    "tests/amqp/test_amqp_publisher",
+    "tests/amqp/test_amqp_unmade",
+    "tests/fleet/test_fleet_nodes",
+)
 """Tests that emit events of their own making."""
 
 

@@ -148,6 +148,7 @@ _HISTORY: Schema = {
     },
     "required": ["uuid", "created_at", "severity", "event", "links"],
 }
+_SEQ: Schema = {"type": "integer", "minimum": 0}
 _EVENT = record(
     {
         "type": TEXT,
@@ -158,7 +159,7 @@ _EVENT = record(
         "user": NULL_TEXT,
         "time": TIME,
         "id": UUID,
-        "seq": {"type": "integer"},
+        "seq": _SEQ,
     }
 )
 _OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
@@ -293,7 +294,7 @@ ANSWERS: Mapping[str, Schema] = {
     "GET /v1/shards": listed("shards", record({"name": TEXT, "count": {"type": "integer", "minimum": 1}})),
     "GET /v1/lookup": _LOOKUP,
     "POST /v1/continue_inspection": {"anyOf": [record({"uuid": UUID}), _LOOKUP]},
-    "GET /v1/events": record({"events": {"type": "array", "items": _EVENT}, "last_seq": {"type": "integer"}}),
+    "GET /v1/events": record({"events": {"type": "array", "items": _EVENT}, "first_seq": _SEQ, "last_seq": _SEQ, "next": _SEQ}),
     "GET /openapi.json": {"type": "object", "required": ["openapi", "info", "paths"]},
     "GET /v1/openapi.json": {"type": "object", "required": ["openapi", "info", "paths"]},
     "GET /asyncapi.json": {"type": "object", "required": ["asyncapi", "info"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -84,6 +85,59 @@ async def events(connection: AsyncConnection, *, since: int, node_uuid: str | No
     query = query.order_by(_EVENTS.seq.desc() if newest else _EVENTS.seq)
     found = [_numbered(seq, doc) for seq, doc in await connection.execute(query)]
     return found[::-1] if newest else found
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events as they stand in the sequence, and where the sequence began and ended at that moment."""
+
+    events: list[Event]
+    first: int
+    """The number of the oldest event that is kept; of the next one if none is."""
+    last: int
+    """The number of the newest event ever committed."""
+
+    @property
+    def end(self) -> int:
+        """The number up to which nothing else was to be read: that of the last event, or of the newest when there were none."""
+        return self.events[-1].seq if self.events else self.last
+
+    def gap(self, since: int) -> int | None:
+        """Where the sequence goes on for who has read up to `since`, if not behind it; None where nothing is missing.
+
+        Numbers that are higher than any are known from before the database was restored from a backup.
+        """
+        if since > self.last:
+            return self.last + 1
+        return self.first if since + 1 < self.first else None
+
+
+def _page(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """All in one statement, which sees one moment: what is purged meanwhile is missed by none or noticed by all of it."""
+    oldest = sa.select(sa.func.min(_EVENTS.seq)).scalar_subquery()
+    ends = sa.select(sa.func.coalesce(oldest, _COUNTERS.events + 1).label("first"), _COUNTERS.events.label("last")).subquery("ends")
+    after = sa.and_(_EVENTS.seq > sa.bindparam("since", type_=sa.BigInteger), *conditions)
+    most = sa.bindparam("limit", type_=sa.BigInteger)
+    run = sa.select(_EVENTS.seq, _EVENTS.doc).where(after).order_by(_EVENTS.seq).limit(most).subquery("run").c
+    length = sa.func.length(run.doc)
+    sized = sa.select(run.seq, run.doc, (sa.func.sum(length).over(order_by=run.seq) - length).label("ahead")).subquery("sized").c
+    fitting = sa.select(sized.seq, sized.doc).where(sized.ahead < sa.bindparam("size", type_=sa.BigInteger)).subquery("fitting")
+    query = sa.select(ends.c.first, ends.c.last, fitting.c.seq, fitting.c.doc)
+    return query.select_from(ends.outerjoin(fitting, sa.true())).order_by(fitting.c.seq)
+
+
+_PAGE = _page()
+_PAGE_OF_NODE = _page(_EVENTS.node_uuid == sa.bindparam("node_uuid", type_=sa.Text))
+
+
+async def page(connection: AsyncConnection, *, since: int, node_uuid: str | None, limit: int, size: int) -> Page:
+    """See `Store.page`."""
+    values = {"since": since, "limit": limit, "size": size}
+    if node_uuid is None:
+        found = (await connection.execute(_PAGE, values)).all()
+    else:
+        found = (await connection.execute(_PAGE_OF_NODE, {**values, "node_uuid": node_uuid})).all()
+    return Page([_numbered(seq, doc) for _, _, seq, doc in found if seq is not None], found[0].first, found[0].last)
 
 
 async def journal(connection: AsyncConnection, *, node_uuid: str | None, workflow_uuid: str | None, limit: int) -> list[StepRecord]:

@@ -177,6 +177,21 @@ class Store:
         async with self._database.reading() as connection:
             return await queries.events(connection, since=since, node_uuid=node_uuid, limit=limit, newest=newest)
 
+    async def page(self, *, since: int, node_uuid: str | None = None, limit: int, size: int) -> queries.Page:
+        """Events after `since` in order, with the ends of the sequence: what a reader needs that goes on page by page.
+
+        Args:
+            since: the number of the last event that need not be read.
+            node_uuid: only events of this node.
+            limit: most events.
+            size: most characters of their documents together; at least one event comes, however large.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        async with self._database.reading() as connection:
+            return await queries.page(connection, since=since, node_uuid=node_uuid, limit=limit, size=size)
+
     async def journal(self, *, node_uuid: str | None = None, workflow_uuid: str | None = None, limit: int = 10_000) -> list[StepRecord]:
         """The last `limit` journal lines of a node or a workflow, in the order they were written.
 

@@ -59,6 +59,33 @@ async def test_subscribers_hear_every_event_in_order_after_memory_and_before_the
     assert len(heard) == 600
 
 
+async def test_a_page_says_where_the_sequence_begins_and_ends(store: Store) -> None:
+    empty = await store.page(since=0, limit=5, size=1000)
+    assert (empty.events, empty.first, empty.last, empty.end, empty.gap(0), empty.gap(1)) == ([], 1, 0, 0, None, 1)
+    here, there, old = new_uuid(), new_uuid(), now() - timedelta(days=40)
+    await store.commit(Change(events=[Event(type="t", node_uuid=here if i % 2 else there, time=old) for i in range(1, 11)]))
+    page = await store.page(since=3, limit=4, size=100_000)
+    assert ([e.seq for e in page.events], page.first, page.last, page.end) == ([4, 5, 6, 7], 1, 10, 7)
+    page = await store.page(since=3, node_uuid=here, limit=2, size=100_000)
+    assert ([e.seq for e in page.events], page.end) == ([5, 7], 7)
+    page = await store.page(since=9, node_uuid=here, limit=2, size=100_000)
+    assert ([e.seq for e in page.events], page.end) == ([], 10)
+    await store.purge(limit=6)
+    page = await store.page(since=3, limit=4, size=100_000)
+    assert ([e.seq for e in page.events], page.first, page.end) == ([7, 8, 9, 10], 7, 10)
+    assert [page.gap(since) for since in (3, 5, 6, 10, 11)] == [7, 7, None, None, 11]
+    assert (await store.page(since=3, node_uuid=there, limit=1, size=1)).gap(3) == 7
+    await store.purge()
+    page = await store.page(since=10, limit=4, size=100_000)
+    assert (page.events, page.first, page.last, page.gap(10), page.gap(9)) == ([], 11, 10, None, 11)
+
+
+async def test_a_page_is_bounded_in_size_but_never_empty(store: Store) -> None:
+    await store.commit(Change(events=[Event(type="t", data={"x": "y" * 1000}) for _ in range(10)]))
+    for size, count in ((1, 1), (1000, 1), (2000, 2), (3000, 3), (1_000_000, 10)):
+        assert [e.seq for e in (await store.page(since=0, limit=100, size=size)).events] == list(range(1, count + 1)), size
+
+
 async def test_events_can_be_read_from_anywhere(store: Store) -> None:
     here, there = new_uuid(), new_uuid()
     await store.commit(Change(events=[Event(type=str(i), node_uuid=here if i % 2 else there) for i in range(1, 11)]))

@@ -11,12 +11,15 @@ from metald.http import sight, values, versions
 from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, INTEGER, Arg, Kind, Route
 from metald.http.v1 import lookups
+from metald.http.watch import past
 from metald.http.watch.filters import Facts, Filter, Sight
 from metald.http.watch.frames import document
 from metald.http.watch.stream import Stream
 from metald.model import Node, ProvisionState
 
 _MOST_EVENTS = 1000
+_MOST_CHARACTERS = 1 << 20
+"""Of stored events in one answer, give or take one event."""
 _ALWAYS = 1
 _MOST_NAMED = 1000
 SEVERAL = Kind(lambda name, text: _several(name, text), {"type": "string", "description": "One, or several with commas between."})
@@ -40,14 +43,21 @@ def _since(call: Call) -> int | None:
 
 
 async def events(call: Call) -> Reply:
-    """Events after a sequence number, in order; `next` is where to go on from."""
+    """Events after a sequence number, in order; `next` is where to go on from, until it is the same again.
+
+    Raises:
+        Invalid: an argument is not possible.
+        Purged: events after `since` are not kept any more, or it is a number that no event has had yet.
+        Unavailable: the database cannot be used now.
+    """
     since, limit = _since(call) or 0, call.args.get("limit", _MOST_EVENTS)
     if limit <= 0:
         raise Invalid("Limit must be positive", field="limit")
     hub, wanted = call.services.watch, _wanted(call)
-    found = await call.services.store.events(since=since, limit=min(limit, _MOST_EVENTS))
-    shown = [document(event) for event in found if wanted.takes(event, hub.facts(event))]
-    return Reply.of({"events": shown, "last_seq": call.services.store.last_seq, "next": found[-1].seq if found else since})
+    page = await past.read(hub.store, wanted, since, limit=min(limit, _MOST_EVENTS), size=_MOST_CHARACTERS)
+    past.check(page, since)
+    shown = [document(event) for event in page.events if wanted.takes(event, hub.facts(event))]
+    return Reply.of({"events": shown, "first_seq": page.first, "last_seq": page.last, "next": page.end})
 
 
 def _wanted(call: Call) -> Filter:

@@ -2,11 +2,13 @@
 
 Rules: the past is read from the store page by page until it meets the present; the step from one to the other has no
 await in it, so that no event falls between and none comes twice. A place that cannot be resumed from any more is said:
-410 to who gave it in the query, an event `gap` to an EventSource that comes back by itself and would give up on 410.
+410 to who gave it in the query, an event `gap` to an EventSource that comes back by itself and would give up on 410, and
+to whoever reads the past more slowly than it is let go. Of the past a watcher holds `_SIZE`, however slowly it reads.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import orjson
@@ -14,17 +16,19 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from metald.errors import Invalid, MetaldError, NotAllowed, Purged
+from metald.errors import Invalid, MetaldError, NotAllowed
+from metald.http.watch import past
 from metald.http.watch.filters import Filter
 from metald.http.watch.frames import Chunk, Frame
 from metald.http.watch.hub import End, Hub
 from metald.http.watch.sinks import Gone, Sink, SseSink, Stalled, WebSocketSink
-from metald.model import Event, Node
+from metald.model import Node
 
-_REMEDY = "Take a snapshot (?snapshot=true) and follow from there; store.event_retention_days says how long events are kept."
 _DIGITS = 19
-_PAGE = 1000
-_TOGETHER = 50
+_ROWS = 1000
+_SIZE = 64 << 10
+"""Characters of stored events in a page of the past, give or take one event. A watcher holds one page while it is being sent, so a thousand
+that come back at once and read slowly hold some 100 MiB together, and twice that where every event is as large as can be."""
 _ENDS = {
     End.SLOW: {
         "code": "slow-consumer",
@@ -64,9 +68,7 @@ class Stream:
         settings = self._hub.settings
         self._resume(request.headers.get("Last-Event-ID"))
         with self._hub:
-            first = await self._first()
-            if first is not None and not self._resumed:
-                raise Purged(f"Events after {self._since} are not kept any more; the next is {first}.", remedy=_REMEDY, field="since")
+            first = await self._gap()
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 _check_origin(request)
                 socket = WebSocketSink(request, headers, settings.stall, settings.heartbeat)
@@ -86,17 +88,19 @@ class Stream:
             raise Invalid("Last-Event-ID is not the id of an event", remedy="Give the last id that the stream had.", field="Last-Event-ID")
         self._since, self._resumed, self._snapshot = int(last), True, None
 
-    async def _first(self) -> int | None:
-        """The number of the first event after a gap; None when there is no gap."""
-        store = self._hub.store
-        if not self._since or self._since == store.last_seq:
+    async def _gap(self) -> int | None:
+        """The number of the first event after a gap; None when there is no gap.
+
+        Raises:
+            Purged: there is one, and the client does not come back by itself.
+        """
+        if not self._since or self._since == self._hub.store.last_seq:
             return None
-        if self._since > store.last_seq:
-            return store.last_seq + 1
         async with self._hub.history:
-            found = await store.events(since=self._since, limit=1)
-        first = found[0].seq if found else store.last_seq + 1
-        return None if first == self._since + 1 else first
+            page = await self._hub.store.page(since=self._since, limit=1, size=1)
+        if not self._resumed:
+            past.check(page, self._since)
+        return page.gap(self._since)
 
     async def _serve(self, sink: Sink, first: int | None) -> None:
         try:
@@ -116,8 +120,7 @@ class Stream:
     async def _follow(self, sink: Sink, first: int | None) -> End:
         position = self._hub.store.last_seq if self._since is None else self._since
         if first is not None:
-            position = first - 1
-            await sink.say("gap", orjson.dumps({"code": "gap", "since": self._since, "next": first, "remedy": _REMEDY}), position)
+            position = await _tell_gap(sink, position, first)
         if self._snapshot is not None:
             position = await self._show(sink, self._snapshot)
         elif first is None:
@@ -150,23 +153,37 @@ class Stream:
 
     async def _catch_up(self, sink: Sink, position: int) -> tuple[End | None, int]:
         """Send the past after `position`, up to the present."""
-        store, wanted = self._hub.store, self._wanted
-        node = next(iter(wanted.nodes)) if len(wanted.nodes) == 1 else None
-        while position < store.last_seq:
-            if self._hub.stopping:
+        hub, loop = self._hub, asyncio.get_running_loop()
+        spoke = loop.time()
+        while position < hub.store.last_seq:
+            if hub.stopping:
                 return End.STOPPING, position
-            until = store.last_seq
-            async with self._hub.history:
-                found = await store.events(since=position, node_uuid=node, limit=_PAGE)
-            wished = [Frame(event) for event in found if self._takes(event)]
-            for start in range(0, len(wished), _TOGETHER):
-                await sink.send(Chunk(wished[start : start + _TOGETHER]))
-            last = found[-1].seq if found else 0
-            position = last if len(found) == _PAGE else max(until, last)
+            chunk, gap, end = await self._read(position)
+            if gap is not None:
+                await _tell_gap(sink, position, gap)
+            position = end
+            if chunk is not None:
+                await sink.send(chunk)
+            elif loop.time() - spoke > hub.settings.heartbeat:
+                await sink.beat(position)
+            else:
+                continue
+            spoke = loop.time()
         return None, position
 
-    def _takes(self, event: Event) -> bool:
-        return self._wanted.takes(event, self._hub.facts(event))
+    async def _read(self, since: int) -> tuple[Chunk | None, int | None, int]:
+        """A page of the past: what is wanted of it, where it begins if that is not behind `since`, and where it ends."""
+        async with self._hub.history:
+            page = await past.read(self._hub.store, self._wanted, since, limit=_ROWS, size=_SIZE)
+        wished = [Frame(event) for event in page.events if self._wanted.takes(event, self._hub.facts(event))]
+        return Chunk(wished) if wished else None, page.gap(since) if since else None, page.end
+
+
+async def _tell_gap(sink: Sink, since: int, following: int) -> int:
+    """Say that events are missing; returns the number of the last of them."""
+    data = {"code": "gap", "since": since, "next": following, "remedy": past.REMEDY}
+    await sink.say("gap", orjson.dumps(data), following - 1)
+    return following - 1
 
 
 def _check_origin(request: web.Request) -> None:

@@ -15,7 +15,7 @@ reaches the API is a defect and answers 500 without its text.
     |- Expired (408)            it was not to be done that late
     |- Purged (410)             the events after this one are not kept any more
     |- PreconditionFailed (412) the thing is not what If-Match names
-    |- Unavailable (503)        the store is gone or the disk is full
+    |- Unavailable (503)        the store is gone or the disk is full; or too many wait already: Full
     `- WorldError (500)         a machine, a network or a server out there said no
        |- DriverError           BmcUnreachable, BmcAuthFailed, BmcCipherUnsupported, BmcPrivilegeTooLow, BmcRefused,
        |                      HostUnreachable, HostAuthFailed, HostRefused
@@ -195,6 +195,13 @@ class Unavailable(MetaldError):
     status = 503
     code = "unavailable"
     advice = "Send the request again later; see the daemon's log and `GET /readyz`."
+
+
+class Full(Unavailable):
+    """Too many wait already for what this would wait for; nothing was changed."""
+
+    code = "full"
+    advice = "Send it again when fewer wait, or raise the setting that is named."
 
 
 class WorldError(MetaldError):

@@ -27,6 +27,10 @@ class Commands(Section, frozen=True):
     max_size: Annotated[Positive, Meta(description="Largest command in bytes (config drives).")] = 4 << 20
     patience: Annotated[Seconds, Meta(description="Seconds that a command waits for a busy node before it is refused.")] = 3600.0
     pending: Annotated[Positive, Meta(description="Most commands that wait in metald; further ones wait in the broker.")] = 20_000
+    pending_per_node: Annotated[
+        Positive,
+        Meta(description="Most commands that wait for one node that is busy or silent; further ones, but for `node.abort`, are refused."),
+    ] = 1000
     delivery_limit: Annotated[Positive, Meta(description="How often the broker delivers a message before it puts it aside.")] = 20
     answers: Annotated[Positive, Meta(description="How many answers are kept, so that the same command again gets the same one.")] = 50_000
     answers_hours: Annotated[Positive, Meta(description="Hours that answers are kept.")] = 24

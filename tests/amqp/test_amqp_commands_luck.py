@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 from aiormq.exceptions import AMQPError
 
-from metald.amqp.commands.intake import Acks
+from metald.amqp.commands.acks import Acks
 from metald.model import Node
 from metald.model.command import Command, CommandState
 from tests.support.commanding import PATIENCE, Place, Site, commanded, producing

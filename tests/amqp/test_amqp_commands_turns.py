@@ -170,15 +170,18 @@ async def test_a_message_of_high_priority_is_carried_out_before_those_that_wait(
 
 
 @pytest.mark.rabbit
-async def test_urgent_ones_find_room_where_there_is_none_for_others(tmp_path: Path, place: Place) -> None:
+async def test_urgent_ones_find_room_where_there_is_none_for_others(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with commanded(tmp_path, place, pending=1) as site, producing(place) as producer:
-        node = await site.api.node(name="busy")
-        await site.api.force(node["uuid"], provision_state="manageable", reservation="somebody")
-        await producer.send("node.provide", "waits", {"node": "busy"}, reply=False)
-        await site.until(lambda: site.commands.ledger.pending == 1)
-        await producer.send("node.create", "no room", FAKE, reply=False)
-        assert (await producer.ask("node.create", "room", FAKE, key="urgent.node.create"))["status"] == "accepted"
-        assert len(site.api.house.store.table(Node)) == 2
+        lanes = site.commands.lanes
+        monkeypatch.setattr(lanes, "_slots", Slots(1))
+        async with lanes._slots.one(urgent=False):
+            await producer.send("node.create", "waits", FAKE)
+            await site.until(lambda: len(lanes._slots._others) == 1)
+            await producer.send("node.create", "no room", FAKE)
+            await producer.send("node.create", "room", FAKE, key="urgent.node.create")
+            await site.until(lambda: len(lanes._slots._urgent) == 1)
+            assert site.commands.ledger.pending == 2
+        assert len(await producer.replies(3)) == 3
 
 
 @pytest.mark.rabbit

@@ -40,6 +40,8 @@ _PUTS = MappingProxyType(
 )
 OVERTAKING = frozenset({"node.abort"})
 """Verbs that are about what runs now, and so do not wait behind commands that wait for its end."""
+ASKS_HARDWARE = frozenset({"node.boot_device"})
+"""Verbs that are done when the hardware has answered; all others write down what is to be done with it."""
 MOST_PARTS = 1000
 
 

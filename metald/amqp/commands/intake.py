@@ -21,6 +21,7 @@ from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource
 
 from metald.amqp import topology
 from metald.amqp.commands import deadletters
+from metald.amqp.commands.acks import Acks
 from metald.amqp.commands.arrivals import Arrival, Arrivals
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.claims import HEADER
@@ -32,7 +33,7 @@ from metald.amqp.commands.replies import Replies, first
 from metald.amqp.decoding import UNREADABLE, writable
 from metald.amqp.link import Link
 from metald.config import Amqp
-from metald.errors import Conflict, Duplicate, Invalid, MetaldError, Unavailable
+from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, Unavailable
 from metald.model import now
 from metald.model.caller import Caller
 from metald.model.command import Command, CommandState
@@ -50,55 +51,6 @@ _MOST_HEADERS = 1 << 16
 """Bytes of the headers that a dead letter keeps: they share a frame of 128 KiB with what is added, here and by the broker."""
 _SAMPLE = 4096
 """Bytes of a body that is too large, which its dead letter keeps."""
-
-
-class Acks:
-    """Acknowledges what is done: everything up to the first that is not with one frame, the rest one by one.
-
-    Args:
-        channel: that the messages came by.
-    """
-
-    def __init__(self, channel: RawChannel) -> None:
-        self._channel = channel
-        self._open: dict[int, bool] = {}
-        self._some = asyncio.Event()
-        self._sent = asyncio.Event()
-
-    def begin(self, tag: int) -> None:
-        """A message has come."""
-        self._open[tag] = False
-
-    def done(self, tag: int) -> None:
-        """A message may be forgotten by the broker."""
-        self._open[tag] = True
-        self._some.set()
-
-    async def all_sent(self) -> None:
-        """Wait until everything that has come is acknowledged."""
-        while self._open:
-            self._sent.clear()
-            await self._sent.wait()
-
-    async def run(self) -> None:
-        """Acknowledge, for ever."""
-        while True:
-            await self._some.wait()
-            await asyncio.sleep(0)  # those of the same commit come in the same turn of the loop
-            self._some.clear()
-            last = 0
-            for tag, done in self._open.items():
-                if not done:
-                    break
-                last = tag
-            finished = [tag for tag, done in self._open.items() if done]
-            if last:
-                await self._channel.basic_ack(last, multiple=True)
-            for tag in finished:
-                if tag > last:
-                    await self._channel.basic_ack(tag)
-                del self._open[tag]
-            self._sent.set()
 
 
 class _Session(NamedTuple):
@@ -160,7 +112,7 @@ class Intake:
                 await channel.set_qos(prefetch_count=self._settings.prefetch)
             gone = asyncio.Event()
             raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
-            session = _Session(Acks(raw), Arrivals(self._lanes.add))
+            session = _Session(Acks(raw), Arrivals(self._lanes.take))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(session.acks.run())
@@ -236,8 +188,6 @@ class Intake:
                 many = parts(order.verb, order.arguments)
                 for part in [order.arguments] if many is None else many:
                     request(order.verb, part)
-                if order.not_before is not None and self._lanes.delayed >= self._settings.commands.pending:
-                    raise Unavailable("Too many commands wait for their time.", remedy="Send it when it is due.")
                 await self._keep(arrival, message, order, caller, many)
             except MetaldError as error:
                 arrival.leave()  # nothing behind it waits until it is put aside, as long as the broker has an alarm
@@ -291,16 +241,20 @@ class Intake:
 
         Raises:
             Conflict: its id was another command's.
+            Full: too many wait for what it would wait for.
             Invalid: a value cannot be stored.
         """
         while True:
             try:
                 known = await self._ledger.known(order.uuid)
                 if known is None:
+                    self._lanes.check(order, many)
                     await self._lanes.accept(arrival, order, caller, many, (message.reply_to or "", message.correlation_id))
                     return
             except Duplicate:
                 continue
+            except Full:
+                raise
             except Unavailable as error:
                 _log.warning("commands wait: %s", error)
                 await asyncio.sleep(_PAUSE)

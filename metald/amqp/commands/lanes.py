@@ -3,6 +3,8 @@
 Rules: what a command needs is asked of the API's door, and what it did is written with its effect. A command that comes
 while its node is busy waits until the node is free, until it expires, or until nobody would want it any more
 (`amqp.commands.patience`); other nodes do not notice. `node.abort` is about what runs now and overtakes those that wait.
+Slots are for work in here: who may have to wait for hardware, or for a node that something drives, has none meanwhile, and takes
+no room (`lane`). More than `amqp.commands.pending_per_node` do not wait for one node that does not move.
 A command that is not due yet waits in a heap, by the wall clock, which may jump. What is durable is carried out by this
 daemon, whatever becomes of the connection that it came by meanwhile.
 """
@@ -12,27 +14,28 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from metald.amqp.commands.arrivals import Arrival
-from metald.amqp.commands.door import OVERTAKING, Api, about, request
+from metald.amqp.commands.door import ASKS_HARDWARE, OVERTAKING, Api, about, request
+from metald.amqp.commands.lane import Lane, Standing
 from metald.amqp.commands.ledger import Ledger, accepted, rejection
 from metald.amqp.commands.message import Order
 from metald.amqp.commands.replies import Address, Replies
 from metald.amqp.commands.slots import Slots
 from metald.config import Commands as Settings
-from metald.errors import Busy, Expired, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
+from metald.errors import Busy, Expired, Full, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
 from metald.model import Event, Node, Port, now
 from metald.model.caller import Caller
 from metald.model.command import Command
 from metald.statemachine.table import FAILED, STABLE
 from metald.store.ride import riding
 from metald.store.store import Store
+from metald.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -47,16 +50,9 @@ _TRIES = 5
 _RESTING = frozenset((*STABLE, *FAILED))
 _WANTS_FREE = frozenset({"node.create", "node.update", "node.maintenance", *OVERTAKING})
 """Verbs that do not wait for a free node before they are tried."""
-
-
-class _Lane:
-    """The commands of one node."""
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.waiting: deque[Command] = deque()
-        self.overtaking: deque[Command] = deque()
-        self.wake = asyncio.Event()
+_NEVER_WAITS = frozenset({"node.create", "node.maintenance"})
+_EACH_ROUND = 8
+"""How many commands begin in one round of the loop without a slot."""
 
 
 class _Later(Exception):
@@ -85,11 +81,13 @@ class Lanes:
         self._settings = settings
         self._told = replies.told
         self._slots = Slots(_AT_ONCE)
-        self._lanes: dict[str, _Lane] = {}
-        self._sleepers: dict[str, set[_Lane]] = {}
+        self._turns = Turns(_EACH_ROUND)
+        self._lanes: dict[str, Lane] = {}
+        self._sleepers: dict[str, set[Lane]] = {}
         self._heap: list[tuple[datetime, int, Command]] = []
         self._due = asyncio.Event()
         self._room = asyncio.Event()
+        self._standing = Standing(self._room.set)
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
 
@@ -118,11 +116,44 @@ class Lanes:
         return len(self._heap)
 
     async def room(self, *, urgent: bool) -> None:
-        """Wait until there are few enough commands that have had no effect yet; for urgent ones there is a little more room."""
+        """Wait until there are few enough commands that can be carried out now; for urgent ones there is a little more room."""
         most = self._settings.pending
-        while self._ledger.pending - self.delayed >= most + urgent * (most // _URGENT_SHARE + 1):
+        while self._ledger.pending - self.delayed - self._standing.count >= most + urgent * (most // _URGENT_SHARE + 1):
             self._room.clear()
             await self._room.wait()
+
+    def check(self, order: Order, many: list[dict[str, Any]] | None) -> None:
+        """See whether a command can wait for what it would have to wait for.
+
+        Raises:
+            Full: too many do already.
+        """
+        most = self._settings.pending
+        if order.not_before is not None and order.not_before > now():
+            if self.delayed >= most:
+                raise Full(
+                    f"{self.delayed} commands wait for their time.",
+                    remedy="Send it when it is due, or raise amqp.commands.pending.",
+                    field="notbefore",
+                )
+        elif order.verb not in OVERTAKING:
+            parts = [order.arguments] if many is None else many
+            stand = [lane for part in parts if (lane := self._lane(self._keys(order.verb, part, order.uuid))) and lane.stands]
+            if stand and self._standing.count >= most:
+                raise Full(
+                    f"{self._standing.count} commands wait for nodes that are busy.",
+                    remedy="Send it when the node is free, or raise amqp.commands.pending.",
+                )
+            if many is None and stand:
+                self._check_lane(stand[0])
+
+    def _check_lane(self, lane: Lane) -> None:
+        if lane.stands and lane.count >= self._settings.pending_per_node:
+            raise Full(
+                f"{lane.count} commands wait for this node, which is busy or does not answer.",
+                remedy="Send it when they are done, or raise amqp.commands.pending_per_node.",
+                field="node",
+            )
 
     async def accept(self, arrival: Arrival, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: Address) -> None:
         """Make a command durable, and carry it out when its turn comes, also when the caller is cancelled meanwhile.
@@ -157,6 +188,17 @@ class Lanes:
             arrival.end_writing()
         return None
 
+    def take(self, command: Command) -> None:
+        """Carry out what has just become durable when its turn comes; one of many whose node has too many is refused by itself."""
+        lane = self._lane(self._keys(command.verb, command.arguments, command.uuid))
+        if lane is not None and command.parent is not None and self._group is not None:
+            try:
+                self._check_lane(lane)
+            except Full as error:
+                self._group.create_task(self._end(self._refuse(command, error)), name=f"refusal of {command.uuid}")
+                return
+        self.add(command)
+
     def add(self, command: Command) -> None:
         """Carry out a durable command when its turn comes."""
         if self._group is None:
@@ -166,15 +208,16 @@ class Lanes:
             self._due.set()
             self._room.set()
             return
-        keys = self._keys(command)
-        lane = next((self._lanes[key] for key in keys if key in self._lanes), None)
+        keys = self._keys(command.verb, command.arguments, command.uuid)
+        lane = self._lane(keys)
         new = lane is None
         if lane is None:
-            lane = _Lane()
+            lane = Lane()
         for key in keys:
             if key not in self._lanes:
                 self._lanes[key] = lane
                 lane.keys.add(key)
+        self._standing.come(lane)
         if command.verb in OVERTAKING and not new:
             lane.overtaking.append(command)
             lane.wake.set()
@@ -183,18 +226,21 @@ class Lanes:
         if new:
             self._group.create_task(self._drive(lane), name=f"commands of {keys[0]}")
 
-    def _keys(self, command: Command) -> list[str]:
+    def _lane(self, keys: Sequence[str]) -> Lane | None:
+        return next((self._lanes[key] for key in keys if key in self._lanes), None)
+
+    def _keys(self, verb: str, arguments: Mapping[str, Any], uuid: str) -> list[str]:
         """What names the lane: all names of the node, or the command itself where there is none."""
-        node = self._node(command)
+        node = self._node(verb, arguments)
         if node is not None:
             return [node.uuid, *([node.name] if node.name else [])]
-        return about(command.verb, command.arguments) or [command.uuid]
+        return about(verb, arguments) or [uuid]
 
-    def _node(self, command: Command) -> Node | None:
+    def _node(self, verb: str, arguments: Mapping[str, Any]) -> Node | None:
         """The node that a command is about, if there is one."""
         nodes, ports = self._store.table(Node), self._store.table(Port)
-        for ident in about(command.verb, command.arguments):
-            if command.verb in ("port.update", "port.delete"):
+        for ident in about(verb, arguments):
+            if verb in ("port.update", "port.delete"):
                 port = ports.get(ident) or ports.by("name", ident)
                 return None if port is None else nodes.get(port.node_uuid)
             node = nodes.get(ident) or nodes.by("name", ident)
@@ -214,22 +260,27 @@ class Lanes:
             except TimeoutError:
                 continue
 
-    async def _drive(self, lane: _Lane) -> None:
+    async def _drive(self, lane: Lane) -> None:
         while lane.overtaking or lane.waiting:
             command = (lane.overtaking or lane.waiting).popleft()
             await self._carry_out(lane, command)
         for key in lane.keys:
             del self._lanes[key]
 
-    async def _carry_out(self, lane: _Lane, command: Command) -> None:
-        done = await self._outcome(lane, command)
+    async def _carry_out(self, lane: Lane, command: Command) -> None:
+        await self._end(self._outcome(lane, command))
+        self._standing.done(lane)
+
+    async def _end(self, coming: Awaitable[Command]) -> None:
+        """Tell of the outcome of a command, and of that of the whole of which it was the last part."""
+        done = await coming
         self._told(done)
         whole = await self._patiently(lambda: self._ledger.part_done(done))
         if whole is not None:
             self._told(whole)
         self._room.set()
 
-    async def _outcome(self, lane: _Lane, command: Command) -> Command:
+    async def _outcome(self, lane: Lane, command: Command) -> Command:
         """Have the effect, however long that takes; the row with the outcome."""
         tries = 0
         patience = max(command.received_at, command.not_before or command.received_at) + timedelta(seconds=self._settings.patience)
@@ -239,6 +290,10 @@ class Lanes:
                 if command.expires_at is not None and command.expires_at <= now():
                     raise Expired("The command expired before it could be carried out.", field="expirytime")
                 async with self._slots.one(urgent=command.urgent):
+                    if not self._may_wait(command):
+                        return await self._attempt(command)
+                with self._standing.inside(lane):
+                    await self._turns.take()
                     return await self._attempt(command)
             except _Later as later:
                 if not await self._changed(lane, later.node, until) and until == patience:
@@ -256,8 +311,15 @@ class Lanes:
                 _log.exception("command %s (%s) failed", command.uuid, command.verb)
                 return await self._refuse(command, MetaldError("Internal error; the log tells more.", remedy=f"Look for {command.uuid}."))
 
+    def _may_wait(self, command: Command) -> bool:
+        """Whether it may have to wait for what is out there, and so holds up nobody who does not."""
+        if command.verb in ASKS_HARDWARE:
+            return True
+        node = self._node(command.verb, command.arguments)
+        return node is not None and node.reservation is not None and command.verb not in _NEVER_WAITS
+
     async def _attempt(self, command: Command) -> Command:
-        node = self._node(command)
+        node = self._node(command.verb, command.arguments)
         if node is not None and node.reservation is not None and command.verb not in _WANTS_FREE and command.verb.startswith("node."):
             raise _Later(Busy(f"Node {node.uuid} is locked by host {node.reservation}.", remedy="Send it when the node is free."), node)
         asked = request(command.verb, command.arguments)
@@ -291,8 +353,12 @@ class Lanes:
                 _log.warning("an outcome waits: %s", error)
                 await asyncio.sleep(_PAUSE)
 
-    async def _changed(self, lane: _Lane, seen: Node | None, until: datetime) -> bool:
+    async def _changed(self, lane: Lane, seen: Node | None, until: datetime) -> bool:
         """Wait until the node is another than `seen`, and carry out meanwhile what overtakes. False when it is too late."""
+        with self._standing.inside(lane):
+            return await self._has_changed(lane, seen, until)
+
+    async def _has_changed(self, lane: Lane, seen: Node | None, until: datetime) -> bool:
         if seen is None:
             await asyncio.sleep(_PAUSE)
             return True

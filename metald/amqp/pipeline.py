@@ -24,35 +24,45 @@ from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
-_BASIC, _PUBLISH, _MANDATORY = 60, 40, b"\x01"
+_BASIC, _PUBLISH = 60, 40
+_MANDATORY = b"\x01"
 _START = struct.Struct(">BHI")
 _HEADER_START = struct.Struct(">BHIHHQ")
+_PROPERTIES_AT = 12
+"""Bytes of a header's payload before its properties."""
 
 
-def published(number: int, exchange: str, key: str) -> bytes:
-    """The frame of a mandatory Basic.Publish on channel `number`: in one go what pamqp takes field by field.
+def frames(number: int, largest: int, message: Message) -> list[bytes]:
+    """The frames of a mandatory Basic.Publish on channel `number`, in pieces: in one go what pamqp takes field by field.
+
+    Args:
+        largest: bytes of a body that one frame takes.
 
     Raises:
         ValueError: a name is longer than 255 bytes.
     """
-    to, name = _to(exchange), key.encode()
-    size = len(to) + 1 + len(name) + len(_MANDATORY)
-    return b"".join((_START.pack(_METHOD, number, size), to, bytes((len(name),)), name, _MANDATORY, _END))
+    exchange, key, body, properties = message
+    to, name, size = _to(exchange), key.encode(), len(body)
+    found = [
+        _START.pack(_METHOD, number, len(to) + 1 + len(name) + len(_MANDATORY)),
+        to,
+        bytes((len(name),)),
+        name,
+        _MANDATORY + _END,
+        _HEADER_START.pack(_HEADER, number, _PROPERTIES_AT + len(properties), _BASIC, 0, size),
+        properties,
+        _END,
+    ]
+    for at in range(0, size, largest):
+        piece = body[at : at + largest]  # of a body that fits, the body itself
+        found += (_START.pack(_BODY, number, len(piece)), piece, _END)
+    return found
 
 
 @lru_cache(maxsize=16)
 def _to(exchange: str) -> bytes:
     name = exchange.encode()
     return struct.pack(">HHH", _BASIC, _PUBLISH, 0) + bytes((len(name),)) + name
-
-
-def header(number: int, size: int, properties: bytes) -> bytes:
-    """The frame of the header of a body of so many bytes, on channel `number`."""
-    return _HEADER_START.pack(_HEADER, number, 12 + len(properties), _BASIC, 0, size) + properties + _END
-
-
-def _body(number: int, payload: bytes) -> bytes:
-    return _START.pack(_BODY, number, len(payload)) + payload + _END
 
 
 class Message(NamedTuple):
@@ -103,13 +113,9 @@ class Pipeline:
         Args:
             place: what `oldest` calls it; several messages may have one.
         """
-        channel = self._channel
-        number, body = channel.number, message.body
-        frames = [published(number, message.exchange, message.key), header(number, len(body), message.properties)]
-        size = channel.max_content_size
-        frames += [_body(number, body[at : at + size]) for at in range(0, len(body), size)]
+        pieces = frames(self._channel.number, self._channel.max_content_size, message)
         # nothing can fail from here on: the broker counts messages, and our numbers follow its count
-        self._frames += frames
+        self._frames += pieces
         self._count += 1
         self._sent.append((self._count, place))
 

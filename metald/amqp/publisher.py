@@ -269,7 +269,7 @@ class CloudEventVoice(Voice):
     def messages(self, event: Event) -> Iterable[Message]:
         """See Voice."""
         properties = properties_of(self._content_type, str(event.seq), event.time.timestamp(), event.type)
-        yield Message(self._settings.exchange, self._key(event), self._encode(event), properties)
+        return (Message(self._settings.exchange, self._key(event), self._encode(event), properties),)
 
 
 _FIRST = struct.Struct(">H")
@@ -286,7 +286,8 @@ def properties_of(content_type: str, message_id: str, timestamp: float, kind: st
         timestamp: seconds since 1970.
         kind: the event's type.
     """
-    return _before(content_type) + _short(message_id) + _STAMP.pack(int(timestamp)) + _after(kind)
+    number = message_id.encode()
+    return _before(content_type) + bytes((len(number),)) + number + _after(int(timestamp), kind)
 
 
 @lru_cache(maxsize=16)
@@ -295,8 +296,8 @@ def _before(content_type: str) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def _after(kind: str) -> bytes:
-    return _short(kind) + _short("metald")
+def _after(second: int, kind: str) -> bytes:
+    return _STAMP.pack(second) + _short(kind) + _short("metald")
 
 
 def _short(text: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from metald.entropy import new_uuid
-from metald.model.masking import masked
+from metald.model.masking import is_plain, masked
 from metald.model.resource import now
 
 _JSON = msgspec.json.Encoder()
@@ -34,7 +34,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def shown(self) -> bytes:
         """`data` as JSON, with secrets masked: what may leave the daemon. Made once, for all who tell of the event."""
-        return _JSON.encode(masked(self.data))
+        return _JSON.encode(self.data if is_plain(self.data) else masked(self.data))
 
 
 def dropped(first: int, last: int) -> Event:

@@ -46,6 +46,25 @@ def mask_text(text: str) -> str:
     return text
 
 
+def is_plain(data: dict[str, Any]) -> bool:
+    """Whether a JSON object of texts and numbers holds nothing that `masked` would hide. What is nested is not looked at, and not plain."""
+    if not _are_open(tuple(data)):
+        return False
+    for value in data.values():
+        if isinstance(value, str):
+            if ("=" in value or ":" in value) and mask_text(value) != value:
+                return False
+        elif value is not None and type(value) not in _NUMBERS:
+            return False
+    return True
+
+
+@lru_cache(maxsize=512)
+def _are_open(keys: tuple[str, ...]) -> bool:
+    """Whether none of the keys is of a secret. Of the objects that events tell there are not many forms."""
+    return not any(map(is_secret, keys))
+
+
 def masked(value: Any) -> Any:
     """A copy of a JSON value in which every secret reads `******`."""
     kind = type(value)  # every event passes by here: what values mostly are is seen without a look at abstract classes

@@ -10,25 +10,30 @@ import pytest
 from aiormq.exceptions import DeliveryError
 from hypothesis import given
 from hypothesis import strategies as st
+from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
-from metald.amqp.pipeline import Message, Pipeline, header, published
+from metald.amqp.pipeline import Message, Pipeline, frames
 from metald.amqp.publisher import properties_of
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-@given(number=st.integers(1, 65535), exchange=st.from_regex(r"[a-zA-Z0-9_.:-]{0,127}", fullmatch=True), key=KEYS)
-def test_a_publish(number: int, exchange: str, key: str) -> None:
-    assert published(number, exchange, key) == marshal(Basic.Publish(exchange=exchange, routing_key=key, mandatory=True), number)
-
-
-@given(number=st.integers(1, 65535), size=st.integers(0, 2**40), text=KEYS)
-def test_a_header(number: int, size: int, text: str) -> None:
-    properties = Basic.Properties(content_type="application/json", message_id=text or "x", delivery_mode=2, app_id="metald")
-    assert header(number, size, properties.marshal()) == marshal(ContentHeader(body_size=size, properties=properties), number)
+@given(
+    number=st.integers(1, 65535),
+    exchange=st.from_regex(r"[a-zA-Z0-9_.:-]{0,127}", fullmatch=True),
+    key=KEYS,
+    body=st.binary(max_size=40),
+    largest=st.integers(1, 50),
+)
+def test_a_message(number: int, exchange: str, key: str, body: bytes, largest: int) -> None:
+    properties = Basic.Properties(content_type="application/json", message_id=key or "x", delivery_mode=2, app_id="metald")
+    expected = marshal(Basic.Publish(exchange=exchange, routing_key=key, mandatory=True), number)
+    expected += marshal(ContentHeader(body_size=len(body), properties=properties), number)
+    expected += b"".join(marshal(ContentBody(body[at : at + largest]), number) for at in range(0, len(body), largest))
+    assert b"".join(frames(number, largest, Message(exchange, key, body, properties.marshal()))) == expected
 
 
 @given(text=st.text("abcdefghij-0123456789", min_size=1, max_size=40), stamp=st.integers(0, 2**32), kind=st.text("node.", min_size=1))
@@ -46,7 +51,7 @@ def test_the_properties_of_an_event(text: str, stamp: int, kind: str) -> None:
 
 def test_a_name_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="range"):
-        published(1, "metald.events", "x" * 256)
+        frames(1, 100, Message("metald.events", "x" * 256, b"", b""))
 
 
 class Wire:
@@ -106,11 +111,11 @@ async def test_messages_leave_together_and_long_bodies_in_pieces() -> None:
     assert channel.write_queue.empty()
     await pipeline.flush()
     await pipeline.flush()
-    frames = channel.write_queue.get_nowait().payload
+    written = channel.write_queue.get_nowait().payload
     assert channel.write_queue.empty()
     kinds = []
-    while frames:
-        size, _, frame = unmarshal(frames)
-        frames = frames[size:]
+    while written:
+        size, _, frame = unmarshal(written)
+        written = written[size:]
         kinds.append(type(frame).__name__)
     assert kinds == 3 * ["Publish", "ContentHeader", "ContentBody", "ContentBody", "ContentBody"]

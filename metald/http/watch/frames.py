@@ -74,7 +74,7 @@ class Chunk:
     @cached_property
     def sse(self) -> Block:
         """All frames, one after the other."""
-        return Block(b"".join(frame.sse for frame in self.frames))
+        return Block(b"".join([frame.sse for frame in self.frames]))
 
     @property
     def size(self) -> int:

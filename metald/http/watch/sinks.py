@@ -103,12 +103,13 @@ class SseSink:
         block, transport = chunk.sse, self._request.transport
         if transport is None or transport.is_closing() or not self.response.chunked:
             return False
-        data = block.plain_chunk if self._gzip is None else block.packed_chunk
-        if not self._has_room(len(data)):
+        if transport.get_write_buffer_size():
             return False
+        data = block.plain_chunk if self._gzip is None else block.packed_chunk
         if self._gzip is not None:
             self._gzip.count(block)
-        # aiohttp's writer would put the same chunk together for each watcher anew
+        # aiohttp's writer would put the same chunk together for each watcher anew; what the kernel does not take at once is what the next
+        # chunk has to wait for, with a deadline
         transport.write(data)
         return True
 

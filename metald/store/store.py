@@ -20,7 +20,8 @@ import msgspec
 
 from metald.config import StoreSettings
 from metald.metrics import Histogram
-from metald.model import Event, Resource, StepRecord
+from metald.model import Event, Node, Resource, StepRecord
+from metald.model.event import Standing
 from metald.store import queries, retention
 from metald.store.changes import Change, Committed
 from metald.store.database import Database, locate, private_directory
@@ -28,6 +29,7 @@ from metald.store.kinds import BY_TYPE, KINDS
 from metald.store.locks import KeyedLocks
 from metald.store.memory import Memory
 from metald.store.ride import present
+from metald.store.standings import Standings
 from metald.store.transaction import Written
 from metald.store.watches import Watches
 from metald.store.writer import StateWriter
@@ -50,6 +52,7 @@ class Store:
         self._database = database
         self._settings = settings
         self._tables: dict[type[Resource], Memory[Any]] = {kind.type: Memory(kind) for kind in KINDS}
+        self._standings = Standings(self._tables[Node])
         self._locks = KeyedLocks()
         self._subscribers: list[Subscriber] = []
         self.watches = Watches()
@@ -111,6 +114,10 @@ class Store:
         """
         return self._tables[kind]
 
+    def standing(self, uuid: str) -> Standing | None:
+        """How a node stands, or stood when it was deleted a while ago; None of a node that is not known."""
+        return self._standings.now(uuid)
+
     async def commit(self, change: Change) -> Committed:
         """Make a change durable and visible, all of it or nothing.
 
@@ -122,6 +129,7 @@ class Store:
             Invalid: a value cannot be stored, or an event is too large.
             Unavailable: the database cannot be used now.
         """
+        change = self._standings.noted(change)
         ride = present()
         carried = None if ride is None else ride.board(change)
         if ride is None or carried is None:
@@ -241,6 +249,7 @@ class Store:
                 saved.setdefault(row.kind.type, []).append(row.resource)
             for row in submission.deletes:
                 deleted.setdefault(row.kind.type, []).append(row.resource.uuid)
+                self._standings.remember(row.resource)
         for type_ in saved.keys() | deleted.keys():
             self._tables[type_].install(saved.get(type_, ()), deleted.get(type_, ()))
             self.watches.tell(row.uuid for row in saved.get(type_, ()))
@@ -249,10 +258,11 @@ class Store:
         told: list[Event] = []
         outcomes: list[Committed] = []
         for submission in batch:
-            events = [msgspec.structs.replace(event, seq=seq + i) for i, event in enumerate(submission.events, 1)]
-            seq += len(events)
-            told += events
-            outcomes.append(Committed([row.resource for row in submission.saves], events))
+            for event in submission.events:  # they are the store's own copies: see Standings
+                seq += 1
+                msgspec.structs.force_setattr(event, "seq", seq)
+            told += submission.events
+            outcomes.append(Committed([row.resource for row in submission.saves], submission.events))
         self.last_seq = max(self.last_seq, seq)
         if told:
             self._tell(told)

@@ -18,11 +18,12 @@ import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 
 from metald.http.v1 import watch as route
-from metald.http.watch.filters import Facts, Filter, Sight
+from metald.http.watch.filters import Filter, Sight
 from metald.http.watch.frames import Chunk, Frame
 from metald.http.watch.hub import End, Hub, Watcher
 from metald.model import Event, now
 from metald.model.caller import Caller
+from metald.model.event import Standing
 from metald.store.changes import Change
 from metald.turns import Calls
 from tests.support.api import Api, api_settings, serving
@@ -351,18 +352,18 @@ def test_sight() -> None:
     everyone = Sight.of(Caller())
     assert everyone.sees(None)
     mine = Sight.of(Caller(system=False, project="p"))
-    assert mine.sees(Facts(owner="p"))
-    assert not mine.sees(Facts(lessee="p"))  # a node's history is its owner's
-    assert not mine.sees(Facts(owner="q"))
+    assert mine.sees(Standing(owner="p"))
+    assert not mine.sees(Standing(lessee="p"))  # a node's history is its owner's
+    assert not mine.sees(Standing(owner="q"))
     assert not mine.sees(None)
-    assert not Sight.of(Caller(system=False)).sees(Facts())
+    assert not Sight.of(Caller(system=False)).sees(Standing())
 
 
 def test_leaving_a_state_is_told_to_its_watchers() -> None:
     wanted = Filter(sight=Sight(everything=True), states=frozenset(["available"]))  # type: ignore[list-item]
     left = Event(type="node.provision", node_uuid="u", data={"from": "available", "to": "deploying"})
-    assert wanted.takes(left, Facts(state="deploying"))
-    assert not wanted.takes(Event(type="node.power", node_uuid="u"), Facts(state="deploying"))
+    assert wanted.takes(left, Standing(state="deploying"))
+    assert not wanted.takes(Event(type="node.power", node_uuid="u"), Standing(state="deploying"))
 
 
 async def test_groups_are_forgotten_with_their_last_watcher(api: Api) -> None:

@@ -11,12 +11,14 @@ import pytest
 from metald.model import (
     Event,
     Node,
+    ProvisionState,
     Workflow,
     WorkflowKind,
     WorkflowState,
     new_uuid,
     now,
 )
+from metald.model.event import Standing
 from metald.store import batch as batches
 from metald.store.changes import Change
 from metald.store.store import Store
@@ -84,6 +86,31 @@ async def test_a_page_is_bounded_in_size_but_never_empty(store: Store) -> None:
     await store.commit(Change(events=[Event(type="t", data={"x": "y" * 1000}) for _ in range(10)]))
     for size, count in ((1, 1), (1000, 1), (2000, 2), (3000, 3), (1_000_000, 10)):
         assert [e.seq for e in (await store.page(since=0, limit=100, size=size)).events] == list(range(1, count + 1)), size
+
+
+async def test_events_note_where_their_nodes_stand(store: Store) -> None:
+    one, other = node("n1", owner="alice", shard="s1"), node("n2", owner="bob")
+    ours = [Event(type="t", node_uuid=row.uuid) for row in (one, other)]
+    made = await store.commit(Change(save=[one, other], events=[*ours, Event(type="of nothing")]))
+    assert [event.seq for event in ours] == [0, 0], "a caller's events stay as they are"
+    saved = made.saved[0]
+    assert isinstance(saved, Node)
+    moved = saved.changed(provision_state=ProvisionState.MANAGEABLE, owner=None)
+    done = await store.commit(Change(save=[moved], events=[*ours, ours[0]]))
+    same = done.saved[0].changed(description="x")
+    told = [*made.events, *done.events, *(await store.commit(Change(save=[same], events=ours[:1]))).events]
+    gone = await store.commit(Change(delete=[store.table(Node).all()[0]], events=ours[:1]))
+    told += [*gone.events, *(await store.commit(Change(events=[*ours[:1], Event(type="t", node_uuid=new_uuid())]))).events]
+    alice, bob = Standing(owner="alice", shard="s1", state="enroll"), Standing(owner="bob", state="enroll")
+    nobody = Standing(shard="s1", state="manageable")
+    assert [(event.before, event.after) for event in told] == [
+        *((None, alice), (None, bob), (None, None)),
+        *((alice, nobody), (None, bob), (alice, nobody)),
+        (None, nobody),
+        (nobody, None),
+        *((None, nobody), (None, Standing())),
+    ]
+    assert await store.events() == told
 
 
 async def test_events_can_be_read_from_anywhere(store: Store) -> None:

@@ -12,10 +12,11 @@ from metald.http.call import Call, Reply
 from metald.http.route import BOOLEAN, INTEGER, Arg, Kind, Route
 from metald.http.v1 import lookups
 from metald.http.watch import past
-from metald.http.watch.filters import Facts, Filter, Sight
+from metald.http.watch.filters import Filter, Sight
 from metald.http.watch.frames import document
 from metald.http.watch.stream import Stream
 from metald.model import Node, ProvisionState
+from metald.model.event import Standing
 
 _MOST_EVENTS = 1000
 _MOST_CHARACTERS = 1 << 20
@@ -56,7 +57,7 @@ async def events(call: Call) -> Reply:
     hub, wanted = call.services.watch, _wanted(call)
     page = await past.read(hub.store, wanted, since, limit=min(limit, _MOST_EVENTS), size=_MOST_CHARACTERS)
     past.check(page, since)
-    shown = [document(event) for event in page.events if wanted.takes(event, hub.facts(event))]
+    shown = [document(event) for event in page.events if wanted.takes(event, hub.standing(event))]
     return Reply.of({"events": shown, "first_seq": page.first, "last_seq": page.last, "next": page.end})
 
 
@@ -87,7 +88,7 @@ def _node(call: Call, seen: Sight, given: str) -> str:
     if uuid is not None and call.services.store.table(Node).get(uuid) is None:
         return uuid
     node = lookups.node(call, given, names_since=_ALWAYS)
-    if not seen.sees(Facts.of(node)):
+    if not seen.sees(Standing.of(node)):
         raise NotFound(f"Node {given} could not be found.", field="node")
     return node.uuid
 

@@ -1,8 +1,9 @@
 """Which events a watcher gets: those it asked for, of the nodes that it may see.
 
-Rules: `Sight.sees` is the one place where it is decided whose events a caller may read. What a node is (owner, shard,
-state) is judged as it is when the event is told; of a node that was deleted, as it was last. An event of nothing that
-belongs to a node is for those who see everything.
+Rules: `Sight.sees` is the one place where it is decided whose events a caller may read: by the node as it is now; of a node
+that was deleted, by what is noted of it with the event. An event of nothing that belongs to a node is for those who see everything.
+What a watcher asked for (owner, shard, state) is judged by what is noted with the event alone, so that it gets the same events whether
+they are told at once or read later: a node's way into what it asked for, what happens there, and the way out.
 """
 
 from __future__ import annotations
@@ -12,28 +13,9 @@ import msgspec
 from metald import policy
 from metald.model import Event, Node, ProvisionState
 from metald.model.caller import Caller
+from metald.model.event import Standing
 
 _RULE = "baremetal:node:history:get"
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What filters and permissions need to know of an event's node."""
-
-    owner: str | None = None
-    lessee: str | None = None
-    shard: str | None = None
-    state: str | None = None
-
-    @classmethod
-    def of(cls, node: Node) -> Facts:
-        """Of a node that exists."""
-        return cls(node.owner, node.lessee, node.shard, node.provision_state.value)
-
-    @classmethod
-    def of_deleted(cls, event: Event) -> Facts:
-        """Of a node that is gone, from the event that tells of it."""
-        data = event.data
-        return cls(data.get("owner"), data.get("lessee"), data.get("shard"), None)
 
 
 class Sight(msgspec.Struct, frozen=True):
@@ -55,17 +37,17 @@ class Sight(msgspec.Struct, frozen=True):
         return cls(
             everything=False,
             project=mine,
-            owned=policy.allows(caller, _RULE, Facts(owner=mine)),
-            leased=policy.allows(caller, _RULE, Facts(lessee=mine)),
+            owned=policy.allows(caller, _RULE, Standing(owner=mine)),
+            leased=policy.allows(caller, _RULE, Standing(lessee=mine)),
         )
 
-    def sees(self, facts: Facts | None) -> bool:
+    def sees(self, node: Standing | None) -> bool:
         """Whether events of such a node may be read; None where no node is concerned, or it is not known any more."""
         if self.everything:
             return True
-        if facts is None or self.project is None:
+        if node is None or self.project is None:
             return False
-        return (self.owned and facts.owner == self.project) or (self.leased and facts.lessee == self.project)
+        return (self.owned and node.owner == self.project) or (self.leased and node.lessee == self.project)
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -81,31 +63,40 @@ class Filter(msgspec.Struct, frozen=True):
     owners: frozenset[str] = frozenset()
     shards: frozenset[str] = frozenset()
 
-    def takes(self, event: Event, facts: Facts | None) -> bool:
-        """Whether the event is wanted and may be seen."""
+    def takes(self, event: Event, node: Standing | None) -> bool:
+        """Whether the event is wanted and may be seen.
+
+        Args:
+            event: what happened.
+            node: how its node stands now, see `Hub.standing`. An event that was stored before such things were noted is judged by it.
+        """
         if self.nodes and event.node_uuid not in self.nodes:
             return False
         if (self.types or self.families) and not (event.type in self.types or event.type.startswith(self.families or ("\0",))):
             return False
-        if not self.sight.sees(facts):
+        if not self.sight.sees(node):
             return False
         if not (self.states or self.owners or self.shards):
             return True
-        return facts is not None and self._fits(facts, event)
+        after, before = event.after, event.before
+        if after is None and before is None:
+            after = node
+        return (after is not None and self._fits(after, event)) or (before is not None and self._fits(before, event))
 
-    def _fits(self, facts: Facts, event: Event) -> bool:
-        if self.owners and facts.owner not in self.owners:
+    def _fits(self, standing: Standing, event: Event) -> bool:
+        if self.owners and standing.owner not in self.owners:
             return False
-        if self.shards and facts.shard not in self.shards:
+        if self.shards and standing.shard not in self.shards:
             return False
-        # a watcher of a state wants to know also who leaves it
-        return not self.states or facts.state in self.states or (event.type == "node.provision" and event.data.get("from") in self.states)
+        if not self.states or standing.state in self.states:
+            return True
+        # one change may lead through several states
+        return event.type == "node.provision" and (event.data.get("from") in self.states or event.data.get("to") in self.states)
 
     def takes_node(self, node: Node) -> bool:
         """Whether a snapshot shows the node."""
-        facts = Facts.of(node)
         return (
-            self.sight.sees(facts)
+            self.sight.sees(Standing.of(node))
             and (not self.nodes or node.uuid in self.nodes)
             and (not self.states or node.provision_state in self.states)
             and (not self.owners or node.owner in self.owners)

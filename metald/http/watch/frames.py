@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-import msgspec
 import orjson
 
 from metald.http.watch.coding import Block
@@ -20,9 +19,17 @@ from metald.model import Event
 
 def document(event: Event) -> dict[str, Any]:
     """An event as the API shows it, in histories and streams alike; for orjson."""
-    found: dict[str, Any] = msgspec.structs.asdict(event)
-    found["data"] = orjson.Fragment(event.shown)
-    return found
+    return {
+        "type": event.type,
+        "node_uuid": event.node_uuid,
+        "subject": event.subject,
+        "data": orjson.Fragment(event.shown),
+        "severity": event.severity,
+        "user": event.user,
+        "time": event.time,
+        "id": event.id,
+        "seq": event.seq,
+    }
 
 
 def sse(kind: str, data: bytes, seq: int | None = None) -> bytes:

@@ -10,20 +10,20 @@ for a watcher is bounded; who does not read is cut off rather than waited for, a
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
 from metald.config import Watch
 from metald.errors import Unavailable
-from metald.http.watch.filters import Facts, Filter
+from metald.http.watch.filters import Filter
 from metald.http.watch.frames import Chunk, Frame
 from metald.metrics import Family
 from metald.model import Event, Node
+from metald.model.event import Standing
 from metald.store.store import Store
 from metald.turns import Calls
 
-_MOST_GONE = 10_000
 _PACE = 0.1
 """Seconds between two times that watchers are told."""
 _EACH_ROUND = 64
@@ -149,7 +149,6 @@ class Hub:
         self._due: asyncio.TimerHandle | None = None
         self._streams = 0
         self._nodes = store.table(Node)
-        self._gone: OrderedDict[str, Facts] = OrderedDict()
         self._groups: dict[Filter, _Group] = {}
         self._by_node: dict[str, dict[_Group, None]] = {}
         self._others: dict[_Group, None] = {}
@@ -220,29 +219,26 @@ class Hub:
     def _places(self, wanted: Filter) -> Iterable[dict[_Group, None]]:
         return [self._by_node.setdefault(uuid, {}) for uuid in wanted.nodes] if wanted.nodes else [self._others]
 
-    def facts(self, event: Event) -> Facts | None:
-        """What is known of the event's node."""
+    def standing(self, event: Event) -> Standing | None:
+        """How the event's node stands now, or stood last; None where no node is concerned, or nothing is known of it any more."""
         if event.node_uuid is None:
             return None
         node = self._nodes.get(event.node_uuid)
         if node is not None:
-            return Facts.of(node)
-        if event.type == "node.delete":
-            return Facts.of_deleted(event)
-        return self._gone.get(event.node_uuid)
+            return Standing.of(node)
+        noted = event.after or event.before
+        if noted is None and event.type == "node.delete":  # stored before it was noted with every event
+            return Standing(event.data.get("owner"), event.data.get("lessee"), event.data.get("shard"))
+        return noted or self.store.standing(event.node_uuid)
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
-            if event.type == "node.delete" and event.node_uuid is not None:
-                self._gone[event.node_uuid] = Facts.of_deleted(event)
-                if len(self._gone) > _MOST_GONE:
-                    self._gone.popitem(last=False)
             candidates = [*self._others, *self._by_node.get(event.node_uuid or "", ())]
             if not candidates:
                 continue
-            facts, frame = self.facts(event), Frame(event)
+            standing, frame = self.standing(event), Frame(event)
             for group in candidates:
-                if group.wanted.takes(event, facts):
+                if group.wanted.takes(event, standing):
                     group.matched.append(frame)
                     self._touched[group] = None
         self._seen = events[-1].seq

@@ -175,7 +175,7 @@ class Stream:
         """A page of the past: what is wanted of it, where it begins if that is not behind `since`, and where it ends."""
         async with self._hub.history:
             page = await past.read(self._hub.store, self._wanted, since, limit=_ROWS, size=_SIZE)
-        wished = [Frame(event) for event in page.events if self._wanted.takes(event, self._hub.facts(event))]
+        wished = [Frame(event) for event in page.events if self._wanted.takes(event, self._hub.standing(event))]
         return Chunk(wished) if wished else None, page.gap(since) if since else None, page.end
 
 

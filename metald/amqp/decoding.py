@@ -1,10 +1,11 @@
 """Reads what other programs put into the properties of their messages, whatever it is, and passes on what can be passed on.
 
 The broker hands on what it does not understand: texts that are no UTF-8, times after the year 9999 (microseconds where seconds
-belong), headers nested a thousand deep. pamqp raises on them in the middle of a connection, and aiormq ends it; so one message would
-end every connection that it comes by, with whatever else goes over it. Here such a text has marks where its bytes mean nothing, such
-a time is none (or, among headers, its bare number), and headers that cannot be read are one header, `UNREADABLE`. Whoever
-reads the message looks for the marks and for that header, and puts it aside.
+belong), headers nested a thousand deep; and later versions of RabbitMQ delivery modes that there are not. pamqp and aio-pika raise on
+them in the middle of a connection; so one message would end every connection that it comes by, with whatever else goes over it, or
+never be seen. Here such a text has marks where its bytes mean nothing, such a time or mode is none (or, among headers, a time is its
+bare number), and headers that cannot be read are one header, `UNREADABLE`. Whoever reads the message looks for the marks and for
+that header, and puts it aside.
 
 pamqp keeps its decoders in two tables (`decode.METHODS`, `decode.TABLE_MAPPING`), in which ours take their place.
 """
@@ -17,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from pamqp import decode, encode
+from pamqp.commands import Basic
 from pamqp.common import FieldTable, FieldValue
 
 UNREADABLE = "metald-unreadable"
@@ -25,6 +27,8 @@ SUBSTITUTE = "\x1a"
 """In place of each byte that means nothing in a short text: ASCII's own character for that. No longer than the byte, as a text that is
 sent back may not be longer than it was."""
 
+_MODE = "delivery mode"
+"""Its type in place of `octet`, so that it has a decoder of its own."""
 _TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)
 
 
@@ -34,6 +38,8 @@ def be_lenient() -> None:
     decode.METHODS["timestamp"] = _timestamp
     decode.METHODS["table"] = _table
     decode.TABLE_MAPPING[b"T"] = _timestamp_in_table
+    decode.METHODS[_MODE], encode.METHODS[_MODE] = _delivery_mode, encode.octet
+    Basic.Properties._delivery_mode = _MODE
 
 
 def writable(headers: Mapping[str, Any], most: int) -> FieldTable:
@@ -75,6 +81,10 @@ def _timestamp(value: bytes) -> tuple[int, datetime | None]:
 def _timestamp_in_table(value: bytes) -> tuple[int, datetime | int]:
     consumed, read = _timestamp(value)
     return consumed, int.from_bytes(value[:8], "big") if read is None else read
+
+
+def _delivery_mode(value: bytes) -> tuple[int, int | None]:
+    return 1, value[0] if value[0] in (1, 2) else None
 
 
 def _table(value: bytes) -> tuple[int, FieldTable]:

@@ -250,6 +250,37 @@ async def test_who_owes_answers_takes_commands_during_an_alarm(
             await asyncio.to_thread(lambda: broker.alarm(False, disk=disk))
 
 
+async def test_what_came_back_and_is_no_command_holds_up_nothing_during_an_alarm(
+    tmp_path: Path, place: Place, broker: PrivateRabbit
+) -> None:
+    """It cannot be put aside yet. What came back with it goes on one by one, and so does the other queue."""
+    async with commanded(tmp_path, place):
+        pass
+    async with producing(place) as producer:
+        await producer.send("node.create", "bad", b"no JSON")
+        await producer.send("node.create", "worse", b"no JSON", key="urgent.node.create")
+        for i in range(5):
+            await producer.send("node.create", str(i), {**FAKE, "name": f"n{i}"})
+            await producer.send("node.create", f"u{i}", {**FAKE, "name": f"u{i}"}, key="urgent.node.create")
+        for _ in range(2):
+            async with await aio_pika.connect(place.url) as connection:
+                channel = await connection.channel()
+                for name in (place.exchange, f"{place.exchange}.urgent"):
+                    queue = await channel.get_queue(name)
+                    for _ in range(6):
+                        while await queue.get(fail=False) is None:
+                            await asyncio.sleep(0.02)
+        await asyncio.to_thread(lambda: broker.alarm(True))
+        try:
+            async with commanded(tmp_path, place, amqp={"timeout": 2.0}) as site:
+                await site.until(lambda: len(site.api.house.store.table(Node)) == 10)
+                assert site.commands.intakes[0].rejected == site.commands.intakes[1].rejected == 0
+                await asyncio.to_thread(lambda: broker.alarm(False))
+                assert {(await producer.dead()).message_id for _ in range(2)} == {"bad", "worse"}
+        finally:
+            await asyncio.to_thread(lambda: broker.alarm(False))
+
+
 async def test_commands_are_taken_while_the_connection_for_answers_is_away(tmp_path: Path, place: Place) -> None:
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         assert (await producer.ask("node.create", "1", FAKE))["status"] == "accepted"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.door import about, parts, request
-from metald.amqp.commands.message import Incoming, read
+from metald.amqp.commands.message import Incoming, named, read
 from metald.config import Commands, ConfigError
 from metald.errors import Invalid, NotAllowed
 from metald.model.commandtypes import COMMAND_TYPES
@@ -26,7 +26,7 @@ PLAIN = Incoming(
 
 
 def _read(sender: str = "", **fields: Any) -> Any:
-    return read(PLAIN._replace(**fields), sender=sender, most=1000, urgent_prefix="urgent.")
+    return read(PLAIN._replace(**fields), sender=sender, urgent_prefix="urgent.")
 
 
 def test_the_three_forms_mean_the_same() -> None:
@@ -35,11 +35,33 @@ def test_the_three_forms_mean_the_same() -> None:
         body=json.dumps({**attributes, "data": {"node": "n"}}).encode(), content_type="application/cloudevents+json; charset=utf-8"
     )
     binary = _read(headers={f"cloudEvents:{name}": value for name, value in attributes.items()})
-    underscored = _read(headers={f"cloudEvents_{name}": value.encode() for name, value in attributes.items()})
-    assert structured == binary == underscored
+    assert structured == binary
+    for prefix in ("cloudEvents_", "ce-", "ce_"):
+        assert _read(headers={f"{prefix}{name}": value.encode() for name, value in attributes.items()}) == binary
     plain = _read()
     assert (plain.verb, plain.arguments, plain.digest) == (structured.verb, structured.arguments, structured.digest)
     assert plain.uuid != structured.uuid, "the source is part of who the command is"
+
+
+@pytest.mark.parametrize(
+    ("headers", "field", "words"),
+    [
+        ({"ce-id": "1", "ce-type": "node.deploy"}, "specversion", "'ce-id' is an attribute of a CloudEvent, and specversion is missing"),
+        ({"cloudEvents_type": "node.deploy"}, "specversion", "'cloudEvents_type'"),
+        ({"ce-specversion": "1.0", "ce-id": "1", "cloudEvents:id": "2", "ce-source": "/s", "ce-type": "node.deploy"}, "id", "comes twice"),
+        ({"ce-specversion": "0.3", "ce-id": "1"}, "specversion", "must be 1.0"),
+    ],
+)
+def test_what_was_meant_as_an_event_is_not_read_as_plain_json(headers: dict[str, str], field: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words) as raised:
+        _read(headers=headers)
+    assert raised.value.field == field
+
+
+def test_a_batch_is_refused_with_the_way_to_send_many() -> None:
+    with pytest.raises(Invalid, match="Batches of CloudEvents are not read") as raised:
+        _read(body=b"[]", content_type="application/cloudevents-batch+json")
+    assert raised.value.field == "content_type"
 
 
 def test_who_sends_is_part_of_the_identity() -> None:
@@ -68,15 +90,18 @@ _VALUES = st.recursive(
     max_leaves=8,
 )
 _BODIES = st.binary(max_size=200) | _VALUES.map(lambda value: json.dumps(value).encode())
-_NAMES = st.sampled_from(["cloudEvents:id", "cloudEvents:specversion", "cloudEvents:type", "notbefore", "x"])
+_NAMES = st.sampled_from(["cloudEvents:id", "ce-id", "cloudEvents:specversion", "cloudEvents:type", "notbefore", "x"])
 _HEADERS = st.dictionaries(_NAMES, st.none() | st.text(max_size=8) | st.integers() | st.binary(max_size=8), max_size=4)
 _TYPES = st.sampled_from([None, "", "application/json", "application/cloudevents+json", "text/plain", ";"])
 
 
 @given(body=_BODIES, content_type=_TYPES, headers=_HEADERS, message_id=st.none() | st.text(max_size=300))
 def test_whatever_comes_is_read_or_refused(body: bytes, content_type: str | None, headers: dict[str, Any], message_id: str | None) -> None:
+    fields: dict[str, Any] = {"body": body, "content_type": content_type, "headers": headers, "message_id": message_id}
+    assert all(isinstance(text, str) for text in named(PLAIN._replace(**fields), urgent_prefix="urgent."))
     with contextlib.suppress(Invalid):
-        order = _read(body=body, content_type=content_type, headers=headers, message_id=message_id)
+        order = _read(**fields)
+        assert (order.sender_id, order.verb) == named(PLAIN._replace(**fields), urgent_prefix="urgent.")
         for one in parts(order.verb, order.arguments) or [order.arguments]:
             request(order.verb, one)
             about(order.verb, one)

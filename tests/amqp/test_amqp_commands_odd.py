@@ -11,6 +11,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
+from metald.amqp.commands.aside import Aside
 from metald.amqp.commands.intake import Intake
 from metald.model import Node
 from tests.support.commanding import PATIENCE, Place, Producer, commanded, producing
@@ -93,16 +94,16 @@ async def test_texts_with_nul_are_put_aside_too(tmp_path: Path, place: Place) ->
 async def test_only_the_message_that_kills_is_counted(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was on the way together with it, in either queue, is taken all the same, although it kills as often as it may."""
     took: Counter[str] = Counter()
-    take = Intake._take
+    judge = Intake._judge
 
-    async def deadly(self: Intake, session: Any, arrival: Any, message: AbstractIncomingMessage) -> None:
+    async def deadly(self: Intake, session: Any, arrival: Any, message: AbstractIncomingMessage) -> Any:
         count = (message.headers or {}).get("x-delivery-count", 0)
         took[message.message_id or ""] = max(took[message.message_id or ""], int(str(count)))
         if message.message_id == "killer" and int(str(count)) < 4:
             assert self._link._connection is not None
             await self._link._connection.close()
             await asyncio.Event().wait()
-        await take(self, session, arrival, message)
+        return await judge(self, session, arrival, message)
 
     async with commanded(tmp_path, place, delivery_limit=4):
         pass
@@ -111,7 +112,7 @@ async def test_only_the_message_that_kills_is_counted(tmp_path: Path, place: Pla
         for name in [*names[:4], "killer", *names[4:]]:
             await producer.send("node.create", name, {**FAKE, "name": name})
             await producer.send("node.create", f"urgent-{name}", {**FAKE, "name": f"urgent-{name}"}, key="urgent.node.create")
-        monkeypatch.setattr(Intake, "_take", deadly)
+        monkeypatch.setattr(Intake, "_judge", deadly)
         async with commanded(tmp_path, place, delivery_limit=4) as site:
             answers: dict[str, dict[str, Any]] = {}
             while len(answers) < 2 * len(names) + 2:
@@ -129,15 +130,15 @@ async def test_only_the_message_that_kills_is_counted(tmp_path: Path, place: Pla
 async def test_a_user_of_the_broker_that_fails_leaves_nothing_in_its_channel(
     tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reject, failed = Intake._reject, []
+    put, failed = Aside.put, []
 
-    async def once(self: Intake, *rest: Any) -> None:
+    async def once(self: Aside, *rest: Any) -> None:
         if not failed:
             failed.append(rest)
             raise TimeoutError
-        await reject(self, *rest)
+        await put(self, *rest)
 
-    monkeypatch.setattr(Intake, "_reject", once)
+    monkeypatch.setattr(Aside, "put", once)
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         await producer.send("node.create", "bad", b"no JSON")
         await producer.send("node.create", "good", FAKE)
@@ -161,3 +162,26 @@ async def test_a_queue_for_a_single_active_consumer_is_consumed_from_the_start(t
         async with commanded(tmp_path, place, amqp={"declare": False}) as site:
             assert (await producer.ask("node.create", "1", FAKE))["status"] == "accepted"
             assert (site.link.connects, site.link.refusals) == (1, 1)
+
+
+CLOUD = {"specversion": "1.0", "id": "e1", "source": "/s", "type": "metald.command.node.maintenance"}
+
+
+async def test_a_refusal_names_the_id_and_the_verb_that_its_sender_gave(tmp_path: Path, place: Place) -> None:
+    """Whatever the form is, and whatever was wrong: an event needs no `message_id`, and its routing key is a way and no verb."""
+    structured = {"content_type": "application/cloudevents+json", "message_id": None, "key": "urgent.node.create"}
+    async with commanded(tmp_path, place) as site, producing(place) as producer:
+        forms: list[tuple[Any, dict[str, Any]]] = [
+            ({**CLOUD, "data": {"node": "n", "maintenance": 1}}, structured),
+            ({**CLOUD, "data": 17}, structured),
+            ({**CLOUD, "notbefore": "soon"}, structured),
+            (b"no JSON", {"message_id": None, "headers": {f"ce-{name}": value for name, value in CLOUD.items()}}),
+        ]
+        for body, more in forms:
+            refused = await producer.ask("node.update", "unused", body, correlation_id=None, **more)
+            assert (refused["command"], refused["verb"], refused["_correlation"]) == ("e1", "node.maintenance", "e1")
+            await producer.dead()
+        refused = await producer.ask("node.update", "plain", b"[]", key="urgent.node.create")
+        assert (refused["command"], refused["verb"]) == ("plain", "node.create")
+        told = [event for event in await site.api.house.store.events() if event.type == "command.rejected"]
+        assert [(event.data["verb"], event.data["id"]) for event in told] == [("node.maintenance", "e1")] * 4 + [("node.create", "plain")]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from metald.amqp.commands import intake, replies
+from metald.amqp.commands.acks import Acks
 from metald.amqp.commands.arrivals import Arrivals
 from metald.amqp.commands.ledger import Ledger
 from metald.amqp.commands.slots import Slots
@@ -89,6 +90,29 @@ async def test_urgent_ones_go_first_and_a_slot_is_never_lost() -> None:
     async with asyncio.timeout(PATIENCE):
         await two[1]
     assert order[-1] == "next"
+
+
+class _Channel:
+    """Notes what is acknowledged."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, bool]] = []
+
+    async def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        self.frames.append((tag, multiple))
+
+
+async def test_what_never_arrived_is_never_acknowledged() -> None:
+    channel = _Channel()
+    acks = Acks(channel)  # type: ignore[arg-type]
+    running = asyncio.create_task(acks.run())
+    for tag in (1, 2, 4, 5):
+        acks.begin(tag)
+        acks.done(tag)
+    async with asyncio.timeout(PATIENCE):
+        await acks.sent(5)
+    assert channel.frames == [(2, True), (4, False), (5, False)]
+    running.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ from pamqp.header import ContentHeader
 from metald.amqp.commands.message import Incoming, read
 from metald.amqp.decoding import SUBSTITUTE, UNREADABLE, be_lenient, writable
 from metald.errors import Invalid
-from tests.support.odd_properties import RawHeaders, RawText, RawTime, nested
+from tests.support.odd_properties import RawHeaders, RawMode, RawText, RawTime, nested
 
 SHORT = st.binary(max_size=255).map(lambda raw: bytes([len(raw)]) + raw)
 NUMBERS = st.sampled_from(list(zip(b"tbBsuIilLfdDT", (1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8), strict=True)))
@@ -109,7 +109,13 @@ def test_a_time_among_headers_that_is_none_is_a_number_and_no_time_to_wait_for()
         expiration=None, timestamp=None,
     )  # fmt: skip
     with pytest.raises(Invalid, match="notbefore is no time"):
-        read(message, sender="", most=10, urgent_prefix="urgent.")
+        read(message, sender="", urgent_prefix="urgent.")
+
+
+@pytest.mark.parametrize(("sent", "read"), [(0, None), (1, 1), (2, 2), (3, None), (255, None)])
+def test_a_delivery_mode_that_there_is_not_is_none(sent: int, read: int | None) -> None:
+    """RabbitMQ 3 refuses it, later ones pass it on; a library that raises on it would never see the message."""
+    assert _received(RawMode(sent)).delivery_mode == read
 
 
 def test_what_cannot_be_sent_again_is_left_out() -> None:

@@ -62,6 +62,22 @@ class RawHeaders(Basic.Properties):
         return struct.pack(">HI", self.flags["headers"], len(self.table)) + self.table
 
 
+class RawMode(Basic.Properties):
+    """Properties of which only the delivery mode is sent.
+
+    Args:
+        mode: whatever it is.
+    """
+
+    def __init__(self, mode: int) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def marshal(self) -> bytes:
+        """What is sent."""
+        return struct.pack(">HB", self.flags["delivery_mode"], self.mode)
+
+
 def nested(depth: int) -> bytes:
     """A field table with one name, of arrays in arrays."""
     value = b"t\1"

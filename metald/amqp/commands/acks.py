@@ -1,4 +1,7 @@
-"""Acknowledgements: tells the broker which messages of a channel it may forget, many with one frame."""
+"""Acknowledgements: tells the broker which messages of a channel it may forget, many with one frame.
+
+Rules: what never arrived here is never acknowledged, also not by one frame for all up to a later one.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,31 @@ class Acks:
     def __init__(self, channel: RawChannel) -> None:
         self._channel = channel
         self._open: dict[int, bool] = {}
+        self._last = 0
         self._some = asyncio.Event()
         self._sent = asyncio.Event()
 
     def begin(self, tag: int) -> None:
-        """A message has come."""
+        """A message has come. RabbitMQ numbers those of a channel one after the other."""
+        for never_seen in range(self._last + 1, tag):
+            self._open[never_seen] = False
         self._open[tag] = False
+        self._last = tag
 
     def done(self, tag: int) -> None:
         """A message may be forgotten by the broker."""
         self._open[tag] = True
         self._some.set()
 
-    async def all_sent(self) -> None:
-        """Wait until everything that has come is acknowledged."""
-        while self._open:
+    async def sent(self, tag: int) -> None:
+        """Wait until a message is acknowledged."""
+        while tag in self._open:
+            self._sent.clear()
+            await self._sent.wait()
+
+    async def fewer(self, than: int) -> None:
+        """Wait until fewer messages than so many are here and not acknowledged."""
+        while len(self._open) >= than:
             self._sent.clear()
             await self._sent.wait()
 

@@ -14,7 +14,6 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource
@@ -23,14 +22,14 @@ from metald.amqp import topology
 from metald.amqp.commands import deadletters
 from metald.amqp.commands.acks import Acks
 from metald.amqp.commands.arrivals import Arrival, Arrivals
+from metald.amqp.commands.aside import Aside
 from metald.amqp.commands.callers import Callers
 from metald.amqp.commands.claims import HEADER
 from metald.amqp.commands.door import parts, request
 from metald.amqp.commands.lanes import Lanes
 from metald.amqp.commands.ledger import Ledger
-from metald.amqp.commands.message import Incoming, Order, read
+from metald.amqp.commands.message import Incoming, Order, read, too_large
 from metald.amqp.commands.replies import Replies, first
-from metald.amqp.decoding import UNREADABLE, writable
 from metald.amqp.link import Link
 from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, Unavailable
@@ -42,13 +41,10 @@ _log = logging.getLogger(__name__)
 
 URGENT = "urgent."
 _PAUSE = 1.0
-_REASON = 1000
 _DEFECTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a message might raise that nobody foresaw."""
 _SUSPECT = 2
 """How often a message has come back when it may be what ends daemons or connections."""
-_MOST_HEADERS = 1 << 16
-"""Bytes of the headers that a dead letter keeps: they share a frame of 128 KiB with what is added, here and by the broker."""
 _SAMPLE = 4096
 """Bytes of a body that is too large, which its dead letter keeps."""
 
@@ -58,6 +54,16 @@ class _Session(NamedTuple):
 
     acks: Acks
     arrivals: Arrivals
+    too_large: dict[int, int]
+    """The sizes of those that are larger than a command may be, by their tags: of their bodies only the beginning is kept."""
+
+    def come(self, message: AbstractIncomingMessage, most: int) -> None:
+        """A message has come. Hundreds may be here at once, so what is too large is let go of before it waits for its turn."""
+        tag, size = message.delivery_tag or 0, len(message.body)
+        self.acks.begin(tag)
+        if size > most:
+            self.too_large[tag] = size
+            message.body = message.body[:_SAMPLE]  # type: ignore[misc]  # the slot is that of a class above
 
 
 class Intake:
@@ -92,6 +98,7 @@ class Intake:
         self._ledger = ledger
         self._lanes = lanes
         self._replies = replies
+        self._aside = Aside(ledger, replies, URGENT)
         self._alone = alone
         self._urgent = urgent
         self._gets = True
@@ -112,13 +119,13 @@ class Intake:
                 await channel.set_qos(prefetch_count=self._settings.prefetch)
             gone = asyncio.Event()
             raw.on_consumer_cancel_callbacks.add(lambda _frame: gone.set())
-            session = _Session(Acks(raw), Arrivals(self._lanes.take))
+            session = _Session(Acks(raw), Arrivals(self._lanes.take), {})
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(session.acks.run())
                     group.create_task(_watch(raw, gone))
                     self.ready = True
-                    first_of_all = await self._take_what_came_back(session, queue)
+                    first_of_all = await self._take_what_came_back(session, queue, group)
                     await self._take_all(session, queue, group, first_of_all)
             except BaseExceptionGroup as raised:
                 if raised.subgroup(ChannelLockedResource):
@@ -128,11 +135,14 @@ class Intake:
                 self.ready = False
                 session.arrivals.close()
 
-    async def _take_what_came_back(self, session: _Session, queue: AbstractQueue) -> AbstractIncomingMessage | None:
+    async def _take_what_came_back(
+        self, session: _Session, queue: AbstractQueue, group: asyncio.TaskGroup
+    ) -> AbstractIncomingMessage | None:
         """Take messages one by one until one comes that is no suspect; the broker hands over first what has come before.
 
         A daemon or a connection that ended may have had as many of them as `prefetch`. That happens; if it happens again, and one of
-        them is to blame, it ends the next one alone.
+        them is to blame, it ends the next one alone. One that cannot be a command has shown by then that it ends nothing: the next one
+        does not wait until it is put aside, which an alarm of the broker delays.
 
         Returns:
             The one that is no suspect, which is not taken yet; None when there is none.
@@ -140,13 +150,19 @@ class Intake:
         enough = max(1, min(_SUSPECT, self._settings.commands.delivery_limit - 1))
         while self._gets:
             await self._lanes.room(urgent=self._urgent)
+            await session.acks.fewer(self._settings.prefetch)
             async with self._alone:
                 message = await queue.get(fail=False, timeout=self._link.timeout)
-                if message is None or _came_back(message) < enough:
+                if message is None:
+                    return None
+                session.come(message, self._settings.commands.max_size)
+                if _came_back(message) < enough:
                     return message
-                session.acks.begin(message.delivery_tag or 0)
-                await self._take(session, session.arrivals.begin(), message)
-                await session.acks.all_sent()
+                error = await self._judge(session, session.arrivals.begin(), message)
+                if error is not None:
+                    group.create_task(self._put_aside(session, message, error))
+                else:
+                    await session.acks.sent(message.delivery_tag or 0)
         return None
 
     async def _take_all(
@@ -156,10 +172,14 @@ class Intake:
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         if first_of_all is not None:
             inbox.put_nowait(first_of_all)
-        await queue.consume(inbox.put, timeout=self._link.timeout)
+
+        async def receive(message: AbstractIncomingMessage) -> None:
+            session.come(message, self._settings.commands.max_size)
+            inbox.put_nowait(message)
+
+        await queue.consume(receive, timeout=self._link.timeout)
         while True:
             message = await inbox.get()
-            session.acks.begin(message.delivery_tag or 0)
             await self._lanes.room(urgent=self._urgent)
             group.create_task(self._take(session, session.arrivals.begin(), message))
             del message
@@ -181,26 +201,36 @@ class Intake:
 
     async def _take(self, session: _Session, arrival: Arrival, message: AbstractIncomingMessage) -> None:
         """Bring one message to its end: a durable command, or put aside."""
+        error = await self._judge(session, arrival, message)
+        if error is not None:
+            await self._put_aside(session, message, error)
+
+    async def _put_aside(self, session: _Session, message: AbstractIncomingMessage, error: MetaldError) -> None:
+        await self._aside.put(message, _incoming(message), error)
+        self.rejected += 1
+        session.acks.done(message.delivery_tag or 0)
+
+    async def _judge(self, session: _Session, arrival: Arrival, message: AbstractIncomingMessage) -> MetaldError | None:
+        """Make a durable command of a message, which is acknowledged then; or say why it is to be put aside."""
         try:
             try:
                 self._check_count(message)
+                self._check_size(session, message)
                 order, caller = self._read(message)
                 many = parts(order.verb, order.arguments)
                 for part in [order.arguments] if many is None else many:
                     request(order.verb, part)
                 await self._keep(arrival, message, order, caller, many)
             except MetaldError as error:
-                arrival.leave()  # nothing behind it waits until it is put aside, as long as the broker has an alarm
-                await self._reject(message, error)
+                return error
             except _DEFECTS as error:
                 _log.exception("a message (%r) cannot be read: a defect", message.message_id)
-                arrival.leave()
-                await self._reject(message, Invalid(f"The message cannot be read: {type(error).__name__}.", field="body"))
-            else:
-                self.taken += 1
+                return Invalid(f"The message cannot be read: {type(error).__name__}.", field="body")
+            self.taken += 1
             session.acks.done(message.delivery_tag or 0)
+            return None
         finally:
-            arrival.leave()
+            arrival.leave()  # nothing behind it waits until it is put aside, as long as the broker has an alarm
 
     def _check_count(self, message: AbstractIncomingMessage) -> None:
         """Leave alone what has come so often that it may be what ends daemons or connections.
@@ -215,6 +245,16 @@ class Intake:
                 remedy="See metald's log for why; send it again when that is mended (amqp.commands.delivery_limit).",
             )
 
+    def _check_size(self, session: _Session, message: AbstractIncomingMessage) -> None:
+        """Read nothing of what is larger than a command may be.
+
+        Raises:
+            Invalid: it is.
+        """
+        size = session.too_large.pop(message.delivery_tag or 0, None)
+        if size is not None:
+            raise too_large(size, self._settings.commands.max_size)
+
     def _read(self, message: AbstractIncomingMessage) -> tuple[Order, Caller]:
         """What a message asks for, and who asks.
 
@@ -225,7 +265,7 @@ class Intake:
         claim = self._callers.claim((message.headers or {}).get(HEADER))
         # no user of the broker passes for the sender of a claim: their names have no such character
         sender = f"\1{claim.kid}\1{claim.sub}" if claim else message.user_id or ""
-        order = read(_incoming(message), sender=sender, most=self._settings.commands.max_size, urgent_prefix=URGENT)
+        order = read(_incoming(message), sender=sender, urgent_prefix=URGENT)
         request_id = f"amqp-{order.uuid}"
         if claim is None:
             return order, self._callers.of(message.user_id, request_id)
@@ -275,34 +315,6 @@ class Intake:
             self._replies.also(known, address)
         else:
             self._replies.send(known, address)
-
-    async def _reject(self, message: AbstractIncomingMessage, error: MetaldError) -> None:
-        """Put a message aside for good, and say why to everybody who may want to know."""
-        reason = str(error)[:_REASON]
-        kept = {name: value for name, value in (message.headers or {}).items() if name not in (HEADER, UNREADABLE)}
-        headers = {**writable(kept, _MOST_HEADERS), "metald-code": error.code, "metald-reason": reason}
-        put_aside = Message(
-            message.body if len(message.body) <= self._settings.commands.max_size else message.body[:_SAMPLE],
-            headers=headers,
-            content_type=message.content_type,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
-        await self._replies.deliver(put_aside, message.routing_key or "", dead=True)
-        await self._told_of(message, reason)
-        if message.reply_to:
-            answer = self._replies.refusal(message.message_id or "", message.routing_key or "", error, message.correlation_id)
-            await self._replies.deliver(answer, message.reply_to)
-        self.rejected += 1
-
-    async def _told_of(self, message: AbstractIncomingMessage, reason: str) -> None:
-        while True:
-            try:
-                await self._ledger.reject(message.routing_key or "", reason, message.user_id, (message.message_id or "")[:255] or None)
-                return
-            except Unavailable:
-                await asyncio.sleep(_PAUSE)
 
 
 async def _watch(channel: RawChannel, gone: asyncio.Event) -> None:

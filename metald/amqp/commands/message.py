@@ -1,14 +1,17 @@
 """Reading a message: CloudEvents 1.0 in structured or binary mode, or plain JSON. Nothing here waits or keeps anything.
 
 Structured mode is a body of `application/cloudevents+json`. Binary mode has the attributes in headers; the CloudEvents
-binding is for AMQP 1.0, its names (`cloudEvents:id`, or with an underscore) are used in the headers of AMQP 0-9-1.
-Plain JSON has its id in `message_id`. In every form the routing key names the verb if the event's type does not.
+binding is for AMQP 1.0, its names (`cloudEvents:id`, or with an underscore) are used in the headers of AMQP 0-9-1, and those of
+the HTTP binding (`ce-id`), as Knative's broker for RabbitMQ writes them, are read too. A header with such a prefix is always an
+attribute of an event: nothing that was meant as one is read as plain JSON. Plain JSON has its id in `message_id`, and the
+routing key names the verb.
 
-Sources: CloudEvents 1.0.2; its AMQP protocol binding; its extension `expirytime`.
+Sources: CloudEvents 1.0.2; its AMQP and HTTP protocol bindings; its extension `expirytime`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Mapping
@@ -22,12 +25,13 @@ from metald.amqp.decoding import SUBSTITUTE, UNREADABLE
 from metald.errors import Invalid
 
 STRUCTURED = "application/cloudevents+json"
+_BATCH = "application/cloudevents-batch+json"
 TYPE_PREFIX = "metald.command."
 _SPACE = uuid.UUID("6f2a1b0e-2b54-5d0b-9a3e-5f6a1d7c4e10")
 _LONGEST_ID = 255
 _HIGH = 5
 """The least priority of a message that goes before others: as the quorum queues of RabbitMQ 4 divide them."""
-_PREFIXES = ("cloudEvents:", "cloudEvents_")
+_PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-", "ce_")
 _TEXTS = ("routing_key", "content_type", "message_id", "correlation_id", "reply_to")
 
 
@@ -61,44 +65,36 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
 
 
-def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Order:
+def too_large(size: int, most: int) -> Invalid:
+    """What is said of a message of so many bytes, which are more than a command may have."""
+    return Invalid(f"The message has {size} bytes.", remedy=f"At most {most} are taken (amqp.commands.max_size).", field="body")
+
+
+def read(message: Incoming, *, sender: str, urgent_prefix: str) -> Order:
     """What a message asks for.
 
     Args:
         message: the message.
         sender: who sent it; two senders may use the same ids.
-        most: bytes that its body may have.
         urgent_prefix: what routing keys of the urgent queue begin with.
 
     Raises:
         Invalid: it cannot be read; the field names the property or attribute.
     """
     _check_readable(message)
-    if len(message.body) > most:
-        raise Invalid(
-            f"The message has {len(message.body)} bytes.", remedy=f"At most {most} are taken (amqp.commands.max_size).", field="body"
-        )
-    content_type = (message.content_type or "application/json").partition(";")[0].strip().lower()
-    if content_type == STRUCTURED:
-        attributes = _object(message.body)
-        data = _data(attributes)
-    elif content_type in ("application/json", "text/json") or content_type.endswith("+json"):
-        attributes = _headers(message.headers)
-        data = _object(message.body) if message.body.strip() else {}
-    else:
-        raise Invalid(
-            f"Content type {content_type[:80]!r} is not read.", remedy=f"Send {STRUCTURED} or application/json.", field="content_type"
-        )
+    structured = _is_structured(message)
+    attributes = _object(message.body) if structured else _headers(message.headers)
+    data = _data(attributes) if structured else _object(message.body) if message.body.strip() else {}
     cloud = "specversion" in attributes
     if cloud and attributes["specversion"] != "1.0":
         raise Invalid("specversion must be 1.0.", field="specversion")
-    if content_type == STRUCTURED and not cloud:
+    if structured and not cloud:
         raise Invalid("specversion is missing.", remedy='Write "specversion": "1.0".', field="specversion")
     sender_id = _text(attributes, "id") if cloud else _text({"message_id": message.message_id}, "message_id")
     source = _text(attributes, "source") if cloud else ""
     key = message.routing_key.removeprefix(urgent_prefix)
     urgent = key != message.routing_key or (message.priority or 0) >= _HIGH
-    verb = _text(attributes, "type").removeprefix(TYPE_PREFIX) if cloud else key
+    verb = _verb(attributes) if cloud else key
     return Order(
         uuid=str(uuid.uuid5(_SPACE, "\0".join((sender, source, sender_id)))),
         sender_id=sender_id,
@@ -111,6 +107,42 @@ def read(message: Incoming, *, sender: str, most: int, urgent_prefix: str) -> Or
     )
 
 
+def named(message: Incoming, *, urgent_prefix: str) -> tuple[str, str]:
+    """The id and the verb of a message, as far as they can be read, and else what comes nearest: for telling of one that is refused."""
+    sender_id, verb = message.message_id or "", message.routing_key.removeprefix(urgent_prefix)
+    with contextlib.suppress(Invalid):
+        attributes = _object(message.body) if _is_structured(message) else _headers(message.headers)
+        if "specversion" in attributes:
+            sender_id = _text(attributes, "id")
+            verb = _verb(attributes)
+    return sender_id, verb
+
+
+def _is_structured(message: Incoming) -> bool:
+    """Whether a message is a CloudEvent in structured mode; of binary mode or plain JSON if not.
+
+    Raises:
+        Invalid: it is nothing that is read.
+    """
+    content_type = (message.content_type or "application/json").partition(";")[0].strip().lower()
+    if content_type == _BATCH:
+        raise Invalid(
+            "Batches of CloudEvents are not read.",
+            remedy="Send a message for each command, or one command with a list `nodes` or `items`.",
+            field="content_type",
+        )
+    if content_type == STRUCTURED:
+        return True
+    if content_type in ("application/json", "text/json") or content_type.endswith("+json"):
+        return False
+    remedy = f"Send {STRUCTURED} or application/json."
+    raise Invalid(f"Content type {content_type[:80]!r} is not read.", remedy=remedy, field="content_type")
+
+
+def _verb(attributes: Mapping[str, Any]) -> str:
+    return _text(attributes, "type").removeprefix(TYPE_PREFIX)
+
+
 def _check_readable(message: Incoming) -> None:
     """Refuse what `decoding` had to give up: two messages with other bytes might look the same.
 
@@ -118,7 +150,7 @@ def _check_readable(message: Incoming) -> None:
         Invalid: a text is no UTF-8, or the headers cannot be read.
     """
     if UNREADABLE in message.headers:
-        raise Invalid(f"The headers cannot be read: {message.headers[UNREADABLE]}.", field="headers")
+        raise Invalid(f"The properties or headers cannot be read: {message.headers[UNREADABLE]}.", field="headers")
     for name in _TEXTS:
         if SUBSTITUTE in (getattr(message, name) or ""):
             raise Invalid(f"{name} is no text in UTF-8.", field=name)
@@ -144,12 +176,26 @@ def _data(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of binary mode; of plain JSON only what says when it is to be done."""
+    """The attributes of binary mode; of plain JSON only what says when it is to be done.
+
+    Raises:
+        Invalid: an attribute comes twice, or there are some without `specversion`.
+    """
     found: dict[str, Any] = {}
     for name, value in headers.items():
         prefix = next((p for p in _PREFIXES if name.startswith(p)), None)
-        if prefix is not None:
-            found[name.removeprefix(prefix)] = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if prefix is None:
+            continue
+        attribute, text = name.removeprefix(prefix), value.decode(errors="replace") if isinstance(value, bytes) else value
+        if found.setdefault(attribute, text) != text:
+            raise Invalid(f"{attribute[:80]} comes twice, with different values.", remedy="Use one prefix.", field=attribute[:80])
+    if found and "specversion" not in found:
+        first = next(name for name in headers if name.startswith(_PREFIXES))
+        raise Invalid(
+            f"The header {first[:80]!r} is an attribute of a CloudEvent, and specversion is missing.",
+            remedy='Send specversion "1.0" with the same prefix, or no header with such a prefix.',
+            field="specversion",
+        )
     for name in ("notbefore", "expirytime"):
         if name in headers:
             found.setdefault(name, headers[name])

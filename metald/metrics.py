@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
+_LATE = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds that a loop is late, finer where it begins to be felt."""
+
 
 class Histogram:
     """Counts values by their size.
@@ -143,7 +146,7 @@ class LoopLag:
 
     def __init__(self, every: float = 0.05) -> None:
         self._every = every
-        self.late = Histogram()
+        self.late = Histogram(_LATE)
 
     async def run(self) -> None:
         """Look for ever."""

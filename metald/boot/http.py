@@ -13,10 +13,8 @@ import contextlib
 import hmac
 import logging
 import secrets
-import shutil
 import socket
 import ssl
-import tempfile
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
@@ -152,8 +150,7 @@ class BootHttp:
         """Run the worker processes until cancelled. After root was given up: they run as who we are then."""
         assert self._runner is not None
         assert self._runner.server is not None
-        place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="metald-boot-"))
-        path = place / "http"
+        path = await asyncio.to_thread(workers.make_place)
         try:
             server = await asyncio.get_running_loop().create_unix_server(self._runner.server, str(path))
             self._servers.append(server)
@@ -170,7 +167,7 @@ class BootHttp:
             self._workers = workers.Workers(sockets, given, self._died)
             await self._workers.run()
         finally:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+            await asyncio.to_thread(workers.clear, path)
 
     def application(self) -> web.Application:
         """The routes."""

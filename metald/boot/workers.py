@@ -11,8 +11,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 _PAUSE = 1.0
 """Seconds before a worker that died is started again."""
 _GRACE = 5.0
+_PREFIX = "metald-boot-"
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +58,32 @@ def _socket(family: socket.AddressFamily) -> socket.socket:
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock
+
+
+def make_place() -> Path:
+    """The path of the daemon's Unix socket, in a folder of its own that nobody else may enter. `clear` it.
+
+    Folders of daemons that were killed, whose sockets nobody listens at any more, are removed.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if old.lstat().st_uid == os.geteuid() and _is_left(old / "http"):
+                shutil.rmtree(old)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX)) / "http"
+
+
+def clear(path: Path) -> None:
+    """Remove what `make_place` made."""
+    shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 class Workers:

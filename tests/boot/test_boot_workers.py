@@ -268,3 +268,20 @@ async def test_only_fronts_are_believed(tmp_path: Path, headers: dict[str, str],
 def test_settings_that_are_wrong(tmp_path: Path, boot: dict[str, Any], cause: str) -> None:
     with pytest.raises(ConfigError, match=cause.replace(".", r"\.")):
         Site(tmp_path, **boot)
+
+
+def test_what_killed_daemons_left_is_removed_and_what_others_use_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, used, beginning = workers.make_place(), workers.make_place(), workers.make_place()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(left))
+        killed.listen()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(used))
+        listening.listen()
+        own = workers.make_place()
+        assert not left.parent.exists()
+        assert used.exists()
+        assert beginning.parent.exists()
+        workers.clear(own)
+        assert not own.parent.exists()

@@ -187,6 +187,17 @@ class PrivateRabbit:
         self.ask(f'rabbit_vhost:add(<<"{name}">>,<<"t">>),{allow % name}')
         return name
 
+    def add_user(self, name: str, password: str, host: str) -> None:
+        """Make a user who may do everything on a virtual host, as `rabbitmqctl add_user` and `set_permissions` do."""
+        self.ask(
+            f'rabbit_auth_backend_internal:add_user(<<"{name}">>,<<"{password}">>,<<"t">>),'
+            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>,<<"{host}">>,<<".*">>,<<".*">>,<<".*">>,<<"t">>)'
+        )
+
+    def remove_user(self, name: str) -> None:
+        """Delete a user."""
+        self.ask(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>,<<"t">>)')
+
     def remove_host(self, name: str) -> None:
         """Delete a virtual host with all that is in it, so that the broker's next start needs not recover it."""
         self.ask(f'rabbit_vhost:delete(<<"{name}">>,<<"t">>)')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from aiormq.exceptions import AMQPError
 from metald.amqp.commands.acks import Acks
 from metald.model import Node
 from metald.model.command import Command, CommandState
-from tests.support.commanding import PATIENCE, Place, Site, commanded, producing
+from tests.support.commanding import PATIENCE, Place, Site, commanded, producing, queue_made
 from tests.support.daemon import Daemon, api
 from tests.support.rabbit import PrivateRabbit
 
@@ -52,18 +51,6 @@ async def _send_all(place: Place, names: list[str]) -> None:
 
 def _names(site: Site) -> list[str | None]:
     return sorted(node.name or "" for node in site.api.house.store.table(Node))
-
-
-async def _queue_made(place: Place) -> None:
-    """Wait until a daemon has made its queue."""
-    connection = await aio_pika.connect(place.url)
-    async with asyncio.timeout(PATIENCE), connection:
-        while True:
-            channel = await connection.channel()
-            with contextlib.suppress(AMQPError):
-                await channel.get_queue(place.exchange)
-                return
-            await asyncio.sleep(0.05)
 
 
 async def test_the_broker_dies_in_a_storm(tmp_path: Path, place: Place, broker: PrivateRabbit) -> None:
@@ -369,7 +356,7 @@ async def test_sigkill_in_the_middle_of_a_storm(tmp_path: Path, place: Place) ->
     }  # fmt: skip
     async with Daemon(tmp_path, settings) as daemon:
         await daemon.start()
-        await _queue_made(place)
+        await queue_made(place)
         async with producing(place) as producer:
             await asyncio.gather(*(producer.send("node.create", name, {**FAKE, "name": name}) for name in names))
             for count in (20, 60, 100):
@@ -401,7 +388,7 @@ async def test_deployments_through_dying_daemons_and_a_dying_broker(tmp_path: Pa
     }  # fmt: skip
     async with Daemon(tmp_path, settings) as daemon:
         await daemon.start()
-        await _queue_made(place)
+        await queue_made(place)
         async with producing(place) as producer:
             await producer.send("node.create", "make", {"items": [{**FAKE, "name": name} for name in names]})
             for verb in ("manage", "provide"):

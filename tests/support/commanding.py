@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aiormq.exceptions import AMQPError
 
 from metald.amqp.commands.assembly import Commands
 from metald.amqp.link import Link
@@ -101,6 +102,18 @@ async def producing(place: Place) -> AsyncIterator[Producer]:
         producer = Producer(channel, queue, place.exchange)
         await queue.consume(producer.inbox.put, no_ack=True)
         yield producer
+
+
+async def queue_made(place: Place) -> None:
+    """Wait until a daemon has made its queue."""
+    connection = await aio_pika.connect(place.url)
+    async with asyncio.timeout(PATIENCE), connection:
+        while True:
+            channel = await connection.channel()
+            with contextlib.suppress(AMQPError):
+                await channel.get_queue(place.exchange)
+                return
+            await asyncio.sleep(0.05)
 
 
 class Site:

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can make deaf in one direction, or cut."""
+"""A TCP proxy that a test can make deaf in each direction, or cut."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class TcpProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._muted = False
+        self._held = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -31,12 +32,16 @@ class TcpProxy:
         """From now on nothing of what the server says arrives, until the next connection after `cut`."""
         self._muted = True
 
+    def hold(self) -> None:
+        """From now on nothing of what the client says arrives, until the next connection after `cut`."""
+        self._held = True
+
     def cut(self) -> None:
         """Reset every connection."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
-        self._muted = False
+        self._muted = self._held = False
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -53,7 +58,7 @@ class TcpProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if not (answers and self._muted):
+                if not (self._muted if answers else self._held):
                     writer.write(data)
                     await writer.drain()
         with contextlib.suppress(OSError):

@@ -43,18 +43,18 @@ _JSON = msgspec.json.Encoder()
 
 def encode(event: Event, source: str) -> bytes:
     """An event as a CloudEvent, in JSON."""
-    about, node = event.subject or UNSET, event.node_uuid
-    found = CloudEvent(
-        id=str(event.seq),
-        source=source,
-        type=event.type,
-        time=event.time,
-        sequence=f"{event.seq:020d}",
-        severity=event.severity,
-        data=msgspec.Raw(event.shown),
-        subject=about if node is None else node,
-        object=UNSET if node is None else about,
-        user=event.user or UNSET,
+    number, node, about = str(event.seq), event.node_uuid, event.subject or UNSET
+    found = CloudEvent(  # by position: names would cost a third more, for every event
+        number,
+        source,
+        event.type,
+        event.time,
+        number.zfill(20),
+        event.severity,
+        msgspec.Raw(event.shown),
+        about if node is None else node,
+        UNSET if node is None else about,
+        event.user or UNSET,
     )
     return _JSON.encode(found)
 

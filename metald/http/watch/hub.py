@@ -236,7 +236,9 @@ class Hub:
             candidates = [*self._others, *self._by_node.get(event.node_uuid or "", ())]
             if not candidates:
                 continue
-            standing, frame = self.standing(event), Frame(event)
+            frame = Frame(event)
+            # who may see everything need not be told how the node stands now
+            standing = None if all(group.wanted.sight.everything for group in candidates) else self.standing(event)
             for group in candidates:
                 if group.wanted.takes(event, standing):
                     group.matched.append(frame)

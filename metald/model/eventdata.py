@@ -121,6 +121,8 @@ class WorkflowEnded(Payload, frozen=True, kw_only=True):
     cause: str | None = None
     error: str | None = None
     seconds: float
+    target: PowerTarget | None = None
+    """What a client asked for, when it was a power change."""
     exchange: list[str] = []
     """What was said to the BMC last, when it was the BMC that failed."""
 
@@ -141,6 +143,8 @@ class PowerSeen(Payload, frozen=True, kw_only=True):
     """The power state that was last asked for."""
     workflow: str | None = None
     """UUID of the workflow that looked, or that changed it; none when metald just looked now and then."""
+    kind: str | None = None
+    """Kind of that workflow."""
 
 
 class BootDeviceSet(Payload, frozen=True, kw_only=True):

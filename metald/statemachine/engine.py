@@ -189,8 +189,8 @@ class Engine:
         """
         saves: list[Any] = []
         if workflow is not None and workflow.state is WorkflowState.WAITING and workflow.wait_for == signal:
-            fields, fact = self._resumed(node, fields, workflow)
-            events = [*events, *([fact] if fact else [])]
+            fields, facts = self._resumed(node, fields, workflow)
+            events = [*events, *facts]
             left = {**workflow.memo, **(memo or {}), **({"unheld": True} if signal == UNHOLD else {})}
             saves.append(workflow.changed(state=WorkflowState.RUNNING, memo=left))
         if fields:
@@ -201,14 +201,14 @@ class Engine:
             self._timers.drop(committed.saved[0].uuid)
             self.start(committed.saved[0])
 
-    def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], Event | None]:
-        fields = {**fields, "reservation": self.hostname}
-        if node.provision_state.value.endswith(" hold"):
-            fields, _ = moved(self.table, node, fields, "unhold", workflow)
-            return moved(self.table, node, fields, "resume", workflow)
-        if "wait" in node.provision_state.value.split():
-            return moved(self.table, node, fields, "resume", workflow)
-        return fields, None
+    def _resumed(self, node: Node, fields: dict[str, Any], workflow: Workflow) -> tuple[dict[str, Any], list[Event]]:
+        """The fields of a node whose workflow goes on, and what tells of each move that this takes."""
+        fields, facts = {**fields, "reservation": self.hostname}, []
+        state = node.provision_state.value
+        for verb in ("unhold", "resume") if state.endswith(" hold") else ("resume",) if "wait" in state.split() else ():
+            fields, fact = moved(self.table, node, fields, verb, workflow)
+            facts.append(fact)
+        return fields, facts
 
     async def abort(self, workflow: Workflow) -> None:
         """Give up a waiting or held workflow at a client's wish; its clean-up steps still run.
@@ -321,13 +321,11 @@ class Engine:
             current = self._store.table(Workflow).get(workflow.uuid)
             if node is None or current is None or current.state is not WorkflowState.WAITING:
                 return None
-            fields, fact = self._resumed(node, {}, current)
+            fields, facts = self._resumed(node, {}, current)
             memo = copy.deepcopy(current.memo)
             if overdue:
                 memo["overdue"] = True
-            change = Change(
-                save=[current.changed(state=WorkflowState.RUNNING, memo=memo), node.changed(**fields)], events=[fact] if fact else []
-            )
+            change = Change(save=[current.changed(state=WorkflowState.RUNNING, memo=memo), node.changed(**fields)], events=facts)
             try:
                 committed = await self._store.commit(change)
             except Unavailable as error:

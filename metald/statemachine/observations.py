@@ -42,13 +42,14 @@ def of_changes(node: Node, changes: Mapping[str, Any], workflow: Workflow) -> It
         workflow: who writes them.
     """
 
-    def fact(kind: str, severity: str = "INFO", **data: Any) -> Event:
+    def fact(kind: str, severity: str = "INFO", /, **data: Any) -> Event:
         return Event(type=kind, node_uuid=node.uuid, severity=severity, user=workflow.requested_by, data=data)
 
     after = {name: changes.get(name, getattr(node, name)) for name in ("power_state", "maintenance", "fault", "console_enabled")}
     if after["power_state"] != node.power_state:
         wanted = changes.get("driver_internal_info", node.driver_internal_info).get("power_wanted")
-        yield fact("node.power_seen", **{"from": node.power_state, "to": after["power_state"], "wanted": wanted, "workflow": workflow.uuid})
+        who = {"wanted": wanted, "workflow": workflow.uuid, "kind": workflow.kind}
+        yield fact("node.power_seen", **{"from": node.power_state, "to": after["power_state"], **who})
     if after["maintenance"] != node.maintenance or after["fault"] != node.fault:
         yield fact(
             "node.maintenance",

@@ -23,7 +23,7 @@ import msgspec
 from metald.config import Conductor as ConductorSettings
 from metald.drivers.base import Done, Hold, Outcome, Wait
 from metald.errors import DeadlineExceeded, MetaldError, Unsupported, WorldError
-from metald.model import Event, PlannedStep, StepRecord, Workflow, WorkflowState, now
+from metald.model import Event, PlannedStep, StepRecord, Workflow, WorkflowKind, WorkflowState, now
 from metald.statemachine.context import Context
 from metald.statemachine.definition import Definition
 from metald.statemachine.journal import Journal, NodeChanged
@@ -317,6 +317,8 @@ class Runner:
 def _ended(workflow: Workflow, ends: dict[str, Any], failure: dict[str, Any] | None) -> Event:
     """The event that tells of a workflow's end; after a failure with what was said to the machine last."""
     said = {"exchange": failure["exchange"]} if failure and "exchange" in failure else {}
+    if workflow.kind is WorkflowKind.POWER and workflow.steps:
+        said["target"] = workflow.steps[0].args["target"]
     return Event(
         type="node.workflow",
         node_uuid=workflow.node_uuid,

@@ -7,7 +7,7 @@ with what the database has already made durable; rows come in the order of inser
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -22,13 +22,15 @@ _by_id = attrgetter("id")
 class Memory(Generic[R]):
     """All rows of one kind, with a look-up for each unique and each indexed field."""
 
-    __slots__ = ("_counted", "_fields", "_groups", "_rows", "_unique", "counts", "generation")
+    __slots__ = ("_counted", "_fields", "_groups", "_rows", "_unique", "counts", "generation", "gone")
 
     def __init__(self, kind: Kind[R]) -> None:
         self.generation: int = 0
         """Grows with each installed change; equal numbers mean equal content."""
         self.counts: Counter[tuple[Any, ...]] = Counter()
         """How many rows there are of each combination of the fields that are counted."""
+        self.gone: Callable[[R], None] | None = None
+        """Is told of each row that leaves, as it was last."""
         self._counted = attrgetter(*kind.counted) if kind.counted else None
         self._rows: dict[str, R] = {}
         self._fields = (*kind.unique, *kind.indexed)
@@ -94,6 +96,8 @@ class Memory(Generic[R]):
             if row is not None:
                 self._forget(row)
                 self._count(row, None)
+                if self.gone is not None:
+                    self.gone(row)
         moved: list[R] = []
         for row in saved:
             old = self._rows.get(row.uuid)

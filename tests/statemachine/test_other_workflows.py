@@ -58,6 +58,16 @@ async def test_manual_cleaning_holds_until_unhold(house: House) -> None:
     assert house.deploy.calls == ["scrub 1", "scrub"]
     await house.do(node.uuid, Verb.UNHOLD, P.MANAGEABLE)
     assert house.deploy.calls == ["scrub 1", "scrub", "wipe"]
+    moves = [
+        (event.data["event"], event.data["from"], event.data["to"])
+        for event in await house.store.events()
+        if event.type == "node.provision"
+    ]
+    assert moves[1:4] == [
+        ("hold", "cleaning", "clean hold"),
+        ("unhold", "clean hold", "clean wait"),
+        ("resume", "clean wait", "cleaning"),
+    ]
 
 
 async def test_a_held_cleaning_can_be_aborted(house: House) -> None:

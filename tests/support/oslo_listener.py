@@ -1,6 +1,6 @@
 """A consumer of Ironic's notifications as OpenStack writes them: real oslo.messaging. Prints a JSON line for each.
 
-python -m tests.support.oslo_listener rabbit://user:password@host:port/vhost
+python -m tests.support.oslo_listener rabbit://user:password@host:port/vhost [--durable]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
     conf([])
     oslo_messaging.set_transport_defaults("ironic")
     transport = oslo_messaging.get_notification_transport(conf, url=sys.argv[1])
+    conf.set_override("amqp_durable_queues", "--durable" in sys.argv, group="oslo_messaging_rabbit")
     targets = [oslo_messaging.Target(topic="ironic_versioned_notifications", exchange="ironic")]
     listener = oslo_messaging.get_notification_listener(transport, targets, [Endpoint()], executor="threading")
     listener.start()

@@ -16,7 +16,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import aiohttp
 
@@ -68,6 +68,9 @@ class Daemon:
         settings: by name, as in `{"conductor.retry_delay": "0.1"}`.
     """
 
+    at_end: ClassVar[list[Callable[[Daemon], None]]] = []
+    """Called with each daemon when its context has ended and it does not run any more."""
+
     def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
@@ -102,6 +105,8 @@ class Daemon:
 
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
+        for look in self.at_end:
+            look(self)
 
     def environment(self) -> dict[str, str]:
         named = {f"METALD__{name.upper().replace('.', '__')}": str(value) for name, value in self.settings.items()}

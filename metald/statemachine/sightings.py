@@ -26,6 +26,14 @@ _BATCH = 500
 _KEPT = 20_000
 
 
+def sighting(kind: str, node_uuid: str | None, data: Mapping[str, Any]) -> Event:
+    """The event that tells of what a booting machine did; see `BootDirectory.seen`."""
+    if node_uuid is None:
+        kind = f"boot.{kind.partition('.')[2]}"  # what is told of a node names it
+    severity = "ERROR" if data.get("error") else "WARNING" if data.get("warning") else "INFO"
+    return Event(type=kind, node_uuid=node_uuid, data=dict(data), severity=severity)
+
+
 class Sightings:
     """The real BootDirectory (see `boot/directory.py`).
 
@@ -71,10 +79,7 @@ class Sightings:
 
     def seen(self, kind: str, *, node_uuid: str | None, data: Mapping[str, Any]) -> None:
         """See BootDirectory."""
-        if node_uuid is None:
-            kind = f"boot.{kind.partition('.')[2]}"  # what is told of a node names it
-        severity = "ERROR" if data.get("error") else "WARNING" if data.get("warning") else "INFO"
-        self._seen.append(Event(type=kind, node_uuid=node_uuid, data=dict(data), severity=severity))
+        self._seen.append(sighting(kind, node_uuid, data))
         self._something.set()
 
     async def ramdisk_called(self, node_uuid: str, facts: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from metald.boot import credentials
 from metald.config import Boot, Settings
 from metald.model import Node, Port
+from metald.statemachine.sightings import sighting
+from tests.support import events
 
 MAC = "52:54:00:12:34:56"
 
@@ -50,6 +52,7 @@ class Fleet:
         return [port for port in self._ports if port.node_uuid == node_uuid]
 
     def seen(self, kind: str, *, node_uuid: str | None, data: Mapping[str, Any]) -> None:
+        events.told(sighting(kind, node_uuid, data))
         self.events.append((kind, node_uuid, dict(data)))
         self.told.set()
 

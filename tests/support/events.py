@@ -1,8 +1,8 @@
 """Holds every event that any test makes metald emit to the registry of event types and to the AsyncAPI document.
 
-In a test's own process each event is looked at on its way to the store; those of a daemon that is a process of its own are read from its
-database at its end. So the whole suite is the traffic that the contract is held against, and a run of all of it knows which types no test
-produces.
+In a test's own process each event is looked at on its way to the store, or to what stands in for it; those of a daemon that is a process of
+its own are read from its database at its end. So the whole suite is the traffic that the contract is held against, and a run of all of it
+knows which types no test produces.
 """
 
 from __future__ import annotations
@@ -68,6 +68,15 @@ def fault_of(event: Event) -> str | None:
     return None
 
 
+_WATCHING: list[Traffic] = []
+
+
+def told(event: Event) -> None:
+    """For what stands in for the store in a test: an event that would go to it."""
+    for traffic in _WATCHING:
+        traffic.look(event)
+
+
 class Traffic:
     """What was seen."""
 
@@ -113,13 +122,15 @@ def watched_events(traffic: Traffic) -> Iterator[Traffic]:
 
     def checked(event: Event) -> bytes:
         if not os.environ.get("PYTEST_CURRENT_TEST", "").startswith(_OWN_EVENTS):
-            traffic.look(event)
+            told(event)
         return encoded(event)
 
     batch._event = checked
+    _WATCHING.append(traffic)
     Daemon.at_end.append(traffic.read)
     try:
         yield traffic
     finally:
         batch._event = encoded
+        _WATCHING.remove(traffic)
         Daemon.at_end.remove(traffic.read)

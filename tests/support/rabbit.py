@@ -123,6 +123,12 @@ class PrivateRabbit:
                 raise RuntimeError((self._dir / "output").read_text(errors="replace")[-4000:])
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """The process that was started last."""
+        assert self._server is not None
+        return self._server.pid
+
     def _answers(self) -> bool:
         """A wrong protocol header is answered with the right one (AMQP 0-9-1, 4.2.2) once the broker takes connections."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as probe:

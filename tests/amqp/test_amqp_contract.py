@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,46 @@ CRUD: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
-async def _command(contract: Contract, producer: Producer, verb: str, id_: str, data: dict[str, Any]) -> dict[str, Any]:
-    body = {"specversion": "1.0", "id": id_, "source": "/contract", "type": f"metald.command.{verb}", "data": data}
-    contract.check(f"command.{verb}", body)
-    await producer.send(verb, id_, json.dumps(body).encode(), content_type="application/cloudevents+json")
-    async with asyncio.timeout(PATIENCE):
-        reply: dict[str, Any] = json.loads((await producer.inbox.get()).body)
-    contract.check("command.reply", reply)
-    return reply
+class Sender:
+    """Sends commands, in each of the forms in turn, and holds them and their replies to the document."""
+
+    def __init__(self, contract: Contract, producer: Producer) -> None:
+        self._contract = contract
+        self._producer = producer
+        self._forms = cycle((self._structured, self._binary, self._plain))
+
+    async def __call__(self, verb: str, id_: str, data: dict[str, Any]) -> dict[str, Any]:
+        await next(self._forms)(verb, id_, data)
+        return await self.reply()
+
+    async def reply(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return self._contract.check_reply(await self._producer.inbox.get())
+
+    async def _structured(self, verb: str, id_: str, data: dict[str, Any]) -> None:
+        body = {"specversion": "1.0", "id": id_, "source": "/contract", "type": f"metald.command.{verb}", "data": data}
+        self._contract.check(f"command.{verb}", body, {})
+        await self._producer.send(verb, id_, json.dumps(body).encode(), content_type="application/cloudevents+json")
+
+    async def _binary(self, verb: str, id_: str, data: dict[str, Any]) -> None:
+        attributes = {"specversion": "1.0", "id": id_, "source": "/contract", "type": verb, "notbefore": "2026-01-01T00:00:00Z"}
+        headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
+        self._contract.check(f"command.{verb}.binary", data, headers)
+        await self._producer.send(verb, id_, data, headers=headers)
+
+    async def _plain(self, verb: str, id_: str, data: dict[str, Any]) -> None:
+        headers = {"expirytime": "2099-01-01T00:00:00Z"}
+        self._contract.check(f"command.{verb}.plain", data, headers)
+        await self._producer.send(verb, id_, data, headers=headers)
+
+
+async def _dead(contract: Contract, producer: Producer) -> None:
+    """Hold what was put aside to the document."""
+    queue = await producer.channel.get_queue("metald.commands.dead")
+    async with queue.iterator(no_ack=True) as messages, asyncio.timeout(PATIENCE):
+        letter = await anext(messages)
+    assert (letter.exchange, letter.routing_key) == ("metald.commands.dead", "node.explode")
+    contract.check("command.dead", json.loads(letter.body), letter.headers)
 
 
 async def test_real_traffic_is_as_the_document_says(tmp_path: Path, place: Place) -> None:
@@ -70,9 +103,10 @@ async def test_real_traffic_is_as_the_document_says(tmp_path: Path, place: Place
                     await asyncio.sleep(0.05)
         async with api(daemon) as client, producing(place) as producer:
             contract = Contract(await client.ask("GET", "/asyncapi.json"))
-            node = (await _command(contract, producer, "node.create", "1", {"name": "n1", "driver": "fake-hardware"}))["node"]
+            send = Sender(contract, producer)
+            node = (await send("node.create", "1", {"name": "n1", "driver": "fake-hardware"}))["node"]
             for id_, verb, more in (("m", "node.manage", {}), ("p", "node.power", {"target": "power off"})):
-                assert (await _command(contract, producer, verb, id_, {"node": "n1", **more}))["status"] == "accepted"
+                assert (await send(verb, id_, {"node": "n1", **more}))["status"] == "accepted"
             async with asyncio.timeout(PATIENCE):  # volumes are for machines that are off
                 while (await client.ask("GET", "/v1/nodes/n1"))["power_state"] != "power off":
                     await asyncio.sleep(0.05)
@@ -88,16 +122,17 @@ async def test_real_traffic_is_as_the_document_says(tmp_path: Path, place: Place
                 ("node.boot_device", {"boot_device": "pxe"}), ("node.undeploy", {}), ("node.manage", {}), ("node.delete", {}),
             ]  # fmt: skip
             for number, (verb, more) in enumerate(many, 2):
-                reply = await _command(contract, producer, verb, str(number), {"node": "n1", **more})
+                reply = await send(verb, str(number), {"node": "n1", **more})
                 assert reply["status"] == "accepted", reply
-            assert (await _command(contract, producer, "node.deploy", "99", {"node": "nobody"}))["status"] == "refused"
+            assert (await send("node.deploy", "99", {"node": "nobody"}))["status"] == "refused"
             await producer.send("node.explode", "100", {})
-            contract.check("command.reply", json.loads((await asyncio.wait_for(producer.inbox.get(), PATIENCE)).body))
+            assert (await send.reply())["status"] == "refused"
+            await _dead(contract, producer)
             last = (await client.ask("GET", "/v1/events?limit=1"))["last_seq"]
             async with asyncio.timeout(PATIENCE):
                 await contract.follow(inbox, lambda message: message.message_id == str(last))
         daemon.assert_clean()
     wanted = {f"{kind}.{what}" for kind, *_ in CRUD for what in ("create", "update", "delete")}
     wanted |= {"node.create", "node.update", "node.delete", "node.provision", "node.step", "node.workflow", "node.power"}
-    wanted |= {"node.maintenance", "node.boot_device", "command.rejected"}
+    wanted |= {"node.maintenance", "node.boot_device", "command.rejected", "command.dead"}
     assert wanted - contract.seen == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
@@ -18,12 +18,21 @@ class Contract:
         self.document = document
         self.seen: set[str] = set()
 
-    def check(self, message: str, body: Any) -> None:
-        """Hold a body to a message of the document."""
-        schema = {"$ref": f"#/components/messages/{message.replace('/', '~1')}/payload", "components": self.document["components"]}
-        faults = [f"{message}: {list(fault.path)}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(body)]
-        assert not faults, faults
+    def check(self, message: str, body: Any, headers: Mapping[str, Any] | None = None) -> None:
+        """Hold a body, and the headers of its message where it has some to tell, to a message of the document."""
+        parts = {"payload": body} if headers is None else {"payload": body, "headers": dict(headers)}
+        for part, value in parts.items():
+            schema = {"$ref": f"#/components/messages/{message}/{part}", "components": self.document["components"]}
+            faults = [f"{message} {part}: {list(fault.path)}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(value)]
+            assert not faults, faults
         self.seen.add(message)
+
+    def check_reply(self, message: AbstractIncomingMessage) -> dict[str, Any]:
+        """Hold a reply to the document; its body."""
+        reply: dict[str, Any] = json.loads(message.body)
+        assert message.content_type == self.document["components"]["messages"]["command.reply"]["contentType"]
+        self.check("command.reply", reply, message.headers)
+        return reply
 
     def check_event(self, message: AbstractIncomingMessage) -> None:
         """Hold an event to its channel: routing key, envelope, data."""

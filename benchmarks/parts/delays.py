@@ -96,8 +96,8 @@ def _stamp(ancillary: list[tuple[int, int, bytes]], otherwise: float) -> float:
     """The kernel's time of what was received."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _TIMESTAMPNS:
-            seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return float(seconds) + nanoseconds / 1e9
+            found: tuple[int, int] = _TIMESPEC.unpack(data)
+            return found[0] + found[1] / 1e9
     return otherwise
 
 

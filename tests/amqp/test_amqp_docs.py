@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import aio_pika
 import orjson
@@ -21,28 +22,34 @@ pytestmark = [pytest.mark.rabbit]
 _PAGE = Path("docs/howto/events.md")
 
 
-async def test_the_commands_and_the_consumer_of_the_page(tmp_path: Path, url: str) -> None:
+async def test_the_command_of_the_page(tmp_path: Path, url: str) -> None:
     if shutil.which("amqp-consume") is None:
         pytest.skip("no amqp-tools: apt-get install amqp-tools")
     (consume,) = re.findall(r"^    (amqp-consume .*)$", _PAGE.read_text(), re.MULTILINE)
+    connection = await aio_pika.connect(url)
+    async with connection, asyncio.timeout(PATIENCE):
+        exchange = await (await connection.channel()).declare_exchange("metald.events", "topic", durable=True)
+        tool = asyncio.create_task(_run(consume, url))
+        while not tool.done():
+            # the tool binds its queue at some moment that nobody is told of
+            await exchange.publish(aio_pika.Message(b"seen by the tool"), f"node.{uuid4()}.power_seen")
+            await asyncio.wait([tool], timeout=0.1)
+        assert (await tool) == "seen by the tool"
+
+
+@pytest.mark.parametrize(("program", "queue"), [("follow.py", "follow"), ("follow_kombu.py", "follow-kombu")])
+async def test_the_consumers_of_the_page(tmp_path: Path, url: str, program: str, queue: str) -> None:
+    assert f"(events/{program})" in _PAGE.read_text()
     async with Daemon(tmp_path, _settings(url)) as daemon:
         await daemon.start()
         connection = await aio_pika.connect(url)
         channel = await connection.channel()
-        follow = await asyncio.create_subprocess_exec(sys.executable, "docs/howto/events/follow.py", url, stdout=asyncio.subprocess.PIPE)
+        follow = await asyncio.create_subprocess_exec(sys.executable, f"docs/howto/events/{program}", url, stdout=asyncio.subprocess.PIPE)
         try:
-            await _exchange(channel)
-            tool = asyncio.create_task(_run(consume, url))
-            exchange = await channel.get_exchange("metald.events", ensure=False)
             async with api(daemon) as client, asyncio.timeout(PATIENCE):
                 uuid = await client.create(driver="fake-hardware")
-                while not tool.done():
-                    # the tool binds its queue at some moment that nobody is told of
-                    await exchange.publish(aio_pika.Message(b"seen by the tool"), f"node.{uuid}.power_seen")
-                    await asyncio.wait([tool], timeout=0.1)
-                assert (await tool) == "seen by the tool"
                 assert follow.stdout is not None
-                await _queue(channel, "follow")
+                await _queue(channel, queue)
                 await client.provision(uuid, "manage")
                 line = (await follow.stdout.readline()).decode().split(maxsplit=2)
                 assert line[1:] == [uuid, "enroll -> verifying\n"]
@@ -101,10 +108,6 @@ async def _run(command: str, url: str) -> str:
     output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode()
-
-
-async def _exchange(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.declare_exchange("metald.events", "topic", durable=True)
 
 
 async def _queue(channel: aio_pika.abc.AbstractChannel, name: str) -> None:

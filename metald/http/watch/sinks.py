@@ -8,8 +8,7 @@ Events passes proxies unbuffered, comes packed to who accepts gzip, and a browse
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -20,7 +19,7 @@ from metald.http.watch.frames import Chunk, beat, sse
 
 _RETRY = Block(b"retry: 2000\n\n")
 _LAST_WORD = 1.0
-_LINGER = 5.0
+_LINGER = 30.0
 """Seconds that a client that was cut off has for taking what is under way to it."""
 _MESSAGE = 4096
 _AT_ONCE = 32 << 10
@@ -62,6 +61,29 @@ class Sink(Protocol):
 
     async def end(self, kind: str, data: Mapping[str, Any]) -> None:
         """Say a last word, which a stalled client gets when it reads again, and close."""
+
+
+async def _said(word: Coroutine[Any, Any, object]) -> bool:
+    """Say a last word; whether it was taken. If not, it is behind what is under way to the client."""
+    try:
+        async with asyncio.timeout(_LAST_WORD):
+            await word
+    except (TimeoutError, ConnectionError, Stalled, Gone):
+        return False
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # all who write to a connection wait for room by one future of aiohttp's, which the deadline of the last write has cancelled
+        return False
+    return True
+
+
+def _let_go(transport: asyncio.Transport | None) -> None:
+    """Close a connection, at last without what the client has not taken; one that is closed already does not mind."""
+    if transport is not None:
+        transport.close()
+        asyncio.get_running_loop().call_later(_LINGER, transport.abort)
 
 
 class SseSink:
@@ -125,14 +147,8 @@ class SseSink:
         """See Sink."""
         transport = self._request.transport
         last = self._encoded(Block(sse(kind, orjson.dumps(data))))
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(_LAST_WORD):
-                await self.response.write(last if self._gzip is None else last + self._gzip.end())
-                await self.response.write_eof()
-                return
-        if transport is not None:
-            transport.close()
-            asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+        if not await _said(self.response.write_eof(last if self._gzip is None else last + self._gzip.end())):
+            _let_go(transport)
 
     def _encoded(self, block: Block) -> bytes:
         return block.plain if self._gzip is None else self._gzip.encode(block)
@@ -162,14 +178,13 @@ class WebSocketSink:
         request: the request to upgrade.
         headers: what every answer of the API carries.
         stall: seconds that a write may take.
-        heartbeat: seconds between pings.
     """
 
-    def __init__(self, request: web.Request, headers: Mapping[str, str], stall: float, heartbeat: float) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str], stall: float) -> None:
         self._request = request
         self._stall = stall
-        # compression would be paid for each watcher anew
-        self.socket = web.WebSocketResponse(compress=False, heartbeat=heartbeat, max_msg_size=_MESSAGE, timeout=_LAST_WORD)
+        # compression would be paid for each watcher anew; who does not read answers no pings, and would be gone before its last word
+        self.socket = web.WebSocketResponse(compress=False, max_msg_size=_MESSAGE, timeout=_LAST_WORD)
         self.socket.headers.update({name: value for name, value in headers.items() if name.lower() != "content-type"})
         self.response: web.StreamResponse = self.socket
         self._reader: asyncio.Task[None] | None = None
@@ -205,14 +220,9 @@ class WebSocketSink:
     async def end(self, kind: str, data: Mapping[str, Any]) -> None:
         """See Sink."""
         transport = self._request.transport
-        try:
-            async with asyncio.timeout(_LAST_WORD):
-                await self.say(kind, orjson.dumps(data))
-                await self.socket.close(code=WSCloseCode.GOING_AWAY, message=kind.encode())
-        except (TimeoutError, Stalled, Gone):
-            if transport is not None:
-                transport.close()
-                asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+        await _said(self.say(kind, orjson.dumps(data)))
+        await _said(self.socket.close(code=WSCloseCode.GOING_AWAY, message=kind.encode()))
+        _let_go(transport)
 
     async def leave(self) -> None:
         """Let go of the task that reads."""

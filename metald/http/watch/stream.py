@@ -71,7 +71,7 @@ class Stream:
             first = await self._gap()
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 _check_origin(request)
-                socket = WebSocketSink(request, headers, settings.stall, settings.heartbeat)
+                socket = WebSocketSink(request, headers, settings.stall)
                 try:
                     await self._serve(socket, first)
                 finally:

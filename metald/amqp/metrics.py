@@ -67,3 +67,5 @@ def _commands(broker: Broker) -> Iterator[Family]:
     yield Family.one("amqp_commands_delayed", "gauge", "Commands that wait for their time.", commands.lanes.delayed)
     yield Family.one("amqp_replies_unsent", "gauge", "Commands whose answer has not left for certain.", commands.ledger.unsent)
     yield Family.one("amqp_replies_sent", "counter", "Answers that the broker confirmed.", commands.replies.sent)
+    lost = [({"reason": reason}, count) for reason, count in commands.ledger.losses.counts.items()]
+    yield Family("amqp_replies_lost", "counter", "Answers and dead letters that nobody gets.", lost)

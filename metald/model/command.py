@@ -9,6 +9,9 @@ from typing import Any
 from metald.model.caller import Caller
 from metald.model.resource import Resource
 
+Address = tuple[str, str | None]
+"""Where a reply goes: `reply_to`, and the correlation id."""
+
 
 class CommandState(StrEnum):
     """How far a command is."""
@@ -40,6 +43,8 @@ class Command(Resource, frozen=True, kw_only=True):
     urgent: bool = False
     reply_to: str | None = None
     correlation_id: str | None = None
+    also: tuple[Address, ...] = ()
+    """Where else the reply goes: the same command came again, from elsewhere, before it was done."""
     outcome: dict[str, Any] = {}
     """The body of the reply."""
     parent: str | None = None
@@ -49,3 +54,8 @@ class Command(Resource, frozen=True, kw_only=True):
     parts: int = 0
     """How many commands this one is made of; 0 when it is a single one."""
     ended_at: datetime | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where replies go."""
+        return ((self.reply_to, self.correlation_id), *self.also) if self.reply_to else self.also

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from metald.amqp.commands import intake, replies
+from metald.amqp.commands import intake, post
 from metald.amqp.commands.acks import Acks
 from metald.amqp.commands.arrivals import Arrivals
 from metald.amqp.commands.ledger import Ledger
@@ -210,8 +210,8 @@ async def test_urgent_ones_find_room_where_there_is_none_for_others(tmp_path: Pa
 
 @pytest.mark.rabbit
 async def test_replies_that_find_no_room_are_sent_from_the_ledger(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "_MOST_WAITING", 3)
-    monkeypatch.setattr(replies, "_AT_ONCE", 1)
+    monkeypatch.setattr(post, "_MOST_WAITING", 3)
+    monkeypatch.setattr(post, "_AT_ONCE", 1)
     async with commanded(tmp_path, place) as site, producing(place) as producer:
         calm = asyncio.Event()
         monkeypatch.setattr(site.out, "unblocked", calm.wait)

@@ -47,6 +47,7 @@ class Commands:
             Intake(link, settings.amqp, callers, self.ledger, self.lanes, self.replies, alone, urgent=urgent) for urgent in (True, False)
         )
         out.attach("replies", self.replies.use)
+        out.attach("dead letters", self.replies.dead.use)
         for name, intake in zip(("urgent commands", "commands"), self.intakes, strict=True):
             link.attach(name, intake.use)
 

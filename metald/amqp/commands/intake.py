@@ -29,13 +29,14 @@ from metald.amqp.commands.door import parts, request
 from metald.amqp.commands.lanes import Lanes
 from metald.amqp.commands.ledger import Ledger
 from metald.amqp.commands.message import Incoming, Order, read, too_large
-from metald.amqp.commands.replies import Replies, first
+from metald.amqp.commands.post import first
+from metald.amqp.commands.replies import Replies
 from metald.amqp.link import Link
 from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, Unavailable
 from metald.model import now
 from metald.model.caller import Caller
-from metald.model.command import Command, CommandState
+from metald.model.command import Command
 
 _log = logging.getLogger(__name__)
 
@@ -303,18 +304,24 @@ class Intake:
                 raise Conflict(
                     f"The id {order.sender_id!r} was used for another command.", remedy="Give each command its own id.", field="id"
                 )
-            self._again(known, message)
+            arrival.leave()  # nothing behind it waits until its sender is told
+            await self._again(known, message)
             return
 
-    def _again(self, known: Command, message: AbstractIncomingMessage) -> None:
-        """The same command came again: its sender gets the same answer."""
+    async def _again(self, known: Command, message: AbstractIncomingMessage) -> None:
+        """The same command came again: its sender gets the same answer, and this message is not acknowledged before that is certain."""
         if not message.reply_to:
             return
         address = (message.reply_to, message.correlation_id)
-        if known.state is CommandState.PENDING:
-            self._replies.also(known, address)
-        else:
-            self._replies.send(known, address)
+        while True:
+            try:
+                ended = await self._ledger.also(known, address)
+                break
+            except Unavailable as error:
+                _log.warning("a command that came again waits: %s", error)
+                await asyncio.sleep(_PAUSE)
+        if ended is not None:
+            await self._replies.again(ended, address)
 
 
 async def _watch(channel: RawChannel, gone: asyncio.Event) -> None:

@@ -25,13 +25,13 @@ from metald.amqp.commands.door import ASKS_HARDWARE, OVERTAKING, Api, about, req
 from metald.amqp.commands.lane import Lane, Standing
 from metald.amqp.commands.ledger import Ledger, accepted, rejection
 from metald.amqp.commands.message import Order
-from metald.amqp.commands.replies import Address, Replies
+from metald.amqp.commands.replies import Replies
 from metald.amqp.commands.slots import Slots
 from metald.config import Commands as Settings
 from metald.errors import Busy, Expired, Full, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
 from metald.model import Event, Node, Port, now
 from metald.model.caller import Caller
-from metald.model.command import Command
+from metald.model.command import Address, Command
 from metald.statemachine.table import FAILED, STABLE
 from metald.store.ride import riding
 from metald.store.store import Store

@@ -8,6 +8,7 @@ arguments. Answers are forgotten from the oldest on, by number and by age.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import Counter
@@ -17,18 +18,22 @@ from typing import Any
 
 import msgspec
 
+from metald.amqp.commands.losses import Losses
 from metald.amqp.commands.message import Order
 from metald.config import Commands as Settings
 from metald.errors import Duplicate, NotAllowed, StaleVersion, Unavailable
 from metald.model import Event, Node, Port, Workflow, now
 from metald.model.caller import Caller
-from metald.model.command import Command, CommandState
+from metald.model.command import Address, Command, CommandState
 from metald.store.changes import Change
+from metald.store.locks import KeyedLocks
 from metald.store.store import Store
 
 _log = logging.getLogger(__name__)
 
 _TOGETHER = 500
+_MOST_ALSO = 16
+"""Most further addresses that one command answers to when it is done."""
 
 
 def accepted(change: Change) -> dict[str, Any]:
@@ -67,7 +72,14 @@ class Ledger:
         self._store = store
         self._settings = settings
         self._table = store.table(Command)
+        self.losses = Losses()
+        """Answers and dead letters that reach nobody."""
+        self.eased = asyncio.Event()
+        """Is set whenever an answer has left, or need not any more."""
         self._coming: dict[str, asyncio.Event] = {}
+        self._asked = KeyedLocks()
+        self._noting: dict[str, Command] = {}
+        """Rows that are just being written, as they will be."""
         self._open: Counter[str] = Counter(row.parent for row in self._table.where("state", CommandState.PENDING) if row.parent)
 
     async def known(self, uuid_: str) -> Command | None:
@@ -98,9 +110,7 @@ class Ledger:
         """The commands whose reply has not left for certain."""
         return self._table.where("state", CommandState.ANSWERED)
 
-    async def accept(
-        self, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: tuple[str, str | None]
-    ) -> list[Command]:
+    async def accept(self, order: Order, caller: Caller, many: list[dict[str, Any]] | None, address: Address) -> list[Command]:
         """Make a command durable. Returns what is to be carried out: the command, or those that it is made of.
 
         Raises:
@@ -147,19 +157,68 @@ class Ledger:
         self._open[whole.uuid] = len(children)
         return committed.saved[1:]  # type: ignore[return-value]
 
-    @staticmethod
-    def done(command: Command, outcome: dict[str, Any]) -> Command:
+    async def also(self, command: Command, address: Address) -> Command | None:
+        """Have the answer go to this address too. What is returned is durable.
+
+        Returns:
+            The command if it has ended, so that nothing is written down; None otherwise.
+
+        Raises:
+            Unavailable: the store cannot be used now.
+        """
+        async with self._asked.holding(command.uuid):
+            while True:
+                row = self._table.get(command.uuid) or command
+                if row.state is not CommandState.PENDING:
+                    return row
+                if address in row.addresses:
+                    return None
+                if len(row.also) >= _MOST_ALSO:
+                    text = f"command {row.sender_id!r} came from more than {_MOST_ALSO} places: {address[0]!r} will not be told of it"
+                    self.losses.add("addresses", text)
+                    return None
+                with contextlib.suppress(StaleVersion):
+                    await self._note(row.changed(also=(*row.also, address)))
+                    return None
+
+    async def _note(self, row: Command) -> None:
+        """Write a command that goes on meanwhile. What it ends with is written over this row: see `done`."""
+        self._noting[row.uuid] = msgspec.structs.replace(row, version=row.version + 1)
+        try:
+            await self._store.commit(Change(save=[row]))
+        finally:
+            del self._noting[row.uuid]
+
+    def done(self, command: Command, outcome: dict[str, Any]) -> Command:
         """The row of a command that has had its effect, or will have none."""
-        row: Command = command.changed(outcome=outcome, ended_at=now())
+        present = self._noting.get(command.uuid) or self._table.get(command.uuid)
+        # who asked may have been noted meanwhile; what has ended stays as it is, and nothing can be written over it
+        row: Command = present if present is not None and present.state is CommandState.PENDING else command
+        row = row.changed(outcome=outcome, ended_at=now())
         put_aside = denied(row)  # its dead letter tells what was asked
-        state = CommandState.ANSWERED if row.reply_to or (put_aside and row.parent is None) else CommandState.SETTLED
+        state = CommandState.ANSWERED if row.addresses or (put_aside and row.parent is None) else CommandState.SETTLED
         settled: Command = row.changed(state=state, arguments=row.arguments if put_aside else {})
         return settled
 
     async def close(self, command: Command, outcome: dict[str, Any], events: Sequence[Event] = ()) -> Command:
-        """Write the outcome of a command that had no effect to go with, and what is told of that."""
-        change = Change(save=[self.done(command, outcome)], events=list(events))
-        return (await self._store.commit(change)).saved[0]  # type: ignore[return-value]
+        """Write the outcome of a command that had no effect to go with, and what is told of that.
+
+        Raises:
+            StaleVersion: it has ended already.
+            Unavailable: the store cannot be used now.
+        """
+        while True:
+            row = self.done(command, outcome)
+            try:
+                return (await self._store.commit(Change(save=[row], events=list(events)))).saved[0]  # type: ignore[return-value]
+            except StaleVersion:
+                if not self._has_moved(row):
+                    raise
+
+    def _has_moved(self, row: Command) -> bool:
+        """Whether a row that could not be written has not ended, but is another by now."""
+        present = self._table.get(row.uuid)
+        return present is not None and present.state is CommandState.PENDING and present.version != row.version
 
     async def part_done(self, part: Command) -> Command | None:
         """Note that a part is done; with the last one, the whole, which it returns."""
@@ -184,11 +243,13 @@ class Ledger:
             "refused": len(parts) - good,
             "parts": outcomes,
         }
-        try:
-            committed = await self._store.commit(Change(save=[self.done(whole, outcome)], delete=list(parts)))
-        except StaleVersion:
-            return None  # another daemon has done it
-        return committed.saved[0]  # type: ignore[return-value]
+        while True:
+            row = self.done(whole, outcome)
+            try:
+                return (await self._store.commit(Change(save=[row], delete=list(parts)))).saved[0]  # type: ignore[return-value]
+            except StaleVersion:
+                if not self._has_moved(row):
+                    return None  # another daemon has done it
 
     async def resume(self) -> list[Command]:
         """End the commands of many of which all parts were done when the daemon died. Returns them."""
@@ -207,6 +268,8 @@ class Ledger:
             return  # the same reply left twice
         except Unavailable as error:
             _log.warning("a reply will be sent again: %s", error)
+        finally:
+            self.eased.set()
 
     async def reject(self, verb: str, reason: str, user: str | None, sender_id: str | None) -> None:
         """Tell of a message that was no command, or whose sender may not send."""

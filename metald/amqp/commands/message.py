@@ -29,6 +29,7 @@ _BATCH = "application/cloudevents-batch+json"
 TYPE_PREFIX = "metald.command."
 _SPACE = uuid.UUID("6f2a1b0e-2b54-5d0b-9a3e-5f6a1d7c4e10")
 _LONGEST_ID = 255
+"""Bytes: a short string of AMQP, as which an answer names its command (0-9-1, 4.2.5.3)."""
 _HIGH = 5
 """The least priority of a message that goes before others: as the quorum queues of RabbitMQ 4 divide them."""
 _PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-", "ce_")
@@ -206,8 +207,8 @@ def _text(attributes: Mapping[str, Any], name: str) -> str:
     value = attributes.get(name)
     if not isinstance(value, str) or not value or "\0" in value:
         raise Invalid(f"{name} is missing or is no text.", remedy="It names the command: the same again is the same command.", field=name)
-    if len(value) > _LONGEST_ID:
-        raise Invalid(f"{name} is longer than {_LONGEST_ID} characters.", field=name)
+    if len(value.encode()) > _LONGEST_ID:
+        raise Invalid(f"{name} is longer than {_LONGEST_ID} bytes of UTF-8.", remedy="Give a shorter one.", field=name)
     return value
 
 

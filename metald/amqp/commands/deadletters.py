@@ -65,12 +65,12 @@ class DeadLetters(Post):
         self._failure: Exception | None = None
         """Why nothing more is sent by this channel."""
 
-    async def prepare(self, channel: AbstractChannel) -> AbstractExchange:
+    async def prepare(self, channel: AbstractChannel) -> str:
         """See Post."""
         self._failure = None
-        return await declare(channel, self._settings)
+        return (await declare(channel, self._settings)).name
 
-    async def carry(self, exchange: AbstractExchange, letter: Letter) -> None:
+    async def carry(self, exchange: str, letter: Letter) -> None:
         """See Post."""
         # what comes back is known by nothing but its id, which is the sender's own
         async with self._same.holding(letter.message.message_id or ""):
@@ -86,7 +86,7 @@ class DeadLetters(Post):
         if error is not None:
             await _for_ever()
 
-    async def _send(self, exchange: AbstractExchange, letter: Letter) -> Exception | None:
+    async def _send(self, exchange: str, letter: Letter) -> Exception | None:
         """Send a letter once. Why no queue has it; None when it is over."""
         try:
             if not await self.publish(exchange, letter, mandatory=True):

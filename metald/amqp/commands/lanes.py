@@ -86,7 +86,7 @@ class Lanes:
         self._sleepers: dict[str, set[Lane]] = {}
         self._heap: list[tuple[datetime, int, Command]] = []
         self._due = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room = ledger.eased
         self._standing = Standing(self._room.set)
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
@@ -116,9 +116,11 @@ class Lanes:
         return len(self._heap)
 
     async def room(self, *, urgent: bool) -> None:
-        """Wait until there are few enough commands that can be carried out now; for urgent ones there is a little more room."""
-        most = self._settings.pending
-        while self._ledger.pending - self.delayed - self._standing.count >= most + urgent * (most // _URGENT_SHARE + 1):
+        """Wait until there are few enough commands that can be carried out now, and few enough answers that have not left; for urgent
+        ones there is a little more room.
+        """
+        most = self._settings.pending + urgent * (self._settings.pending // _URGENT_SHARE + 1)
+        while self._ledger.pending - self.delayed - self._standing.count >= most or self._ledger.unsent >= most:
             self._room.clear()
             await self._room.wait()
 

@@ -75,7 +75,7 @@ class Ledger:
         self.losses = Losses()
         """Answers and dead letters that reach nobody."""
         self.eased = asyncio.Event()
-        """Is set whenever an answer has left, or need not any more."""
+        """Is set when there may be room for more: an answer has left, or whoever carries commands out has done one."""
         self._coming: dict[str, asyncio.Event] = {}
         self._asked = KeyedLocks()
         self._noting: dict[str, Command] = {}

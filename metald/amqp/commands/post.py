@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aio_pika import Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aiormq.abc import AbstractChannel as RawChannel
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.channel import Channel
 from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, ChannelPreconditionFailed, DeliveryError
 from pamqp.commands import Basic
 
@@ -91,21 +91,21 @@ class Post:
         self._some = asyncio.Event()
         self._on_their_way: dict[Letter, None] = {}
         self._suspects: deque[Letter] = deque()
-        self._raw: RawChannel | None = None
+        self._raw: Channel | None = None
         self.lacking = False
         """Whether others keep letters that found no room here."""
         self.confirmed = 0
         """Letters that the broker has confirmed."""
 
-    async def prepare(self, channel: AbstractChannel) -> AbstractExchange:
-        """Where letters go.
+    async def prepare(self, channel: AbstractChannel) -> str:
+        """Make ready the exchange that letters go to; its name.
 
         Raises:
             AMQPError, TimeoutError: the broker refuses.
         """
         raise NotImplementedError
 
-    async def carry(self, exchange: AbstractExchange, letter: Letter) -> None:
+    async def carry(self, exchange: str, letter: Letter) -> None:
         """Bring a letter to its end. What is raised ends the channel; a letter that is not over by then goes again."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class Post:
         """End a letter that cannot be sent, by its own fault."""
         raise NotImplementedError
 
-    def resume(self, exchange: AbstractExchange, group: asyncio.TaskGroup) -> None:
+    def resume(self, exchange: str, group: asyncio.TaskGroup) -> None:
         """There is a channel: whatever the subclass has to do beside goes on."""
 
     async def explain(self, reason: ChannelClosed, sent: list[Letter]) -> bool:
@@ -154,7 +154,7 @@ class Post:
         letter.sent = False
         self._on_their_way.pop(letter, None)
 
-    async def publish(self, exchange: AbstractExchange, letter: Letter, *, mandatory: bool) -> bool:
+    async def publish(self, exchange: str, letter: Letter, *, mandatory: bool) -> bool:
         """Hand a letter to the broker. After an error that is the letter's own, or its queue's, somebody else has to keep it.
 
         Returns:
@@ -167,15 +167,27 @@ class Post:
             AMQPError, OSError, ChannelInvalidStateError: the channel or the connection is gone.
         """
         await self._link.unblocked()
+        channel, message = self._raw, letter.message
+        if channel is None or _is_closing(channel):
+            raise ChannelInvalidStateError("the channel was closed")
         letter.sent = True
         try:
-            confirmation = await exchange.publish(letter.message, letter.key, mandatory=mandatory, timeout=self._link.timeout)
+            # nothing is waited for between the look at the channel and the write
+            confirmation = await channel.basic_publish(
+                message.body,
+                exchange=exchange,
+                routing_key=letter.key,
+                properties=message.properties,
+                mandatory=mandatory,
+                timeout=self._link.timeout,
+                wait=False,
+            )
         except (DeliveryError, TimeoutError):
             self.taken(letter)
             raise
         except UNSENDABLE as error:
             letter.sent = False
-            if self._raw is None or self._raw.is_closed:
+            if _is_closing(channel):
                 raise ChannelInvalidStateError("the channel was closed") from error
             self.taken(letter)
             raise
@@ -188,7 +200,9 @@ class Post:
         while True:
             async with self._link.channel(connection) as channel:
                 async with asyncio.timeout(self._link.timeout):
-                    raw = self._raw = await channel.get_underlay_channel()
+                    raw = await channel.get_underlay_channel()
+                assert isinstance(raw, Channel)
+                self._raw = raw
                 try:
                     await self._serve(channel, raw)
                 except Exception as error:
@@ -207,7 +221,7 @@ class Post:
             letter.sent = False
         self._on_their_way.clear()
 
-    async def _serve(self, channel: AbstractChannel, raw: RawChannel) -> None:
+    async def _serve(self, channel: AbstractChannel, raw: Channel) -> None:
         slots = asyncio.Semaphore(_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
@@ -241,7 +255,7 @@ class Post:
                 return letter
 
 
-async def _closed(raw: RawChannel) -> None:
+async def _closed(raw: Channel) -> None:
     """Fail when the channel is closed.
 
     Raises:
@@ -258,7 +272,12 @@ async def _closed(raw: RawChannel) -> None:
         closing.cancel()
 
 
-def _reason(raw: RawChannel) -> ChannelClosed | None:
+def _is_closing(raw: Channel) -> bool:
+    """Whether the broker has closed the channel: what is written by it now ends the connection. aiormq looks for that somewhat later."""
+    return raw.is_closed or raw._close_exception is not None
+
+
+def _reason(raw: Channel) -> ChannelClosed | None:
     """Why the broker has closed the channel; None if it has not."""
     if not raw.is_closed or raw.closing.cancelled():
         return None

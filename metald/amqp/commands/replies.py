@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import orjson
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, DeliveryError
 
 from metald.amqp.commands.deadletters import DeadLetters
@@ -162,19 +162,19 @@ class Replies(Post):
         for command in self._ledger.answered():
             self._owe(command)
 
-    async def prepare(self, channel: AbstractChannel) -> AbstractExchange:
+    async def prepare(self, _channel: AbstractChannel) -> str:
         """See Post."""
         self._insist = None
         self._remember()
-        return channel.default_exchange
+        return ""
 
-    def resume(self, exchange: AbstractExchange, group: asyncio.TaskGroup) -> None:
+    def resume(self, exchange: str, group: asyncio.TaskGroup) -> None:
         """See Post."""
         self._insist = lambda key: group.create_task(self._serve_line(exchange, key), name=f"replies to {key}")
         for key in self._lines:
             self._insist(key)
 
-    async def carry(self, exchange: AbstractExchange, letter: Letter) -> None:
+    async def carry(self, exchange: str, letter: Letter) -> None:
         """See Post."""
         if letter.key not in self._lines and await self._trouble(exchange, letter) is None:
             return
@@ -191,7 +191,7 @@ class Replies(Post):
         if self._insist is not None:
             self._insist(letter.key)
 
-    async def _trouble(self, exchange: AbstractExchange, letter: Letter) -> Exception | None:
+    async def _trouble(self, exchange: str, letter: Letter) -> Exception | None:
         """Send a letter once. Why its queue does not take it; None when it is over."""
         if asyncio.get_running_loop().time() < self._forbidden_until:
             await self._give_up(letter, "forbidden", "the broker does not let metald send replies")
@@ -208,7 +208,7 @@ class Replies(Post):
             await (letter.over() if routed else self._give_up(letter, "gone", "there is no such queue"))
         return None
 
-    async def _serve_line(self, exchange: AbstractExchange, key: str) -> None:
+    async def _serve_line(self, exchange: str, key: str) -> None:
         """Send the letters to a queue that did not take one, one after the other. When one was in vain, the next are tried only once."""
         line, tries = self._lines[key], _TRIES
         while line:
@@ -218,7 +218,7 @@ class Replies(Post):
             tries = _TRIES if await self._persuade(exchange, letter, tries) else 1
         del self._lines[key]
 
-    async def _persuade(self, exchange: AbstractExchange, letter: Letter, tries: int) -> bool:
+    async def _persuade(self, exchange: str, letter: Letter, tries: int) -> bool:
         """Send a letter until its queue takes it. Returns whether it does."""
         pause, before = _FIRST_PAUSE, self.confirmed
         while True:

@@ -26,7 +26,7 @@ class Commands(Section, frozen=True):
     ] = ""
     max_size: Annotated[Positive, Meta(description="Largest command in bytes (config drives).")] = 4 << 20
     patience: Annotated[Seconds, Meta(description="Seconds that a command waits for a busy node before it is refused.")] = 3600.0
-    pending: Annotated[Positive, Meta(description="Most commands, and answers, that wait in metald; further ones wait in the broker.")] = 20_000
+    pending: Annotated[Positive, Meta(description="Most commands and answers that wait in metald; others wait in the broker.")] = 20_000
     pending_per_node: Annotated[
         Positive,
         Meta(description="Most commands that wait for one node that is busy or silent; further ones, but for `node.abort`, are refused."),

@@ -139,17 +139,17 @@ async def test_a_store_that_is_away_keeps_who_asks_waiting(tmp_path: Path, place
 
 async def test_answers_that_cannot_leave_are_not_more_than_some(tmp_path: Path, place: Place) -> None:
     """Then commands wait in the broker, urgent ones last of all; when the answers have left, all are done."""
-    async with commanded(tmp_path, place, pending=10, amqp={"prefetch": 5}) as site, producing(place) as producer:
+    async with commanded(tmp_path, place, pending=50, amqp={"prefetch": 2}) as site, producing(place) as producer:
         with pytest.MonkeyPatch.context() as patch:
             calm = asyncio.Event()
             patch.setattr(site.out, "unblocked", calm.wait)
-            for i in range(60):
+            for i in range(100):
                 await producer.send("node.create", str(i), FAKE)
-            await site.until(lambda: site.commands.ledger.unsent >= 10 and site.commands.ledger.pending == 0)
+            await site.until(lambda: site.commands.ledger.unsent >= 50 and site.commands.ledger.pending == 0)
             await producer.send("node.create", "urgent", FAKE, key="urgent.node.create")
             await site.until(lambda: site.commands.intakes[0].taken == 1)
-            assert site.commands.ledger.unsent <= 10 + 5 + 1
+            assert site.commands.ledger.unsent <= 50 + 2 + 1
             assert len(site.api.house.store.table(Node)) == site.commands.ledger.unsent
             calm.set()
-            assert len(await producer.replies(61)) == 61
-        assert len(site.api.house.store.table(Node)) == 61
+            assert len(await producer.replies(101)) == 101
+        assert len(site.api.house.store.table(Node)) == 101

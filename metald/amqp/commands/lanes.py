@@ -120,7 +120,7 @@ class Lanes:
         ones there is a little more room.
         """
         most = self._settings.pending + urgent * (self._settings.pending // _URGENT_SHARE + 1)
-        while self._ledger.pending - self.delayed - self._standing.count >= most or self._ledger.unsent >= most:
+        while self._ledger.pending - self.delayed - self._standing.count + self._ledger.unsent >= most:
             self._room.clear()
             await self._room.wait()
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from metald.boot.doctor import Doctor
 from metald.boot.doctor import doctor as module
 from metald.config import Boot, Settings
 from metald.model import Event, now
+from metald.statemachine.sightings import sighting
 from tests.support.boot_fleet import MAC, Fleet
 
 STRANGER = "52:54:00:00:00:99"
@@ -29,7 +31,7 @@ class Ward:
 
     def event(self, kind: str, *, node: str | None = "", ago: float = 0.0, **data: Any) -> Event:
         uuid = self.node.uuid if node == "" else node
-        made = Event(type=kind, node_uuid=uuid, data=data, time=now() - timedelta(seconds=ago))
+        made = msgspec.structs.replace(sighting(kind, uuid, data), time=now() - timedelta(seconds=ago))
         self.story.append(made)
         return made
 
@@ -170,6 +172,11 @@ async def test_strangers(ward: Ward) -> None:
     assert [(kind, uuid, each["mac"], each["cause"]) for kind, uuid, each in ward.told] == [
         ("boot.stopped", None, STRANGER, "wrong-architecture")
     ]
+    answers = {"mac": STRANGER, "firmware": "pxe", "asked": "discover", "answer": "offer"}
+    ward.tell("node.dhcp", node=None, **answers, file="ipxe.efi")
+    ward.tell("node.dhcp", node=None, **answers, file="other.efi", server="10.0.0.8", overheard=True)
+    kind, uuid, data = ward.fleet.events[-1]
+    assert (kind, uuid, data["mac"], data["cause"]) == ("boot.warning", None, STRANGER, "two-dhcp-servers")
     # A node of which nothing was seen: the unknown machine may be it.
     ward.on()
     ward.tell("boot.unknown", node=None, client="10.0.0.9", mac=[STRANGER])

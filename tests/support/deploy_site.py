@@ -20,10 +20,11 @@ from metald.drivers.base import Management
 from metald.drivers.ssh.deploy import SshDeploy
 from metald.drivers.ssh.partitions import BIOS_BOOT, ESP, Partition, Table
 from metald.images.cache import ImageCache
-from metald.model import BootDevice, Node, Port
+from metald.model import BootDevice, Event, Node, Port
 from metald.model.boot import boot_id
 from metald.sim.chassis import SimBmc
 from metald.sim.machine import SimMachine
+from tests.support import events
 from tests.support.boot_fleet import MAC, Fleet, boot_settings
 
 PXE = b"\x80\x04\x00\x00\x00"
@@ -94,6 +95,7 @@ class Steps:
         self.shown.append(fields)
 
     def note(self, kind: str, **data: Any) -> None:
+        events.told(Event(type=f"node.{kind}", node_uuid=self._site.uuid, data=data))
         self.notes.append((kind, data))
 
 

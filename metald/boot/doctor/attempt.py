@@ -12,8 +12,11 @@ from typing import Any
 
 from metald.model import Event
 
-SIGNS = frozenset({"node.dhcp", "node.tftp", "node.http", "boot.unknown", "node.ramdisk", "node.agent_lookup", "node.heartbeat"})
-"""Events that are signs of life of a booting machine."""
+_QUESTIONS = frozenset({"node.dhcp", "boot.dhcp"})
+_FILES = frozenset({"node.tftp", "node.http", "boot.tftp", "boot.http"})
+_CALLS = frozenset({"node.ramdisk", "node.agent_lookup", "node.heartbeat"})
+SIGNS = _QUESTIONS | _FILES | _CALLS | {"boot.unknown"}
+"""Events that are signs of life of a booting machine; with `boot.` where it is not known to be a node."""
 _STARTS = frozenset({("power", "power_on"), ("power", "reboot"), ("power", "change"), ("inspect", "boot")})
 
 _MOST_QUESTIONS = 24
@@ -21,7 +24,6 @@ _MOST_FILES = 40
 _MOST_NAMES = 16
 _ANEW = timedelta(minutes=10)
 """Silence after which a machine has begun another boot, where nobody knows its power."""
-_CALLS = frozenset({"node.ramdisk", "node.agent_lookup", "node.heartbeat"})
 
 
 @dataclass(slots=True)
@@ -102,9 +104,9 @@ class Attempt:
             _remember(self.addresses, str(data["client"]))
         if event.type in _CALLS:
             self.called = self.called or event.time
-        elif event.type == "node.dhcp":
+        elif event.type in _QUESTIONS:
             self._asked(event.time, data)
-        elif event.type in ("node.tftp", "node.http"):
+        elif event.type in _FILES:
             self._loaded(event, data)
 
     def _asked(self, time: datetime, data: Mapping[str, Any]) -> None:
@@ -138,7 +140,7 @@ class Attempt:
         self.files.append(
             Loaded(
                 event.time,
-                event.type.removeprefix("node."),
+                event.type.rpartition(".")[2],
                 str(data.get("file") or ""),
                 str(data.get("client") or ""),
                 int(data.get("bytes") or 0),
@@ -203,9 +205,9 @@ def gather(events: Iterable[Event]) -> list[Attempt]:
 
 def _begins(event: Event) -> bool:
     """Whether an event is of a boot from the network; heartbeats and renewals of running systems are not."""
-    if event.type == "node.dhcp":
+    if event.type in _QUESTIONS:
         return event.data.get("firmware") in ("pxe", "http", "ipxe")
-    return event.type == "boot.unknown" or (event.type in ("node.tftp", "node.http") and not event.data.get("method"))
+    return event.type == "boot.unknown" or (event.type in _FILES and not event.data.get("method"))
 
 
 def _same(one: Question, other: Question) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from metald.http.watch.stream import _SIZE
 from metald.model import now
 from metald.store.queries import Page
 from metald.store.store import Store
-from tests.http.test_http_watch import STREAM, tell, watching
+from tests.http.test_http_watch import STREAM, api_with, tell, watching
 from tests.support.api import Api
+from tests.support.watching import PATIENCE
 
 
 async def purge(api: Api, kept: int = 0) -> None:
@@ -150,3 +152,17 @@ async def test_of_the_past_a_watcher_holds_little(api: Api, monkeypatch: pytest.
     assert [event.data["seq"] for event in told] == list(range(1, 2031))
     assert max(sizes) < _SIZE + (64 << 10)
     assert len(sizes) > 15
+
+
+async def test_who_waits_long_for_something_of_the_past_sees_that_the_stream_lives(tmp_path: Path) -> None:
+    """And may go on from where it was when the connection breaks meanwhile."""
+    async with api_with(tmp_path, heartbeat=0.000001) as api:
+        await tell(api, 10, data={"x": "y" * 60_000})
+        places: list[int] = []
+        async with watching(api, "?since=0&type=wanted") as source, asyncio.timeout(PATIENCE):
+            while not places or places[-1] < 10:
+                line = await source.answer.content.readline()
+                places += [int(line[4:])] if line.startswith(b"id: ") else []
+        assert places[0] == 0
+        assert places == sorted(places)
+        assert set(places) - {0, 10}, "places in the past"

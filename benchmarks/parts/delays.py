@@ -79,6 +79,8 @@ class _Stream:
         at = len(frame.marshal(ProtocolHeader(), 0)) if whole.startswith(b"AMQP") else 0
         while at + _HEAD <= len(whole):
             size = _size(whole[at : at + _HEAD])
+            if at + size > len(whole):
+                break
             _, _, read = frame.unmarshal(whole[at : at + size])
             at += size
             if isinstance(read, ContentBody):
@@ -155,7 +157,7 @@ class _Wire:
     """
 
     def __init__(self, port: int) -> None:
-        self.streams: dict[int, _Stream] = {}
+        self._packets: dict[int, list[tuple[int, bytes, float]]] = {}
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_IPV4))
         code = [
             (0x30, 0, 0, 9),  # the protocol
@@ -181,16 +183,28 @@ class _Wire:
                 begin = 4 * (packet[0] & 15)
                 data = packet[begin + 4 * (packet[begin + 12] >> 4) : int.from_bytes(packet[2:4], "big")]
                 if data:
-                    origin = int.from_bytes(packet[begin : begin + 2], "big")
-                    self.streams.setdefault(origin, _Stream()).add(data, _stamp(ancillary, time.time()))
+                    origin, place = int.from_bytes(packet[begin : begin + 2], "big"), int.from_bytes(packet[begin + 4 : begin + 8], "big")
+                    self._packets.setdefault(origin, []).append((place, data, _stamp(ancillary, time.time())))
 
     def events(self) -> dict[int, tuple[float, ...]]:
         """When each event was first sent."""
         found: dict[int, tuple[float, ...]] = {}
-        for stream in self.streams.values():
-            for number, times in stream.events().items():
+        for packets in self._packets.values():
+            for number, times in _in_order(packets).events().items():
                 found[number] = min(times, found.get(number, times))
         return found
+
+
+def _in_order(packets: list[tuple[int, bytes, float]]) -> _Stream:
+    """The bytes of packets as they were sent first: TCP sends some again when it hears nothing. Up to a packet that was not seen."""
+    found, first, end = _Stream(), packets[0][0], 0
+    for place, time_, data in sorted(((place - first) & 0xFFFFFFFF, time_, data) for place, data, time_ in packets):
+        if place > end:
+            break
+        if fresh := data[end - place :]:
+            found.add(fresh, time_)
+            end += len(fresh)
+    return found
 
 
 class _Commits:

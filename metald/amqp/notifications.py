@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
-import orjson
+import msgspec
 from pamqp.commands import Basic
 
 from metald.amqp import topology
@@ -27,6 +27,7 @@ from metald.model import Event, Node, PowerState, PowerTarget, ProvisionState, R
 from metald.statemachine.table import FAILED, STABLE
 from metald.store.store import Store
 
+_encode = msgspec.json.Encoder().encode  # as in the store: what can be kept can be told, numbers of more than 64 bits too
 _HELD = frozenset({ProvisionState.CLEAN_HOLD, ProvisionState.DEPLOY_HOLD, ProvisionState.SERVICE_HOLD})
 _RESTING = STABLE | FAILED | _HELD
 """States that Ironic does not call unstable: work that leaves them starts, work that reaches them ends."""
@@ -88,7 +89,7 @@ class IronicVoice(Voice):
                 "payload": self._payload(event, word, name, facts),
                 "timestamp": f"{event.time:%Y-%m-%d %H:%M:%S.%f}",
             }
-            body = orjson.dumps({"oslo.version": "2.0", "oslo.message": orjson.dumps(message).decode()})
+            body = _encode({"oslo.version": "2.0", "oslo.message": _encode(message).decode()})
             for topic in self._settings.notification_topics:
                 properties = Basic.Properties(
                     content_type="application/json",

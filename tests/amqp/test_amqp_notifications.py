@@ -183,6 +183,14 @@ async def test_what_the_api_withholds_is_withheld(store: Store) -> None:
     assert (told[0]["actions"], told[0]["conditions"], told[2]["properties"]) == ([redacted], [redacted], redacted)
 
 
+async def test_numbers_of_any_size_are_told(store: Store) -> None:
+    node = Node(driver="ipmi", extra={"serial": 2**70})
+    await store.commit(Change(save=[node]))
+    event = Event(type="node.create", node_uuid=node.uuid, data={"driver": "ipmi"})
+    told = _told(IronicVoice(settings("amqp://x/"), store, "here"), event)
+    assert [data["extra"] for _, data in told] == [{"serial": 2**70}] * 2
+
+
 @contextlib.asynccontextmanager
 async def _publishing(store: Store, url: str, **more: Any) -> AsyncIterator[Broker]:
     broker = Broker(Settings(amqp=settings(url, notifications=True, publish=False, **more)), store, "here")

@@ -43,6 +43,11 @@ def _port() -> int:
             return port
 
 
+def _erlang(text: str) -> str:
+    """As it is written between quotes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 class PrivateRabbit:
     """One broker.
 
@@ -203,6 +208,15 @@ class PrivateRabbit:
     def remove_user(self, name: str) -> None:
         """Delete a user."""
         self.ask(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>,<<"t">>)')
+
+    def permit(self, name: str, host: str, configure: str, write: str, read: str) -> None:
+        """What a user may do in a virtual host, by patterns of names, as `rabbitmqctl set_permissions` does it."""
+        patterns = ",".join(f'<<"{_erlang(pattern)}">>' for pattern in (configure, write, read))
+        self.ask(f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>,<<"{host}">>,{patterns},<<"t">>)')
+
+    def change_password(self, name: str, password: str) -> None:
+        """As `rabbitmqctl change_password` does it."""
+        self.ask(f'rabbit_auth_backend_internal:change_password(<<"{name}">>,<<"{password}">>,<<"t">>)')
 
     def remove_host(self, name: str) -> None:
         """Delete a virtual host with all that is in it, so that the broker's next start needs not recover it."""

@@ -118,10 +118,11 @@ def _page(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     ends = sa.select(sa.func.coalesce(oldest, _COUNTERS.events + 1).label("first"), _COUNTERS.events.label("last")).subquery("ends")
     after = sa.and_(_EVENTS.seq > sa.bindparam("since", type_=sa.BigInteger), *conditions)
     most = sa.bindparam("limit", type_=sa.BigInteger)
-    run = sa.select(_EVENTS.seq, _EVENTS.doc).where(after).order_by(_EVENTS.seq).limit(most).subquery("run").c
-    length = sa.func.length(run.doc)
-    sized = sa.select(run.seq, run.doc, (sa.func.sum(length).over(order_by=run.seq) - length).label("ahead")).subquery("sized").c
-    fitting = sa.select(sized.seq, sized.doc).where(sized.ahead < sa.bindparam("size", type_=sa.BigInteger)).subquery("fitting")
+    length = sa.func.length(_EVENTS.doc).label("length")
+    run = sa.select(_EVENTS.seq, length).where(after).order_by(_EVENTS.seq).limit(most).subquery("run").c
+    sized = sa.select(run.seq, (sa.func.sum(run.length).over(order_by=run.seq) - run.length).label("ahead")).subquery("sized").c
+    fits = sa.and_(_EVENTS.seq == sized.seq, sized.ahead < sa.bindparam("size", type_=sa.BigInteger))
+    fitting = sa.select(_EVENTS.seq, _EVENTS.doc).where(fits).subquery("fitting")
     query = sa.select(ends.c.first, ends.c.last, fitting.c.seq, fitting.c.doc)
     return query.select_from(ends.outerjoin(fitting, sa.true())).order_by(fitting.c.seq)
 

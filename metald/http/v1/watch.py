@@ -55,7 +55,8 @@ async def events(call: Call) -> Reply:
     if limit <= 0:
         raise Invalid("Limit must be positive", field="limit")
     hub, wanted = call.services.watch, _wanted(call)
-    page = await past.read(hub.store, wanted, since, limit=min(limit, _MOST_EVENTS), size=_MOST_CHARACTERS)
+    async with hub.history:
+        page = await past.read(hub.store, wanted, since, limit=min(limit, _MOST_EVENTS), size=_MOST_CHARACTERS)
     past.check(page, since)
     shown = [document(event) for event in page.events if wanted.takes(event, hub.standing(event))]
     return Reply.of({"events": shown, "first_seq": page.first, "last_seq": page.last, "next": page.end})

@@ -25,10 +25,12 @@ from metald.http.watch.sinks import Gone, Sink, SseSink, Stalled, WebSocketSink
 from metald.model import Node
 
 _DIGITS = 19
-_ROWS = 1000
+_ROWS = 50
+"""Most events in the first page of the past."""
+_MOST_ROWS = 1000
 _SIZE = 64 << 10
-"""Characters of stored events in a page of the past, give or take one event. A watcher holds one page while it is being sent, so a thousand
-that come back at once and read slowly hold some 100 MiB together, and twice that where every event is as large as can be."""
+"""Characters of stored events in a page of the past, give or take one event. A watcher holds one page while it is being sent: with what
+is made of it and what is under way half a MiB, so that a thousand that come back at once and do not read hold half a GiB together."""
 _ENDS = {
     End.SLOW: {
         "code": "slow-consumer",
@@ -55,6 +57,7 @@ class Stream:
         self._since = since
         self._resumed = False
         self._snapshot = snapshot
+        self._rows = _ROWS
 
     async def respond(self, request: web.Request, headers: CIMultiDict[str]) -> web.StreamResponse:
         """Answer the request with the stream, to its end.
@@ -174,7 +177,10 @@ class Stream:
     async def _read(self, since: int) -> tuple[Chunk | None, int | None, int]:
         """A page of the past: what is wanted of it, where it begins if that is not behind `since`, and where it ends."""
         async with self._hub.history:
-            page = await past.read(self._hub.store, self._wanted, since, limit=_ROWS, size=_SIZE)
+            page = await past.read(self._hub.store, self._wanted, since, limit=self._rows, size=_SIZE)
+        # the database looks at the length of each event that is asked for, given or not: not many more than there is room for
+        found = len(page.events)
+        self._rows = min(2 * found if found == self._rows else found + found // 4 + 1, _MOST_ROWS)
         wished = [Frame(event) for event in page.events if self._wanted.takes(event, self._hub.standing(event))]
         return Chunk(wished) if wished else None, page.gap(since) if since else None, page.end
 

@@ -9,7 +9,8 @@ Followers, broker and daemon share the machine's processors; how much each took 
 
 Bars: of 100 events a consumer has 99 within 100 ms of their transaction, counted from the last moment at which it was not durable yet
 (of the rounds the median counts); the watcher misses no event and sees none twice. Exits with 1 when one is missed. Where the time went
-is printed beside it: until the event had left the daemon, until it was with the consumer's kernel, and until the consumer had it.
+is printed beside it: until the event had left the daemon, until it was with the consumer's kernel, and until the consumer had it; and how
+long the consumer's process, which does little, had to wait for a processor: where that is much, others were at work on the machine.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ async def storm(rabbit: PrivateRabbit, url: str, arguments: argparse.Namespace) 
         _line("  had left the daemon", [(one.written or 0) - one.before for one in moments])
         _line("  from there to the consumer's kernel", [one.came - (one.written or 0) for one in moments])
     _line("  read by the consumer", [one.read - one.came for one in moments])
+    _line("  between two looks at the database", [one.durable - one.before for one in moments])
     print(
         f"  the watcher came back {watcher.reconnections} times and saw {len(saw)}, {twice} of them twice{'' if whole else '  MISSED'}",
         flush=True,

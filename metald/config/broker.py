@@ -32,8 +32,10 @@ class Commands(Section, frozen=True):
         Meta(description="Most commands that wait for one node that is busy or silent; further ones, but for `node.abort`, are refused."),
     ] = 1000
     delivery_limit: Annotated[Positive, Meta(description="How often the broker delivers a message before it puts it aside.")] = 20
-    answers: Annotated[Positive, Meta(description="How many answers are kept, so that the same command again gets the same one.")] = 50_000
-    answers_hours: Annotated[Positive, Meta(description="Hours that answers are kept.")] = 24
+    answers: Annotated[Positive, Meta(description="How many of the last answers are kept in memory; the database has them all.")] = 50_000
+    answers_hours: Annotated[Positive, Meta(description="Hours for which the same command again gets its first answer, and no effect.")] = (
+        24
+    )
 
 
 class Amqp(Section, frozen=True):

@@ -56,6 +56,11 @@ class Command(Resource, frozen=True, kw_only=True):
     ended_at: datetime | None = None
 
     @property
+    def unfinished(self) -> str | None:
+        """Its UUID as long as something may still happen to it: what is settled may leave memory, and is looked up in the database."""
+        return None if self.state is CommandState.SETTLED and self.parent is None else self.uuid
+
+    @property
     def addresses(self) -> tuple[Address, ...]:
         """Where replies go."""
         return ((self.reply_to, self.correlation_id), *self.also) if self.reply_to else self.also

@@ -31,6 +31,8 @@ class Kind(Generic[R]):
         unique: fields that no two rows may share (null excepted), with what error texts say of them: {0} is the
             value, {1} and {2} its first word and the rest.
         indexed: fields that rows are looked up by in memory; they need no column.
+        resident: one of the unique fields: rows that have none of it stay in the database at the start, and may leave memory
+            (`Store.release`). Empty where all rows are in memory.
         counted: fields, two at least, of whose combinations it is known at any time how many rows have each.
     """
 
@@ -40,6 +42,7 @@ class Kind(Generic[R]):
     unique: MappingProxyType[str, str]
     indexed: tuple[str, ...] = ()
     counted: tuple[str, ...] = ()
+    resident: str = ""
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -61,8 +64,9 @@ def _kind(
     unique: dict[str, str] | None = None,
     indexed: tuple[str, ...] = (),
     counted: tuple[str, ...] = (),
+    resident: str = "",
 ) -> Kind[R]:
-    return Kind(type_, table, noun or type_.__name__.lower(), MappingProxyType(unique or {}), indexed, counted)
+    return Kind(type_, table, noun or type_.__name__.lower(), MappingProxyType(unique or {}), indexed, counted, resident)
 
 
 KINDS: tuple[Kind[Resource], ...] = (
@@ -93,7 +97,7 @@ KINDS: tuple[Kind[Resource], ...] = (
     _kind(
         VolumeTarget, "volume_targets", noun="volume target", unique={"key": "boot index '{2}' for the same node"}, indexed=("node_uuid",)
     ),
-    _kind(Command, "commands", indexed=("state", "parent")),
+    _kind(Command, "commands", unique={"unfinished": "UUID {0}"}, indexed=("state", "parent"), resident="unfinished"),
     _kind(Conductor, "conductors", unique={"hostname": "hostname {0}"}),
     _kind(Cursor, "cursors"),
 )

@@ -35,7 +35,7 @@ async def last_seq(connection: AsyncConnection) -> int:
 
 
 async def resources(connection: AsyncConnection, kind: Kind[R]) -> AsyncIterator[list[R]]:
-    """Every row of a kind, in insertion order, in chunks.
+    """Every row of a kind that belongs in memory, in insertion order, in chunks.
 
     Raises:
         Unavailable: a row is not what this metald can read.
@@ -44,6 +44,8 @@ async def resources(connection: AsyncConnection, kind: Kind[R]) -> AsyncIterator
     last = 0
     while True:
         query = sa.select(table.id, table.version, table.doc).where(table.id > last).order_by(table.id).limit(CHUNK)
+        if kind.resident:
+            query = query.where(table[kind.resident].is_not(None))
         found = (await connection.execute(query)).all()
         rows = [_row(kind, *row) for row in found]
         if rows:
@@ -62,6 +64,17 @@ async def resource(connection: AsyncConnection, kind: Kind[R], uuid: str) -> R |
     table = _SCHEMA[kind.table].c
     found = (await connection.execute(sa.select(table.id, table.version, table.doc).where(table.uuid == uuid))).first()
     return None if found is None else _row(kind, *found)
+
+
+async def finished(connection: AsyncConnection, kind: Kind[R], limit: int) -> list[R]:
+    """The oldest rows of a kind that need not be in memory.
+
+    Raises:
+        Unavailable: a row is not what this metald can read.
+    """
+    table = _SCHEMA[kind.table].c
+    query = sa.select(table.id, table.version, table.doc).where(table[kind.resident].is_(None)).order_by(table.id).limit(limit)
+    return [_row(kind, *found) for found in await connection.execute(query)]
 
 
 def _row(kind: Kind[R], id_: int, version: int, doc: Any) -> R:

@@ -169,6 +169,19 @@ class Store:
             found: R | None = await queries.resource(connection, BY_TYPE[kind], uuid)  # type: ignore[assignment]
             return found
 
+    async def finished(self, kind: type[R], limit: int) -> list[R]:
+        """The oldest rows of a kind that need not be in memory, as the database has them.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        async with self._database.reading() as connection:
+            return await queries.finished(connection, BY_TYPE[kind], limit)  # type: ignore[arg-type]
+
+    def release(self, kind: type[R], uuid: str) -> None:
+        """Let a row leave memory that need not be there (`Kind.resident`); `fetch` finds it."""
+        self._tables[kind].install((), (uuid,))
+
     @property
     def shared(self) -> bool:
         """Whether other daemons may write to the same database."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from metald.model import Node, Port
+from metald.amqp.commands import ledger
+from metald.model import Node, Port, now
 from metald.model.command import Command, CommandState
 from tests.support.commanding import Place, Site, commanded, producing
 
@@ -232,14 +233,28 @@ async def test_who_may_send(tmp_path: Path, place: Place) -> None:
         assert (await _types(site)).count("command.rejected") == 2
 
 
-async def test_old_answers_are_forgotten(tmp_path: Path, place: Place) -> None:
+async def test_old_answers_leave_memory_and_are_known_all_the_same(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async with commanded(tmp_path, place, answers=3) as site, producing(place) as producer:
-        for number in range(6):
-            await producer.ask("node.create", str(number), {"driver": "fake-hardware"})
+        made = [await producer.ask("node.create", str(number), {"driver": "fake-hardware"}) for number in range(6)]
         table = site.api.house.store.table(Command)
-        await site.until(lambda: table.count("state", CommandState.SETTLED) == 6)
-        assert await site.commands.ledger.forget() == 3
-        assert [row.sender_id for row in table] == ["3", "4", "5"]
+        await site.until(lambda: [row.sender_id for row in table] == ["3", "4", "5"])
+        assert await site.commands.ledger.forget() == 0
+        again = await asyncio.gather(*(producer.send("node.create", str(number), {"driver": "fake-hardware"}) for number in range(6)))
+        assert len(again) == 6
+        answers = await producer.replies(6)
+        assert [answers[str(number)]["node"] for number in range(6)] == [answer["node"] for answer in made]
+        refused = await producer.ask("node.create", "0", {"driver": "fake-hardware", "name": "other"})
+        assert "used for another command" in refused["error"]["error_message"]
+        assert len(_nodes(site)) == 6
+    async with commanded(tmp_path, place, answers=3) as site, producing(place) as producer:
+        table = site.api.house.store.table(Command)
+        assert table.all() == []
+        assert (await producer.ask("node.create", "1", {"driver": "fake-hardware"}))["node"] == made[1]["node"]
+        assert len(_nodes(site)) == 6
+        monkeypatch.setattr(ledger, "now", lambda: now() + timedelta(hours=25))
+        monkeypatch.setattr(ledger, "_TOGETHER", 4)
+        assert [await site.commands.ledger.forget() for _ in range(3)] == [4, 2, 0]
+        assert (await producer.ask("node.create", "1", {"driver": "fake-hardware"}))["node"] != made[1]["node"]
 
 
 async def test_without_the_right_to_declare_it_is_only_looked_for(tmp_path: Path, place: Place) -> None:

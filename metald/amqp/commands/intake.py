@@ -289,9 +289,14 @@ class Intake:
             try:
                 known = await self._ledger.known(order.uuid)
                 if known is None:
-                    self._lanes.check(order, many)
-                    await self._lanes.accept(arrival, order, caller, many, (message.reply_to or "", message.correlation_id))
-                    return
+                    try:
+                        self._lanes.check(order, many)
+                        await self._lanes.accept(arrival, order, caller, many, (message.reply_to or "", message.correlation_id))
+                        return
+                    except (Duplicate, Full):
+                        known = await self._ledger.recall(order.uuid)
+                        if known is None:
+                            raise
             except Duplicate:
                 continue
             except Full:

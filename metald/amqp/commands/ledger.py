@@ -2,7 +2,8 @@
 
 Rules: a command is one row from before it is acknowledged until its answer is forgotten. Its outcome is written in the
 transaction that has its effect (`metald.store.ride`), so there is never one without the other. What is done keeps no
-arguments. Answers are forgotten from the oldest on, by number and by age.
+arguments. A command that is settled is known for as long as the settings say, whatever comes meanwhile: only the last ones are in
+memory, the others in the database, which finds them when it refuses to write the same one again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -77,6 +78,8 @@ class Ledger:
         self.eased = asyncio.Event()
         """Is set when there may be room for more: an answer has left, or whoever carries commands out has done one."""
         self._coming: dict[str, asyncio.Event] = {}
+        self._kept: deque[str] = deque()
+        """Settled commands that are in memory, from the oldest on."""
         self._asked = KeyedLocks()
         self._noting: dict[str, Command] = {}
         """Rows that are just being written, as they will be."""
@@ -87,6 +90,14 @@ class Ledger:
         while (coming := self._coming.get(uuid_)) is not None:
             await coming.wait()
         return self._table.get(uuid_)
+
+    async def recall(self, uuid_: str) -> Command | None:
+        """The command with this UUID, although it may have left memory long ago.
+
+        Raises:
+            Unavailable: the store cannot be used now.
+        """
+        return await self.known(uuid_) or await self._store.fetch(Command, uuid_)
 
     def find(self, uuid_: str) -> Command | None:
         """The command with this UUID."""
@@ -263,7 +274,8 @@ class Ledger:
         if row is None or row.state is not CommandState.ANSWERED:
             return
         try:
-            await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED, arguments={})]))
+            committed = await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED, arguments={})]))
+            self.keep(committed.saved[0].uuid)
         except StaleVersion:
             return  # the same reply left twice
         except Unavailable as error:
@@ -275,16 +287,20 @@ class Ledger:
         """Tell of a message that was no command, or whose sender may not send."""
         await self._store.commit(Change(events=[rejection(verb, reason, user, sender_id)]))
 
+    def keep(self, uuid_: str) -> None:
+        """A command is settled: keep it in memory as long as it is among the last that are."""
+        self._kept.append(uuid_)
+        while len(self._kept) > self._settings.answers:
+            self._store.release(Command, self._kept.popleft())
+
     async def forget(self) -> int:
         """Let go of a few old answers. Returns of how many."""
         horizon = now() - timedelta(hours=self._settings.answers_hours)
-        surplus = self._table.count("state", CommandState.SETTLED) - self._settings.answers
-        old: list[Command] = []
-        for row in self._table:
-            if len(old) >= _TOGETHER or (len(old) >= surplus and (row.ended_at or row.received_at) >= horizon):
-                break
-            if row.state is CommandState.SETTLED and row.parent is None:
-                old.append(row)
-        if old:
+        old = [row for row in await self._store.finished(Command, _TOGETHER) if (row.ended_at or row.received_at) < horizon]
+        if not old:
+            return 0
+        try:
             await self._store.commit(Change(delete=list(old)))
+        except StaleVersion:
+            return 0  # another daemon has done it
         return len(old)

@@ -95,7 +95,10 @@ class Replies(Post):
         """A command is done: tell everybody who is to know."""
         if command.state is CommandState.ANSWERED:
             self._owe(command)
-        elif denied(command):
+            return
+        if command.parent is None:
+            self._ledger.keep(command.uuid)
+        if denied(command):
             self.dead.put(Letter(_put_aside(command), command.verb))
 
     async def again(self, command: Command, address: Address) -> None:

@@ -164,3 +164,6 @@ async def test_claims_on_a_broker(tmp_path: Path, place: Place, monkeypatch: pyt
         # what was taken in time has its answer, however late it comes again
         assert await producer.ask("node.create", "1", BODY, headers=signed("1", exp=time.time() - 5)) == done
         assert len(nodes) == 1
+    async with commanded(tmp_path, place, keys=str(keys_file(tmp_path))) as site, producing(place) as producer:
+        assert await producer.ask("node.create", "1", BODY, headers=signed("1", exp=time.time() - 5)) == done
+        assert len(site.api.house.store.table(Node)) == 1

@@ -33,7 +33,7 @@ from metald.amqp.commands.post import first
 from metald.amqp.commands.replies import Replies
 from metald.amqp.link import Link
 from metald.config import Amqp
-from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, Unavailable
+from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, NotAllowed, Unavailable
 from metald.model import now
 from metald.model.caller import Caller
 from metald.model.command import Command
@@ -217,7 +217,7 @@ class Intake:
             try:
                 self._check_count(message)
                 self._check_size(session, message)
-                order, caller = self._read(message)
+                order, caller = await self._read(message)
                 many = parts(order.verb, order.arguments)
                 for part in [order.arguments] if many is None else many:
                     request(order.verb, part)
@@ -256,7 +256,7 @@ class Intake:
         if size is not None:
             raise too_large(size, self._settings.commands.max_size)
 
-    def _read(self, message: AbstractIncomingMessage) -> tuple[Order, Caller]:
+    async def _read(self, message: AbstractIncomingMessage) -> tuple[Order, Caller]:
         """What a message asks for, and who asks.
 
         Raises:
@@ -271,9 +271,21 @@ class Intake:
         if claim is None:
             return order, self._callers.of(message.user_id, request_id)
         claim.check_about(order.sender_id, order.verb, message.body)
-        if self._ledger.find(order.uuid) is None:  # what was taken in time may come again later
+        try:
             claim.check_time(now().timestamp())
+        except NotAllowed:
+            if await self._recalled(order.uuid) is None:  # what was taken in time may come again later
+                raise
         return order, claim.caller(request_id)
+
+    async def _recalled(self, uuid: str) -> Command | None:
+        """The command with this UUID, however long ago it came."""
+        while True:
+            try:
+                return await self._ledger.recall(uuid)
+            except Unavailable as error:
+                _log.warning("a command that came again waits: %s", error)
+                await asyncio.sleep(_PAUSE)
 
     async def _keep(
         self, arrival: Arrival, message: AbstractIncomingMessage, order: Order, caller: Caller, many: list[dict[str, Any]] | None

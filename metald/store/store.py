@@ -182,6 +182,21 @@ class Store:
         """Let a row leave memory that need not be there (`Kind.resident`); `fetch` finds it."""
         self._tables[kind].install((), (uuid,))
 
+    async def refresh(self, kind: type[R], uuid: str) -> R | None:
+        """`fetch`, and have memory show it too, where another daemon has written or deleted the row.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        found = await self.fetch(kind, uuid)
+        present = self._tables[kind].get(uuid)
+        if found is None:
+            if present is not None:
+                self._tables[kind].install((), [uuid])
+        elif present is None or present.version < found.version:
+            self._tables[kind].install([found])
+        return found
+
     @property
     def shared(self) -> bool:
         """Whether other daemons may write to the same database."""

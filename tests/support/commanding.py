@@ -16,7 +16,7 @@ from aiormq.exceptions import AMQPError
 
 from metald.amqp.commands.assembly import Commands
 from metald.amqp.link import Link
-from metald.config import Amqp
+from metald.config import Amqp, StoreSettings
 from metald.http.dispatcher import DISPATCHER
 from metald.model.command import Command
 from tests.support.api import Api, api_settings, serving
@@ -148,8 +148,18 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def commanded(tmp_path: Path, place: Place, *, amqp: dict[str, Any] | None = None, **commands: Any) -> AsyncIterator[Site]:
-    """Serve the API and take commands, over a state directory that may have a past; at the end stop as the daemon does."""
+async def commanded(
+    tmp_path: Path, place: Place, *, amqp: dict[str, Any] | None = None, database: str = "", **commands: Any
+) -> AsyncIterator[Site]:
+    """Serve the API and take commands, over a state directory that may have a past; at the end stop as the daemon does.
+
+    Args:
+        tmp_path: the state directory.
+        place: where commands come from.
+        amqp: settings of the broker.
+        database: a PostgreSQL instead of a file.
+        commands: settings of commands.
+    """
     base = Amqp()
     broker = msgspec.structs.replace(
         base,
@@ -158,7 +168,7 @@ async def commanded(tmp_path: Path, place: Place, *, amqp: dict[str, Any] | None
         commands=msgspec.structs.replace(base.commands, exchange=place.exchange, **commands),
         **(amqp or {}),
     )
-    settings = msgspec.structs.replace(api_settings(), amqp=broker)
+    settings = msgspec.structs.replace(api_settings(), amqp=broker, store=StoreSettings(url=database))
     async with serving(tmp_path, settings) as api:
         out, link = Link(broker, "metald test", "answers"), Link(broker, "metald test commands", "commands")
         application = api.client.app

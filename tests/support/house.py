@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from metald.config import Settings, StoreSettings
+from metald.config import Settings
 from metald.drivers import fake, types
 from metald.drivers.base import Boot, Deploy, Done, HardwareType, Interface, Outcome, Phase, StepContext, step
 from metald.drivers.inspect_agent import AgentInspect
@@ -134,7 +134,7 @@ class House:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[House]:
         """Start; at the end stop as on SIGTERM."""
-        self.store = await Store.open(StoreSettings(), self.state_dir)
+        self.store = await Store.open(self.settings.store, self.state_dir)
         registry = self.registry()
         self.engine = Engine(self.store, registry, DEFINITIONS, self.settings.conductor, "test")
         self.conductor = Conductor(self.store, registry, self.engine, self.settings)

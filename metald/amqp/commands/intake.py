@@ -36,7 +36,7 @@ from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, NotAllowed, Unavailable
 from metald.model import now
 from metald.model.caller import Caller
-from metald.model.command import Command
+from metald.model.command import Address, Command, CommandState
 
 _log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ class Intake:
                         await self._lanes.accept(arrival, order, caller, many, (message.reply_to or "", message.correlation_id))
                         return
                     except (Duplicate, Full):
-                        known = await self._ledger.recall(order.uuid)
+                        known = await self._elsewhere(arrival, order, (message.reply_to or "", message.correlation_id))
                         if known is None:
                             raise
             except Duplicate:
@@ -324,6 +324,21 @@ class Intake:
             arrival.leave()  # nothing behind it waits until its sender is told
             await self._again(known, message)
             return
+
+    async def _elsewhere(self, arrival: Arrival, order: Order, address: Address) -> Command | None:
+        """A command that is not in memory, as the database has it.
+
+        Another daemon on the same database may have made it durable: that one carries it out, and answers those who asked there. Who
+        asked here, from elsewhere, is answered when that is done, and this message is not acknowledged before.
+        """
+        while True:
+            row = await self._ledger.recall(order.uuid)
+            if row is None or row.state is not CommandState.PENDING or self._ledger.find(row.uuid) is not None:
+                return row
+            if not address[0] or address in row.addresses or row.digest != order.digest:
+                return row
+            arrival.leave()  # nothing behind it waits until it is done
+            await asyncio.sleep(_PAUSE)
 
     async def _again(self, known: Command, message: AbstractIncomingMessage) -> None:
         """The same command came again: its sender gets the same answer, and this message is not acknowledged before that is certain."""

@@ -14,22 +14,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
 
 from metald.amqp.commands.arrivals import Arrival
-from metald.amqp.commands.door import ASKS_HARDWARE, OVERTAKING, Api, about, request
+from metald.amqp.commands.door import ASKS_HARDWARE, OVERTAKING, Api, request
 from metald.amqp.commands.lane import Lane, Standing
 from metald.amqp.commands.ledger import Ledger, accepted, rejection
 from metald.amqp.commands.message import Order
 from metald.amqp.commands.replies import Replies
 from metald.amqp.commands.slots import Slots
+from metald.amqp.commands.subject import names, node_of
 from metald.config import Commands as Settings
 from metald.errors import Busy, Expired, Full, MetaldError, NotAllowed, StaleVersion, Unavailable, WrongState
-from metald.model import Event, Node, Port, now
+from metald.model import Event, Node, now
 from metald.model.caller import Caller
 from metald.model.command import Address, Command
 from metald.statemachine.table import FAILED, STABLE
@@ -140,7 +142,7 @@ class Lanes:
                 )
         elif order.verb not in OVERTAKING:
             parts = [order.arguments] if many is None else many
-            stand = [lane for part in parts if (lane := self._lane(self._keys(order.verb, part, order.uuid))) and lane.stands]
+            stand = [lane for part in parts if (lane := self._lane(names(self._store, order.verb, part) or [order.uuid])) and lane.stands]
             if stand and self._standing.count >= most:
                 raise Full(
                     f"{self._standing.count} commands wait for nodes that are busy.",
@@ -192,12 +194,12 @@ class Lanes:
 
     def take(self, command: Command) -> None:
         """Carry out what has just become durable when its turn comes; one of many whose node has too many is refused by itself."""
-        lane = self._lane(self._keys(command.verb, command.arguments, command.uuid))
+        lane = self._lane(names(self._store, command.verb, command.arguments) or [command.uuid])
         if lane is not None and command.parent is not None and self._group is not None:
             try:
                 self._check_lane(lane)
             except Full as error:
-                self._group.create_task(self._end(self._refuse(command, error)), name=f"refusal of {command.uuid}")
+                self._group.create_task(self._end(command, self._refuse(command, error)), name=f"refusal of {command.uuid}")
                 return
         self.add(command)
 
@@ -210,7 +212,7 @@ class Lanes:
             self._due.set()
             self._room.set()
             return
-        keys = self._keys(command.verb, command.arguments, command.uuid)
+        keys = names(self._store, command.verb, command.arguments) or [command.uuid]
         lane = self._lane(keys)
         new = lane is None
         if lane is None:
@@ -230,25 +232,6 @@ class Lanes:
 
     def _lane(self, keys: Sequence[str]) -> Lane | None:
         return next((self._lanes[key] for key in keys if key in self._lanes), None)
-
-    def _keys(self, verb: str, arguments: Mapping[str, Any], uuid: str) -> list[str]:
-        """What names the lane: all names of the node, or the command itself where there is none."""
-        node = self._node(verb, arguments)
-        if node is not None:
-            return [node.uuid, *([node.name] if node.name else [])]
-        return about(verb, arguments) or [uuid]
-
-    def _node(self, verb: str, arguments: Mapping[str, Any]) -> Node | None:
-        """The node that a command is about, if there is one."""
-        nodes, ports = self._store.table(Node), self._store.table(Port)
-        for ident in about(verb, arguments):
-            if verb in ("port.update", "port.delete"):
-                port = ports.get(ident) or ports.by("name", ident)
-                return None if port is None else nodes.get(port.node_uuid)
-            node = nodes.get(ident) or nodes.by("name", ident)
-            if node is not None:
-                return node
-        return None
 
     async def _keep_time(self) -> None:
         while True:
@@ -270,20 +253,26 @@ class Lanes:
             del self._lanes[key]
 
     async def _carry_out(self, lane: Lane, command: Command) -> None:
-        await self._end(self._outcome(lane, command))
+        await self._end(command, self._outcome(lane, command))
         self._standing.done(lane)
 
-    async def _end(self, coming: Awaitable[Command]) -> None:
-        """Tell of the outcome of a command, and of that of the whole of which it was the last part."""
+    async def _end(self, command: Command, coming: Awaitable[Command | None]) -> None:
+        """Tell of the outcome of a command, and of that of the whole of which it was the last part.
+
+        Args:
+            command: the command.
+            coming: its row when it has ended; None when another daemon has ended it, which tells of it.
+        """
         done = await coming
-        self._told(done)
-        whole = await self._patiently(lambda: self._ledger.part_done(done))
+        if done is not None:
+            self._told(done)
+        whole = await self._patiently(lambda: self._ledger.part_done(command))
         if whole is not None:
             self._told(whole)
         self._room.set()
 
-    async def _outcome(self, lane: Lane, command: Command) -> Command:
-        """Have the effect, however long that takes; the row with the outcome."""
+    async def _outcome(self, lane: Lane, command: Command) -> Command | None:
+        """Have the effect, however long that takes; the row with the outcome, or None when another daemon wrote that."""
         tries = 0
         patience = max(command.received_at, command.not_before or command.received_at) + timedelta(seconds=self._settings.patience)
         until = min(patience, command.expires_at or patience)
@@ -304,6 +293,8 @@ class Lanes:
                 _log.warning("command %s waits: %s", command.uuid, error)
                 await asyncio.sleep(_PAUSE)
             except StaleVersion as error:
+                if await self._patiently(partial(self._ledger.ended_elsewhere, command)):
+                    return None
                 tries += 1
                 if tries >= _TRIES:
                     return await self._refuse(command, error)
@@ -317,11 +308,11 @@ class Lanes:
         """Whether it may have to wait for what is out there, and so holds up nobody who does not."""
         if command.verb in ASKS_HARDWARE:
             return True
-        node = self._node(command.verb, command.arguments)
+        node = node_of(self._store, command.verb, command.arguments)
         return node is not None and node.reservation is not None and command.verb not in _NEVER_WAITS
 
     async def _attempt(self, command: Command) -> Command:
-        node = self._node(command.verb, command.arguments)
+        node = node_of(self._store, command.verb, command.arguments)
         if node is not None and node.reservation is not None and command.verb not in _WANTS_FREE and command.verb.startswith("node."):
             raise _Later(Busy(f"Node {node.uuid} is locked by host {node.reservation}.", remedy="Send it when the node is free."), node)
         asked = request(command.verb, command.arguments)
@@ -337,14 +328,19 @@ class Lanes:
             return ride.done
         return await self._ledger.close(command, {"status": "accepted", **({"node": node.uuid} if node else {})})
 
-    async def _refuse(self, command: Command, error: MetaldError) -> Command:
-        present = self._ledger.find(command.uuid) or command
-        if present.outcome:
-            return present  # its effect was durable before something went wrong
+    async def _refuse(self, command: Command, error: MetaldError) -> Command | None:
         told = [rejection(command.verb, str(error), command.caller.user, command.sender_id)] if error.code == NotAllowed.code else []
         outcome = {"status": "refused", "code": error.status, "error": orjson.loads(self._api.problem(error))}
-        closed: Command = await self._patiently(lambda: self._ledger.close(present, outcome, told))
-        return closed
+        while True:
+            present = self._ledger.find(command.uuid) or command
+            if present.outcome:
+                return present  # its effect was durable before something went wrong
+            try:
+                closed: Command = await self._patiently(partial(self._ledger.close, present, outcome, told))
+                return closed
+            except StaleVersion:
+                if await self._patiently(partial(self._ledger.ended_elsewhere, command)):
+                    return None
 
     async def _patiently(self, work: Callable[[], Any]) -> Any:
         """Do it as soon as the store can be used."""

@@ -9,7 +9,6 @@ memory, the others in the database, which finds them when it refuses to write th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
 from collections import Counter, deque
@@ -103,6 +102,20 @@ class Ledger:
         """The command with this UUID."""
         return self._table.get(uuid_)
 
+    async def ended_elsewhere(self, command: Command) -> bool:
+        """Whether another daemon on the same database has ended a command that was known as pending here.
+
+        Raises:
+            Unavailable: the store cannot be used now.
+        """
+        if not self._store.shared:
+            return False
+        known = self._table.get(command.uuid)
+        if known is not None and known.state is not CommandState.PENDING:
+            return False
+        row = await self._store.refresh(Command, command.uuid)
+        return row is None or row.state is not CommandState.PENDING
+
     @property
     def pending(self) -> int:
         """How many commands have had no effect yet."""
@@ -188,9 +201,11 @@ class Ledger:
                     text = f"command {row.sender_id!r} came from more than {_MOST_ALSO} places: {address[0]!r} will not be told of it"
                     self.losses.add("addresses", text)
                     return None
-                with contextlib.suppress(StaleVersion):
+                try:
                     await self._note(row.changed(also=(*row.also, address)))
                     return None
+                except StaleVersion:
+                    await self._look_again([row])
 
     async def _note(self, row: Command) -> None:
         """Write a command that goes on meanwhile. What it ends with is written over this row: see `done`."""
@@ -260,6 +275,7 @@ class Ledger:
                 return (await self._store.commit(Change(save=[row], delete=list(parts)))).saved[0]  # type: ignore[return-value]
             except StaleVersion:
                 if not self._has_moved(row):
+                    await self._look_again([whole, *parts])
                     return None  # another daemon has done it
 
     async def resume(self) -> list[Command]:
@@ -277,7 +293,7 @@ class Ledger:
             committed = await self._store.commit(Change(save=[row.changed(state=CommandState.SETTLED, arguments={})]))
             self.keep(committed.saved[0].uuid)
         except StaleVersion:
-            return  # the same reply left twice
+            await self._look_again([row])  # the same reply left twice, also by another daemon
         except Unavailable as error:
             _log.warning("a reply will be sent again: %s", error)
         finally:
@@ -304,3 +320,8 @@ class Ledger:
         except StaleVersion:
             return 0  # another daemon has done it
         return len(old)
+
+    async def _look_again(self, rows: Sequence[Command]) -> None:
+        """Have memory show what another daemon on the same database has made of rows."""
+        for row in rows if self._store.shared else ():
+            await self._store.refresh(Command, row.uuid)

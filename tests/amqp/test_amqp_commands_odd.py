@@ -180,6 +180,9 @@ async def test_a_refusal_names_the_id_and_the_verb_that_its_sender_gave(tmp_path
         for body, more in forms:
             refused = await producer.ask("node.update", "unused", body, correlation_id=None, **more)
             assert (refused["command"], refused["verb"], refused["_correlation"]) == ("e1", "node.maintenance", "e1")
+            said = {name: refused["_headers"][f"cloudEvents:{name}"] for name in ("specversion", "type", "subject", "source")}
+            assert said == {"specversion": "1.0", "type": "metald.reply.refused", "subject": "e1", "source": "/metald"}
+            assert refused["_headers"]["cloudEvents:id"].endswith(".refusal")
             await producer.dead()
         refused = await producer.ask("node.update", "plain", b"[]", key="urgent.node.create")
         assert (refused["command"], refused["verb"]) == ("plain", "node.create")

@@ -11,6 +11,7 @@ the command again. Its form is a CloudEvent in binary mode: the body is plain JS
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Callable
 
@@ -131,11 +132,24 @@ class Replies(Post):
             "code": error.status,
             "error": orjson.loads(self._api.problem(error)),
         }
+        told = orjson.dumps(body)
+        # the same refusal has the same id; that of a command that is done later has another one
+        name = f"{hashlib.sha256(told).hexdigest()[:32]}.refusal"
+        headers = {
+            "cloudEvents:specversion": "1.0",
+            "cloudEvents:id": name,
+            "cloudEvents:source": self._source,
+            "cloudEvents:type": "metald.reply.refused",
+            "cloudEvents:subject": sender_id,
+            "cloudEvents:time": now().isoformat(),
+        }
         return Message(
-            orjson.dumps(body),
+            told,
             content_type="application/json",
+            message_id=name,
             correlation_id=correlation_id or sender_id,
             delivery_mode=DeliveryMode.PERSISTENT,
+            headers={key: value for key, value in headers.items() if value},
         )
 
     def _owe(self, command: Command) -> None:

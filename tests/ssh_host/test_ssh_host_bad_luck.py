@@ -24,7 +24,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 state = os.path.join(here, "state")
 with open(os.path.join(here, "calls"), "a") as calls: calls.write(repr(sys.argv[1:]) + chr(10))
 mode = open(os.path.join(here, "mode")).read()
-if mode == "hang": time.sleep(300)
+while mode == "hang" and os.path.exists(__file__): time.sleep(0.1)  # nobody tells a command that its host is gone
 if mode == "flood":
     while True: sys.stdout.write("x" * 65536)
 verb = sys.argv[4]

@@ -16,8 +16,9 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.exceptions import DeliveryError
@@ -41,8 +42,8 @@ def frames(number: int, largest: int, message: Message) -> list[bytes]:
     Raises:
         ValueError: a name is longer than 255 bytes.
     """
-    exchange, key, body, properties = message
-    to, name, size = _to(exchange), key.encode(), len(body)
+    body, properties = message.body, message.properties
+    to, name, size = _to(message.exchange), message.key.encode(), len(body)
     found = [
         _START.pack(_METHOD, number, len(to) + 1 + len(name) + len(_MANDATORY)),
         to,
@@ -65,7 +66,7 @@ def _to(exchange: str) -> bytes:
     return struct.pack(">HHH", _BASIC, _PUBLISH, 0) + bytes((len(name),)) + name
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What is published."""
 
     exchange: str

@@ -63,6 +63,11 @@ class Filter(msgspec.Struct, frozen=True):
     owners: frozenset[str] = frozenset()
     shards: frozenset[str] = frozenset()
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every event is wanted and may be seen."""
+        return self.sight.everything and not (self.nodes or self.types or self.families or self.states or self.owners or self.shards)
+
     def takes(self, event: Event, node: Standing | None) -> bool:
         """Whether the event is wanted and may be seen.
 

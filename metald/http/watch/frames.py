@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+import msgspec
 import orjson
 
 from metald.http.watch.coding import Block
@@ -46,15 +47,12 @@ def beat(seq: int) -> Block:
     return Block(b": heartbeat\nid: %d\n\n" % seq)
 
 
-class Frame:
+class Frame(msgspec.Struct, gc=False):
     """One event, encoded when somebody first needs it."""
 
-    __slots__ = ("_json", "_sse", "event")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self._json: bytes | None = None
-        self._sse: bytes | None = None
+    event: Event
+    _json: bytes | None = None
+    _sse: bytes | None = None
 
     @property
     def json(self) -> bytes:

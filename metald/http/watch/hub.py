@@ -2,9 +2,10 @@
 
 Rules: watchers with equal filters are one group; an event is matched once for a group, and what matched is joined once.
 A group that asked for nodes is found by them: events of other nodes do not cost it anything. The first event goes at once;
-those that follow within `_PACE` go together, so that a storm costs each watcher a bounded number of writes. Watchers are served
-in turns, a few in each round of the loop; one that waits for nothing else is written to without waking its task. What waits
-for a watcher is bounded; who does not read is cut off rather than waited for, and what waited is let go at once.
+those that follow within `_PACE` go together, in a storm those within `_STORM_PACE`, so that each watcher costs a bounded number
+of writes. Watchers are served in turns, a few in each round of the loop; one that waits for nothing else is written to without
+waking its task. What waits for a watcher is bounded; who does not read is cut off rather than waited for, and what waited is let
+go at once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from metald.turns import Calls
 
 _PACE = 0.1
 """Seconds between two times that watchers are told."""
+_STORM_PACE = 0.2
+"""The same where the last time there were so many events that nobody waits for one of them."""
+_STORM = 200
 _EACH_ROUND = 64
 """Watchers that are served in one round of the loop."""
 
@@ -120,6 +124,7 @@ class _Group:
 
     def __init__(self, wanted: Filter) -> None:
         self.wanted = wanted
+        self.takes_all = wanted.takes_all
         self.members: set[Watcher] = set()
         self.matched: list[Frame] = []
 
@@ -146,6 +151,7 @@ class Hub:
         self._calls = Calls(_EACH_ROUND)
         self._touched: dict[_Group, None] = {}
         self._at = 0.0
+        self._pace = _PACE
         self._due: asyncio.TimerHandle | None = None
         self._streams = 0
         self._nodes = store.table(Node)
@@ -236,18 +242,20 @@ class Hub:
             candidates = [*self._others, *self._by_node.get(event.node_uuid or "", ())]
             if not candidates:
                 continue
-            frame = Frame(event)
-            # who may see everything need not be told how the node stands now
-            standing = None if all(group.wanted.sight.everything for group in candidates) else self.standing(event)
+            frame, standing, known = Frame(event), None, False
             for group in candidates:
-                if group.wanted.takes(event, standing):
-                    group.matched.append(frame)
-                    self._touched[group] = None
+                if not group.takes_all:
+                    if not known:
+                        standing, known = self.standing(event), True
+                    if not group.wanted.takes(event, standing):
+                        continue
+                group.matched.append(frame)
+                self._touched[group] = None
         self._seen = events[-1].seq
         if self._due is not None:
             return
         loop = asyncio.get_running_loop()
-        wait = self._at + _PACE - loop.time()
+        wait = self._at + self._pace - loop.time()
         if not self._touched or wait <= 0:
             self._hand_over()
         else:
@@ -263,6 +271,7 @@ class Hub:
             return
         self._at = asyncio.get_running_loop().time()
         touched, self._touched = self._touched, {}
+        self._pace = _STORM_PACE if max(len(group.matched) for group in touched) > _STORM else _PACE
         for group in touched:
             chunk, group.matched = Chunk(group.matched), []
             for watcher in group.members:

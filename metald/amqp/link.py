@@ -24,6 +24,7 @@ from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import AMQPConnectionError, AMQPError, AuthenticationError, ChannelInvalidStateError, ProbableAuthenticationError
 from pamqp.common import FieldTable
 from yarl import URL
@@ -263,6 +264,23 @@ async def _closed(connection: AbstractConnection) -> None:
     closing = asyncio.create_task(connection.close(), name="amqp close")
     await asyncio.wait([closing], timeout=_CLOSING)
     await _ended([closing])
+
+
+async def closed(channel: RawChannel) -> None:
+    """Wait until a channel is closed, and fail then.
+
+    Raises:
+        AMQPError: the broker has closed it; its reason.
+        ChannelInvalidStateError: it was closed otherwise.
+    """
+    closing = channel.closing
+    try:
+        await asyncio.wait([closing])
+        error = None if closing.cancelled() else closing.exception()
+        # one that was cancelled would end this task and nothing else
+        raise error if isinstance(error, Exception) else ChannelInvalidStateError("the channel was closed")
+    finally:
+        closing.cancel()
 
 
 async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:

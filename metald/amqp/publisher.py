@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -22,7 +23,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
 
 from metald.amqp import topology
-from metald.amqp.link import Link
+from metald.amqp.link import Link, closed
 from metald.amqp.outbox import Outbox
 from metald.amqp.pipeline import Message, Pipeline
 from metald.amqp.place import Lost, Place
@@ -41,16 +42,16 @@ _SAVE = 0.25
 """Seconds between two writes of the place."""
 
 
-class Voice:
+class Voice(ABC):
     """One form in which events are published. Subclasses say what is needed on the broker, and what each event becomes."""
 
+    @abstractmethod
     async def declare(self, channel: Any) -> None:
         """Make or look for exchanges and queues."""
-        raise NotImplementedError
 
+    @abstractmethod
     def messages(self, event: Event) -> Iterable[Message]:
         """What an event becomes; nothing, one, or more."""
-        raise NotImplementedError
 
 
 class Publisher:
@@ -156,7 +157,7 @@ class Publisher:
                 assert isinstance(bare, Channel)
                 pipeline = Pipeline(bare, lambda count: self._note(pipeline, count), self._came_back)
                 try:
-                    await _together(self._send(outbox, pipeline), self._save(), _failed(pipeline.refused), _closed(bare))
+                    await _together(self._send(outbox, pipeline), self._save(), _failed(pipeline.refused), closed(bare))
                 finally:
                     pipeline.close()
         finally:
@@ -226,12 +227,6 @@ class Publisher:
 async def _failed(refused: asyncio.Future[None]) -> None:
     """Raise what the broker refused a message with."""
     await refused
-
-
-async def _closed(channel: Channel) -> None:
-    """Raise when the channel is closed, with the broker's reason."""
-    await channel.closing
-    raise ConnectionResetError("the channel was closed")
 
 
 async def _together(*jobs: Any) -> None:

@@ -79,6 +79,7 @@ def clear(path: Path) -> None:
 
 def _is_left(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a daemon that is busy would be waited for
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

@@ -14,10 +14,9 @@ import aiohttp
 import pytest
 
 from tests.amqp.test_amqp_metrics import scrape, until
-from tests.support import daemon as daemons
 from tests.support.clock import DAY, HOUR, Clock
 from tests.support.commanding import Place, commanded, producing
-from tests.support.daemon import Daemon, Running, api
+from tests.support.daemon import SERVE, Daemon, api, by
 from tests.support.signing import claims, keys_file, token
 from tests.support.watching import EventSource
 
@@ -36,14 +35,10 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 @contextlib.asynccontextmanager
 async def _daemon(folder: Path, place: Place, clock: Clock, **more: object) -> AsyncIterator[Daemon]:
     """A daemon that lives by the clock, which is right at its start; at the end, nothing was lost and nothing went wrong."""
-
-    async def spawn(environment: dict[str, str], log: Path) -> Running:
-        return await daemons.serve({**environment, **clock.environment}, log)
-
     clock.ahead(0)
     settings = {"amqp.url": place.url, "amqp.commands.exchange": place.exchange, "amqp.retry_delay": 0.05, **more}
     async with Daemon(folder, settings) as daemon:
-        await daemon.start(spawn)
+        await daemon.start(by(*SERVE, **clock.environment))
         await until(daemon, **READY)
         yield daemon
         seen = await scrape(daemon)

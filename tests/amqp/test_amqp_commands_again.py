@@ -15,7 +15,7 @@ from metald.amqp.commands.ledger import Ledger
 from metald.errors import Unavailable
 from metald.model import Node
 from metald.model.command import Command, CommandState
-from tests.support.commanding import PATIENCE, Place, Producer, commanded, producing
+from tests.support.commanding import Place, Producer, commanded, following, producing
 
 pytestmark = pytest.mark.rabbit
 
@@ -24,10 +24,7 @@ FAKE: dict[str, Any] = {"driver": "fake-hardware"}
 
 async def _told(producer: Producer, queue: str) -> dict[str, Any]:
     """The next answer in a queue."""
-    found = await producer.channel.get_queue(queue)
-    async with asyncio.timeout(PATIENCE):
-        while (message := await found.get(no_ack=True, fail=False)) is None:
-            await asyncio.sleep(0.02)
+    message = await following(await producer.channel.get_queue(queue))
     answer: dict[str, Any] = json.loads(message.body)
     return answer
 

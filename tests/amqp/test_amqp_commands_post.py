@@ -14,7 +14,7 @@ from metald.amqp.commands import message, post, replies
 from metald.amqp.commands.losses import REASONS
 from metald.model import Node
 from metald.model.command import CommandState
-from tests.support.commanding import PATIENCE, Place, Producer, Site, commanded, producing
+from tests.support.commanding import PATIENCE, Place, Producer, Site, commanded, following, producing
 from tests.support.rabbit import PrivateRabbit
 
 pytestmark = pytest.mark.rabbit
@@ -91,15 +91,7 @@ async def test_a_queue_that_is_full_holds_up_nobody(tmp_path: Path, place: Place
         assert producer.inbox.empty()
         assert (await full.get(no_ack=True)) is not None
         await producer.send("node.create", "full-59", FAKE, reply=False, reply_to="full")
-        assert json.loads((await _one(full)).body)["command"] == "full-59"
-
-
-async def _one(queue: Any) -> AbstractIncomingMessage:
-    async with asyncio.timeout(PATIENCE):
-        while (found := await queue.get(no_ack=True, fail=False)) is None:
-            await asyncio.sleep(0.02)
-    assert isinstance(found, AbstractIncomingMessage)
-    return found
+        assert json.loads((await following(full)).body)["command"] == "full-59"
 
 
 async def test_a_full_queue_that_somebody_reads_again_gets_all(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +107,7 @@ async def test_a_full_queue_that_somebody_reads_again_gets_all(tmp_path: Path, p
         assert site.out._connection is not None
         await site.out._connection.close()
         await site.until(lambda: site.out.connects == 2)
-        found = [json.loads((await _one(full)).body)["command"] for _ in range(10)]
+        found = [json.loads((await following(full)).body)["command"] for _ in range(10)]
         assert sorted(found) == [str(i) for i in range(10)]
         await _settled(site)
         assert _lost(site) == {}

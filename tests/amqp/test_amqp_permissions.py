@@ -12,10 +12,9 @@ from typing import Any
 import aio_pika
 import orjson
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
 from metald.amqp.commands import replies
-from tests.support.commanding import PATIENCE, Place, commanded, producing
+from tests.support.commanding import PATIENCE, Place, commanded, following, producing
 from tests.support.daemon import Daemon, api
 from tests.support.rabbit import PrivateRabbit
 
@@ -53,14 +52,6 @@ async def _allow(broker: PrivateRabbit, place: Place, permissions: tuple[str, st
     await asyncio.to_thread(broker.permit, "metald", _host(place), *permissions)
 
 
-async def _next(queue: Any) -> AbstractIncomingMessage:
-    async with asyncio.timeout(PATIENCE):
-        while (found := await queue.get(no_ack=True, fail=False)) is None:
-            await asyncio.sleep(0.02)
-    assert isinstance(found, AbstractIncomingMessage)
-    return found
-
-
 @pytest.mark.parametrize("which", ["default", "notifications", "declared"])
 async def test_what_is_documented_is_enough(tmp_path: Path, broker: PrivateRabbit, place: Place, limited: Place, which: str) -> None:
     notified = which == "notifications"
@@ -88,9 +79,9 @@ async def test_what_is_documented_is_enough(tmp_path: Path, broker: PrivateRabbi
         assert (await producer.ask("node.create", "2", FAKE, key="urgent.node.create"))["status"] == "accepted"
         assert (await producer.ask("node.create", "3", b"no JSON"))["status"] == "refused"
         assert (await producer.dead()).message_id == "3"
-        assert orjson.loads((await _next(kept)).body)["subject"] == made["node"]
+        assert orjson.loads((await following(kept)).body)["subject"] == made["node"]
         if notified:
-            told = orjson.loads((await _next(await producer.channel.get_queue(IRONIC))).body)
+            told = orjson.loads((await following(await producer.channel.get_queue(IRONIC))).body)
             assert made["node"] in told["oslo.message"]
         found = await _metrics(client)
         assert 'metald_amqp_refusals_total{connection="publish"} 0' in found
@@ -149,7 +140,7 @@ async def test_a_password_that_is_corrected_at_the_broker(tmp_path: Path, broker
             assert await kept.get(fail=False) is None
             assert "secret" not in daemon.output()
             await asyncio.to_thread(broker.change_password, "metald", "secret")
-            ids = [int((await _next(kept)).message_id or 0) for _ in range(last)]
+            ids = [int((await following(kept)).message_id or 0) for _ in range(last)]
             assert ids == list(range(1, last + 1))
             async with producing(place) as producer:
                 async with asyncio.timeout(PATIENCE):

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import sys
-from asyncio.subprocess import Process
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Daemon, api
+from tests.support.daemon import SERVE, Daemon, api, by
 
 _BROKERS = re.compile(r"^import time:.*\b((?:aio_pika|aiormq|pamqp|metald\.amqp)\b.*)$", re.MULTILINE)
-
-
-async def _tracing(environment: dict[str, str], log: Path) -> Process:
-    """The command that users run, by an interpreter that says what it loads."""
-    with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-X", "importtime", "-m", "metald", "serve"),
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+_TRACING = by(sys.executable, "-X", "importtime", *SERVE[1:])
+"""The command that users run, by an interpreter that says what it loads."""
 
 
 @pytest.mark.parametrize("broker", [False, True])
 async def test_only_who_has_a_broker_loads_what_speaks_to_it(tmp_path: Path, broker: bool) -> None:
     settings = {"amqp.url": "amqp://guest:guest@127.0.0.1:1/"} if broker else {}
     async with Daemon(tmp_path, {"drivers.enabled_hardware_types": "fake-hardware", **settings}) as daemon:
-        await daemon.start(_tracing)
+        await daemon.start(_TRACING)
         async with api(daemon) as client:
             node = await client.create(driver="fake-hardware")
             await client.provision(node, "manage")

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import Daemon, Refused, Running, api
+from tests.support.daemon import SERVE, Daemon, Refused, Running, api, by
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(120)]
 
@@ -32,14 +30,7 @@ def _may_mount(tmp_path: Path) -> None:
 async def _spawn(environment: dict[str, str], log: Path) -> Running:
     state = environment["METALD__STATE_DIR"]
     Path(state).mkdir(exist_ok=True)
-    with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            *("unshare", "--mount", "sh", "-c", _MOUNT, state, sys.executable, "-m", "metald", "serve"),
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    return await by("unshare", "--mount", "sh", "-c", _MOUNT, state, *SERVE)(environment, log)
 
 
 def _fill(path: Path) -> None:

@@ -377,3 +377,24 @@ async def test_groups_are_forgotten_with_their_last_watcher(api: Api) -> None:
     assert not hub._groups
     assert not hub._by_node
     await hub.shutdown(None)
+
+
+async def test_watchers_of_a_storm_are_told_less_often(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def call_later(wait: float, *_: object) -> asyncio.TimerHandle:
+        waits.append(wait)
+        return asyncio.TimerHandle(0.0, lambda: None, (), loop)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(loop, "time", lambda: 1000.0)
+    hub = Hub(api.house.store, api_settings().api.watch)
+    hub.join(Filter(sight=Sight(everything=True)), 0, lambda _chunk: False)
+    told = [Event(type="node.power", node_uuid="u", seq=number) for number in range(1, 1004)]
+    for first, last in ((0, 1), (1, 1001), (1001, 1002), (1002, 1003)):  # one at once, then a storm, then its end
+        hub._tell(told[first:last])
+        if waits:
+            hub._hand_over()  # as the timer would
+    await hub.shutdown(None)
+    assert [round(wait, 1) for wait in waits] == [0.1, 0.2, 0.1]

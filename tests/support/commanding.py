@@ -32,6 +32,14 @@ class Place(NamedTuple):
     exchange: str
 
 
+async def following(queue: AbstractQueue) -> AbstractIncomingMessage:
+    """The next message of a queue, which is taken."""
+    async with asyncio.timeout(PATIENCE):
+        while (found := await queue.get(no_ack=True, fail=False)) is None:
+            await asyncio.sleep(0.02)
+    return found
+
+
 class Producer:
     """Sends commands as any program would, and reads the replies.
 
@@ -79,11 +87,7 @@ class Producer:
 
     async def dead(self) -> AbstractIncomingMessage:
         """The next dead letter."""
-        queue = await self.channel.get_queue(f"{self.exchange}.dead", ensure=False)
-        async with asyncio.timeout(PATIENCE):
-            while (found := await queue.get(no_ack=True, fail=False)) is None:
-                await asyncio.sleep(0.02)
-        return found
+        return await following(await self.channel.get_queue(f"{self.exchange}.dead", ensure=False))
 
     async def waiting(self, queue: str = "") -> int:
         """How many messages wait in a queue of the broker."""

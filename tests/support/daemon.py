@@ -36,19 +36,30 @@ Spawn = Callable[[dict[str, str], Path], Awaitable[Running]]
 """Start a daemon with an environment and a log file."""
 
 
-async def serve(environment: dict[str, str], log: Path) -> Running:
-    """The command that users run."""
-    with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "metald",
-            "serve",
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+def by(*command: str, **more: str) -> Spawn:
+    """How to start a daemon by a command.
+
+    Args:
+        command: the program and its arguments.
+        more: what its environment holds beside the settings.
+    """
+
+    async def spawn(environment: dict[str, str], log: Path) -> Running:
+        with log.open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                env={**os.environ, **environment, **more},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    return spawn
+
+
+SERVE = (sys.executable, "-m", "metald", "serve")
+"""The command that users run."""
+serve = by(*SERVE)
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

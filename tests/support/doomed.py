@@ -11,31 +11,20 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
 
 from metald import app, configfile
 from metald.model.command import Command, CommandState
 from metald.store.changes import Change, Committed
 from metald.store.writer import StateWriter
-from tests.support.daemon import Running, Spawn
+from tests.support.daemon import Spawn, by
 
-ROOT = Path(__file__).parents[2]
 INSTANTS = tuple(f"{when} {what}" for what in ("take", "effect", "settle") for when in ("before", "after"))
 _STATES = {CommandState.PENDING: "take", CommandState.ANSWERED: "effect", CommandState.SETTLED: "settle"}
 
 
 def doomed(instant: str) -> Spawn:
     """How to start a daemon that dies at an instant."""
-
-    async def spawn(environment: dict[str, str], log: Path) -> Running:
-        with log.open("ab") as output:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.support.doomed",
-                env={**os.environ, **environment, "METALD_TEST_DOOM": instant}, cwd=ROOT,
-                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
-
-    return spawn
+    return by(sys.executable, "-m", "tests.support.doomed", METALD_TEST_DOOM=instant)
 
 
 def _arm(instant: str) -> None:

@@ -70,6 +70,9 @@ class DeadLetters(Post):
         self._failure = None
         return (await declare(channel, self._settings)).name
 
+    def resume(self, exchange: str, group: asyncio.TaskGroup) -> None:
+        """See Post: nothing waits beside."""
+
     async def carry(self, exchange: str, letter: Letter) -> None:
         """See Post."""
         # what comes back is known by nothing but its id, which is the sender's own

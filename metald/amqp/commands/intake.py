@@ -15,7 +15,6 @@ import logging
 from typing import Any, NamedTuple
 
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
-from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.exceptions import ChannelInvalidStateError, ChannelLockedResource
 
 from metald.amqp import topology
@@ -31,7 +30,7 @@ from metald.amqp.commands.ledger import Ledger
 from metald.amqp.commands.message import Incoming, Order, read, too_large
 from metald.amqp.commands.post import first
 from metald.amqp.commands.replies import Replies
-from metald.amqp.link import Link
+from metald.amqp.link import Link, closed
 from metald.config import Amqp
 from metald.errors import Conflict, Duplicate, Full, Invalid, MetaldError, NotAllowed, Unavailable
 from metald.model import now
@@ -124,7 +123,8 @@ class Intake:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(session.acks.run())
-                    group.create_task(_watch(raw, gone))
+                    group.create_task(closed(raw))
+                    group.create_task(_ended(gone))
                     self.ready = True
                     first_of_all = await self._take_what_came_back(session, queue, group)
                     await self._take_all(session, queue, group, first_of_all)
@@ -356,25 +356,14 @@ class Intake:
             await self._replies.again(ended, address)
 
 
-async def _watch(channel: RawChannel, gone: asyncio.Event) -> None:
-    """Fail when the channel is closed, or the broker ends the consumer because the queue is gone.
+async def _ended(gone: asyncio.Event) -> None:
+    """Wait until the broker has ended the consumer because its queue is gone, and fail then.
 
     Raises:
-        AMQPError: the broker has closed the channel; its reason.
-        ChannelInvalidStateError: the channel was closed otherwise, or the queue is gone.
+        ChannelInvalidStateError: always.
     """
-    ending, closing = asyncio.ensure_future(gone.wait()), channel.closing
-    try:
-        await asyncio.wait([ending, closing], return_when=asyncio.FIRST_COMPLETED)
-        if gone.is_set():
-            raise ChannelInvalidStateError("the queue of commands is gone")
-        error = None if closing.cancelled() else closing.exception()
-        # one that was cancelled would end this task and nothing else
-        raise error if isinstance(error, Exception) else ChannelInvalidStateError("the channel was closed")
-    finally:
-        ending.cancel()
-        closing.cancel()
-        await asyncio.gather(ending, closing, return_exceptions=True)
+    await gone.wait()
+    raise ChannelInvalidStateError("the queue of commands is gone")
 
 
 def _came_back(message: AbstractIncomingMessage) -> int:

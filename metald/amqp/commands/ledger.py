@@ -233,10 +233,17 @@ class Ledger:
             StaleVersion: it has ended already.
             Unavailable: the store cannot be used now.
         """
+        return await self._end(command, outcome, events=events)
+
+    async def _end(
+        self, command: Command, outcome: dict[str, Any], *, events: Sequence[Event] = (), parts: Sequence[Command] = ()
+    ) -> Command:
+        """Write an outcome over the row as it is by then; its parts go with it."""
         while True:
             row = self.done(command, outcome)
             try:
-                return (await self._store.commit(Change(save=[row], events=list(events)))).saved[0]  # type: ignore[return-value]
+                committed = await self._store.commit(Change(save=[row], delete=list(parts), events=list(events)))
+                return committed.saved[0]  # type: ignore[return-value]
             except StaleVersion:
                 if not self._has_moved(row):
                     raise
@@ -269,14 +276,11 @@ class Ledger:
             "refused": len(parts) - good,
             "parts": outcomes,
         }
-        while True:
-            row = self.done(whole, outcome)
-            try:
-                return (await self._store.commit(Change(save=[row], delete=list(parts)))).saved[0]  # type: ignore[return-value]
-            except StaleVersion:
-                if not self._has_moved(row):
-                    await self._look_again([whole, *parts])
-                    return None  # another daemon has done it
+        try:
+            return await self._end(whole, outcome, parts=parts)
+        except StaleVersion:
+            await self._look_again([whole, *parts])
+            return None  # another daemon has done it
 
     async def resume(self) -> list[Command]:
         """End the commands of many of which all parts were done when the daemon died. Returns them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, ChannelPreconditionFailed, DeliveryError
 from pamqp.commands import Basic
 
-from metald.amqp.link import Link
+from metald.amqp.link import Link, closed
 from metald.model.command import Address
 
 UNSENDABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
@@ -76,7 +77,7 @@ class Letter:
                 await debt.settle()
 
 
-class Post:
+class Post(ABC):
     """Letters to one exchange. Subclasses say which, and what becomes of a letter that the broker does not take.
 
     Args:
@@ -97,22 +98,23 @@ class Post:
         self.confirmed = 0
         """Letters that the broker has confirmed."""
 
+    @abstractmethod
     async def prepare(self, channel: AbstractChannel) -> str:
         """Make ready the exchange that letters go to; its name.
 
         Raises:
             AMQPError, TimeoutError: the broker refuses.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def carry(self, exchange: str, letter: Letter) -> None:
         """Bring a letter to its end. What is raised ends the channel; a letter that is not over by then goes again."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def blame(self, letter: Letter, error: Exception) -> None:
         """End a letter that cannot be sent, by its own fault."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resume(self, exchange: str, group: asyncio.TaskGroup) -> None:
         """There is a channel: whatever the subclass has to do beside goes on."""
 
@@ -225,7 +227,7 @@ class Post:
         slots = asyncio.Semaphore(_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_closed(raw))
+                group.create_task(closed(raw))
                 exchange = await self.prepare(channel)
                 while self._suspects:
                     letter = self._suspects.popleft()
@@ -253,23 +255,6 @@ class Post:
             letter = self._waiting.popleft()
             if letter.is_wanted:
                 return letter
-
-
-async def _closed(raw: Channel) -> None:
-    """Fail when the channel is closed.
-
-    Raises:
-        AMQPError: the broker has closed it; its reason.
-        ChannelInvalidStateError: it was closed otherwise.
-    """
-    closing = raw.closing
-    try:
-        await asyncio.wait([closing])
-        error = None if closing.cancelled() else closing.exception()
-        # one that was cancelled would end this task and nothing else
-        raise error if isinstance(error, Exception) else ChannelInvalidStateError("the channel was closed")
-    finally:
-        closing.cancel()
 
 
 def _is_closing(raw: Channel) -> bool:

@@ -30,6 +30,7 @@ _PACE = 0.1
 _STORM_PACE = 0.2
 """The same where the last time there were so many events that nobody waits for one of them."""
 _STORM = 200
+"""More events than this at a time are a storm."""
 _EACH_ROUND = 64
 """Watchers that are served in one round of the loop."""
 
